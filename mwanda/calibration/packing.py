@@ -1,0 +1,111 @@
+"""Full sequences of tokens: a language per sequence, no padding anywhere."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mwanda.errors import CalibrationError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sequences of one length; sequence `b` is in language `languages[b]`."""
+
+    tokens: Int[Tensor, "B T"]
+    languages: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """All calibration sequences of a run, by language.
+
+    Args:
+        codes: the languages; `languages` of a batch counts in this order.
+        sequences: per language its sequences, each of the same length.
+        packing: how the sequences were made, for the record.
+    """
+
+    codes: tuple[str, ...]
+    sequences: tuple[Int[Tensor, "S T"], ...]
+    packing: str
+
+    def batches(self, size: int, device: torch.device | str = "cpu") -> list[Batch]:
+        """Return batches of `size` sequences, languages in order."""
+        tokens = torch.cat(self.sequences)
+        counts = torch.tensor([part.shape[0] for part in self.sequences])
+        languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts)
+        pairs = zip(tokens.split(size), languages.split(size), strict=True)
+        return [Batch(part.to(device), labels.to(device)) for part, labels in pairs]
+
+    @property
+    def tokens_per_language(self) -> dict[str, int]:
+        """The number of tokens of each language."""
+        return {code: part.numel() for code, part in zip(self.codes, self.sequences, strict=True)}
+
+    @property
+    def length(self) -> int:
+        """Tokens in a sequence."""
+        return self.sequences[0].shape[1]
+
+    @property
+    def count(self) -> int:
+        """Sequences in all."""
+        return sum(part.shape[0] for part in self.sequences)
+
+    def fingerprint(self) -> str:
+        """Return a digest of languages and tokens: two runs with the same one saw the same calibration data."""
+        digest = hashlib.sha256()
+        for code, part in zip(self.codes, self.sequences, strict=True):
+            digest.update(f"{code}:{tuple(part.shape)}".encode())
+            digest.update(part.to(torch.int64).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def document_start(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """Return the token a document starts with: BOS, or EOS for a tokenizer that has no BOS, or None."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return None if start is None else int(start)
+
+
+def stream_tokens(tokenizer: "PreTrainedTokenizerBase", sentences: Iterable[str], join: str) -> Iterator[int]:
+    """Yield the tokens of all sentences, each followed by `join`, without special tokens."""
+    for sentence in sentences:
+        yield from tokenizer.encode(sentence + join, add_special_tokens=False)
+
+
+def pack(
+    tokens: Iterable[int], length: int, start: int | None, at_most: int
+) -> Int[Tensor, "S T"]:
+    """Cut a stream of tokens into at most `at_most` sequences of exactly `length`, each led by `start` if given.
+
+    What does not fill a sequence is left out: no padding token can enter a statistic.
+    """
+    body = length if start is None else length - 1
+    sequences: list[list[int]] = []
+    current: list[int] = []
+    for token in tokens:
+        if len(sequences) == at_most:
+            break
+        current.append(token)
+        if len(current) == body:
+            sequences.append(current if start is None else [start, *current])
+            current = []
+    return torch.tensor(sequences, dtype=torch.int64).reshape(len(sequences), length)
+
+
+def check_no_padding(sequences: Sequence[Tensor], padding: int | None, special: set[int]) -> None:
+    """Raise CalibrationError when a padding token got among the tokens."""
+    if padding is None or padding in special:
+        return
+    for part in sequences:
+        if bool((part == padding).any()):
+            raise CalibrationError(f"calibration text holds the padding token {padding}; remove it from the corpus")

@@ -1,0 +1,5 @@
+"""Corpora: sentences per language and split."""
+
+from mwanda.corpora.base import Corpus as Corpus
+from mwanda.corpora.base import Split as Split
+from mwanda.corpora.base import check_disjoint as check_disjoint

@@ -1,0 +1,32 @@
+"""FLORES+, the many-language evaluation set, from the hub."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from mwanda.corpora.base import Split
+from mwanda.corpora.hub import Dataset
+from mwanda.languages import Language
+
+
+@dataclass(frozen=True)
+class FloresPlus:
+    """FLORES+ (Open Language Data Initiative): dev calibrates, devtest evaluates. Access is gated on the hub.
+
+    Args:
+        path: hub id, or a folder with the same layout.
+        revision: commit of the hub repository.
+    """
+
+    path: str = "openlanguagedata/flores_plus"
+    revision: str | None = None
+    name: str = "flores_plus"
+
+    def sentences(self, language: Language, split: Split) -> Iterator[str]:
+        """Yield the sentences of dev or devtest."""
+        part = "dev" if split == "calibration" else "devtest"
+        yield from self._dataset.texts(language.code, part)
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        return Dataset(self.name, self.path, self.revision)

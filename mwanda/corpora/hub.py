@@ -1,0 +1,138 @@
+"""What the corpora from the Hugging Face hub share: pinned, fetched once, and with errors that say what to do."""
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mwanda import hub
+from mwanda.cache import cache_folder
+from mwanda.errors import CorpusError, nearest_choices
+from mwanda.hub import HubError, UnreachableError
+
+
+CARD = "README.md"
+COLUMN = "text"
+COMMIT = re.compile("[0-9a-f]{40}")
+WITHOUT_HUB = "without a hub these work: corpus=embedded, or corpus=local corpus.path=FOLDER"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset with one configuration for each language.
+
+    Args:
+        corpus: the name that the user types.
+        path: hub id, or a folder with the same layout.
+        revision: branch, tag or commit of the hub repository; ignored for a folder.
+    """
+
+    corpus: str
+    path: str
+    revision: str | None = None
+
+    def texts(self, configuration: str, split: str, limit: int | None = None) -> Iterator[str]:
+        """Yield up to `limit` texts; those of the hub are kept, so that they can be had when it is off.
+
+        Raises:
+            CorpusError: the hub cannot be reached, asks for access, or has no such configuration or split.
+        """
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            yield from self._stream(str(folder), configuration, split, None, limit)
+            return
+        file = f"{configuration}.{split}.{limit or 'all'}.jsonl"
+        commit = self._commit(file)
+        kept = self._kept / commit / file
+        if not kept.is_file():
+            logger.info("corpus=%s: fetching %s, %s", self.corpus, configuration, split)
+            texts = self._stream(self.path, configuration, split, commit, limit)
+            _write(kept, (json.dumps(text) + "\n" for text in texts))
+        with kept.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+    @property
+    def _kept(self) -> Path:
+        return cache_folder() / "corpora" / self.path.replace("/", "--")
+
+    @property
+    def _reference(self) -> Path:
+        """The file that says which commit the branch was at when the hub was last asked."""
+        return self._kept / "refs" / (self.revision or "main")
+
+    @cached_property
+    def _answer(self) -> str | HubError:
+        """The commit that the hub serves, or why it serves none; asked once, so that languages share a commit."""
+        try:
+            commit = hub.find("dataset", self.path, self.revision, CARD)
+        except HubError as problem:
+            return problem
+        _write(self._reference, [commit])
+        return commit
+
+    def _commit(self, file: str) -> str:
+        """Return the commit to read `file` from; where the hub says none, one that it was kept from before."""
+        if self.revision and COMMIT.fullmatch(self.revision) and (self._kept / self.revision / file).is_file():
+            return self.revision
+        if isinstance(self._answer, str):
+            return self._answer
+        known = self._reference.read_text(encoding="utf-8") if self._reference.is_file() else ""
+        if known and (self._kept / known / file).is_file():
+            logger.warning("corpus=%s: taking the text that was kept: %s", self.corpus, self._answer)
+            return known
+        reason = str(self._answer)
+        if isinstance(self._answer, UnreachableError):
+            reason = f"this part of it was not kept here before, and {reason}; {WITHOUT_HUB}"
+        raise CorpusError(f"corpus={self.corpus} ({self.path}): {reason}") from self._answer
+
+    def _stream(
+        self, path: str, configuration: str, split: str, commit: str | None, limit: int | None
+    ) -> Iterator[str]:
+        from datasets import load_dataset
+
+        try:
+            rows: Any = load_dataset(path, configuration, split=split, revision=commit, streaming=True)
+            texts = (str(row[COLUMN]).strip() for row in rows if row[COLUMN] is not None)
+            yield from islice(filter(None, texts), limit)
+        except Exception as error:
+            # datasets raises a dozen unrelated types for the same few causes.
+            reason = _explain(error, path, configuration, split, commit)
+            raise CorpusError(f"corpus={self.corpus} ({self.path}): {reason}") from error
+
+
+def _explain(error: Exception, path: str, configuration: str, split: str, commit: str | None) -> str:
+    if isinstance(error, KeyError):
+        return f"its rows have no column {error}"
+    names = _configurations(path, commit) if isinstance(error, ValueError) else []
+    if names and configuration not in names:
+        return f"it has no text in '{configuration}'; it has {', '.join(nearest_choices(configuration, names))}"
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{configuration}, {split} could not be read ({type(error).__name__}: {first_line[:160]}); {WITHOUT_HUB}"
+
+
+def _configurations(path: str, commit: str | None) -> list[str]:
+    from datasets import get_dataset_config_names
+
+    try:
+        return list(get_dataset_config_names(path, revision=commit))
+    except Exception:  # noqa: BLE001 - the names are an extra to an error that is reported anyway
+        return []
+
+
+def _write(file: Path, pieces: Iterable[str]) -> None:
+    """Write all or nothing, so that a transfer that broke off is never taken for the whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
+        unfinished = Path(folder) / file.name
+        with unfinished.open("w", encoding="utf-8") as stream:
+            stream.writelines(pieces)
+        os.replace(unfinished, file)

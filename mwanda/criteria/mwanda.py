@@ -1,0 +1,69 @@
+"""M-Wanda: Wanda with language-aware activation statistics, in our reading of the paper (see docs/methods.md)."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float
+from torch import Tensor
+
+from mwanda.criteria.base import ComparisonGroup
+from mwanda.statistics import LanguageStatistics, activation_probability, language_root_mean_square, pooled_norm
+
+
+@dataclass(frozen=True)
+class MWanda:
+    """`S_ij = |W_ij| · (A_j + λ·V_j) · P_j^β` (after Choenni & Titov, EMNLP 2025), compared over an output row.
+
+    Args:
+        variance_weight: λ, how much disagreement between languages raises a feature's importance.
+        shared: `A_j`: `pooled` = `‖X_j‖₂ / √N`, or `mean` = the mean over languages of `a_lj`.
+        disagreement: `V_j`: population `variance` or `standard_deviation` of `a_lj` over languages.
+        normalised: take `V_j` from profiles scaled to one common norm, so that a language with louder activations
+            does not decide alone.
+        probability_exponent: β, the weight of the activation probability `P_j`, the mean over languages of `p_lj`.
+
+    With λ = 0 and β = 0, or with one language and β = 0, the scores equal Wanda's bit for bit: everything is
+    multiplied by the constant `√N`, which changes no ranking.
+    """
+
+    variance_weight: Annotated[float, Ge(0)] = 0.5
+    shared: Literal["pooled", "mean"] = "pooled"
+    disagreement: Literal["variance", "standard_deviation"] = "variance"
+    normalised: bool = False
+    probability_exponent: Annotated[float, Ge(0)] = 0.0
+    needs_statistics: ClassVar[bool] = True
+    group: ClassVar[ComparisonGroup] = "row"
+
+    def importance(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        """Return `√N · (A_j + λ·V_j) · P_j^β`, the factor that takes the place of Wanda's `‖X_j‖₂`."""
+        importance = self._shared(statistics)
+        if self.variance_weight > 0:
+            scale = statistics.tokens.sum().sqrt()
+            importance = importance + self.variance_weight * scale * self._disagreement(statistics)
+        if self.probability_exponent > 0:
+            importance = importance * activation_probability(statistics).mean(dim=0).pow(self.probability_exponent)
+        return importance
+
+    def score(
+        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
+    ) -> Float[Tensor, "out in"]:
+        """Return the language-aware scores."""
+        assert statistics is not None
+        return weight.abs().float() * self.importance(statistics)
+
+    def _shared(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        if self.shared == "pooled":
+            return pooled_norm(statistics)
+        # √N · mean_l a_lj, written so that the factor is exactly one when there is one language.
+        ratio = statistics.tokens.sum() / statistics.tokens.double()
+        return (statistics.sum_squares * ratio[:, None]).sqrt().mean(dim=0).float()
+
+    def _disagreement(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        profiles = language_root_mean_square(statistics)
+        if self.normalised:
+            norms = torch.linalg.vector_norm(profiles, dim=1, keepdim=True)
+            profiles = profiles * (norms.mean() / norms.clamp(min=torch.finfo(norms.dtype).tiny))
+        variance = profiles.var(dim=0, correction=0)
+        return variance if self.disagreement == "variance" else variance.sqrt()

@@ -1,0 +1,55 @@
+"""Everything that knows about accelerators; no other module names one."""
+
+import resource
+import sys
+from typing import Literal
+
+import torch
+
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def choose(device: DeviceChoice) -> torch.device:
+    """Return the device to run on: with `auto` the GPU when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def available(device: DeviceChoice) -> bool:
+    """Return whether `device` can be used here."""
+    return device != "cuda" or torch.cuda.is_available()
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device is fast at it, float32 on the CPU."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def describe(device: torch.device) -> str:
+    """Return the device's name for the record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_device_bytes(device: torch.device) -> int:
+    """Return the most device memory that tensors have held, zero on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget the peak of an earlier job in the same process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def release() -> None:
+    """Give cached device memory back, so that the next job of a sweep finds it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

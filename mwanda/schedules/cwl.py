@@ -1,0 +1,81 @@
+"""CWL: sparsity follows how the languages relate in a block, in our reading of the paper (see docs/methods.md)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float
+from torch import Tensor
+
+from mwanda.schedules.base import BlockMatrix, project, spread
+from mwanda.statistics import language_root_mean_square
+
+
+Similarity = Literal["pearson", "cosine", "spearman"]
+
+
+@dataclass(frozen=True)
+class CWL:
+    """Correlation-weighted layerwise sparsity (after Choenni & Titov, EMNLP 2025).
+
+    Args:
+        protect: `shared` keeps more where languages agree, `specific` where they differ.
+        width: λ; sparsities spread over `[S − λ, S + λ]` before the budget is met.
+        similarity: how two language profiles are compared.
+        weighting: `equal` for all matrices of a block, or by their `size`.
+    """
+
+    protect: Literal["shared", "specific"] = "shared"
+    width: Annotated[float, Ge(0)] = 0.08
+    similarity: Similarity = "pearson"
+    weighting: Literal["equal", "size"] = "equal"
+    needs_statistics: ClassVar[bool] = True
+
+    def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
+        """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""
+        values = [mean_similarity(language_root_mean_square(matrix.statistics), self.similarity) for matrix in matrices]
+        sizes = [matrix.weight.numel() if self.weighting == "size" else 1 for matrix in matrices]
+        mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+        return (mean if self.protect == "shared" else -mean,)
+
+    def allocate(
+        self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return sparsities that fall with the similarity of languages; uniform when there is one language."""
+        return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
+
+
+def mean_similarity(profiles: Float[Tensor, "L in"], similarity: Similarity = "pearson") -> float:
+    """Return the mean over the `L(L−1)/2` pairs of languages of the similarity of their profiles.
+
+    The sum over pairs of inner products of unit vectors is `(‖Σ_l u_l‖² − Σ_l ‖u_l‖²) / 2`, so that the cost grows
+    with L, not with L². NaN for one language. A profile without direction is similar to none (0).
+    """
+    languages = profiles.shape[0]
+    if languages < 2:
+        return math.nan
+    values = profiles.double()
+    if similarity == "spearman":
+        values = _ranks(values)
+    scale = values.abs().amax(dim=1, keepdim=True)
+    if similarity != "cosine":
+        values = values - values.mean(dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    # Rounding leaves a trace of a constant profile behind the subtraction of its mean.
+    directed = norms > 1e-12 * scale
+    unit = torch.where(directed, values / norms.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    total = unit.sum(dim=0).square().sum() - unit.square().sum()
+    return float(total / (languages * (languages - 1)))
+
+
+def _ranks(values: Float[Tensor, "L in"]) -> Float[Tensor, "L in"]:
+    """Return each value's rank within its row, equals sharing the mean of their ranks."""
+    ranks = torch.empty_like(values)
+    for row, out in zip(values, ranks, strict=True):
+        _, inverse, counts = torch.unique(row, return_inverse=True, return_counts=True)
+        last = counts.cumsum(0)
+        out.copy_((last - (counts - 1) / 2.0)[inverse])
+    return ranks

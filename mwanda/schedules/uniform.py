@@ -1,0 +1,26 @@
+"""The same sparsity in every block."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mwanda.schedules.base import BlockMatrix, project
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """`s_k = S`, but for blocks that hold more zeros than that already."""
+
+    needs_statistics: ClassVar[bool] = False
+
+    def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
+        """Return nothing: no block is different."""
+        return ()
+
+    def allocate(
+        self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return the target for every block."""
+        if all(floor <= target for floor in lower):
+            return [target] * len(shares)
+        return project([0.0] * len(shares), shares, target, lower)

@@ -1,0 +1,226 @@
+"""Weights & Biases, as a mirror of results.json that can neither fail nor delay the job."""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from annotated_types import Gt
+
+from mwanda.tracking.background import Background
+from mwanda.tracking.base import RunIdentity
+from mwanda.tracking.plain import plain, without_secrets
+from mwanda.tracking.summary import LANGUAGE_COLUMNS, LAYER_COLUMNS, language_rows, layer_rows, single_values
+
+
+if TYPE_CHECKING:
+    import wandb
+
+
+logger = logging.getLogger(__name__)
+
+# No output in the terminal, and no upload of code, git diff or host name; WANDB_SILENT, WANDB_CONSOLE,
+# WANDB_DISABLE_GIT … in the environment win, so whoever wants one of these can have it.
+DISCREET: dict[str, Any] = {
+    "silent": True,
+    "quiet": True,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "save_code": False,
+    "host": "",
+}
+LONGEST_TAG = 64
+CONNECTION_SECONDS = 5.0
+
+
+@dataclass
+class WeightsAndBiases:
+    """One run per job, with every call to wandb on a background thread; what goes wrong there costs one warning.
+
+    The API key is read by wandb itself, from WANDB_API_KEY or a stored login, never from the configuration.
+
+    Args:
+        project: the project of the run.
+        entity: user or team; None is wandb's default.
+        mode: `auto` is WANDB_MODE if that is set, else online when there is a key and the server can be reached, else
+            offline; `online` and `offline` win over WANDB_MODE.
+        group: the group of the run in place of the job's own (the name of its sweep).
+        tags: added to the job's own tags.
+        finish_timeout: seconds that the end of the job waits for wandb at most.
+    """
+
+    project: str = "mwanda"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    group: str | None = None
+    tags: Sequence[str] = ()
+    finish_timeout: Annotated[float, Gt(0)] = 60.0
+
+    def __post_init__(self) -> None:
+        self._background: Background | None = None
+        self._mirror: _Mirror | None = None
+
+    def start(self, run: RunIdentity, config: Mapping[str, Any]) -> None:
+        """Open the run with its complete configuration, which is never changed later."""
+        self._mirror = _Mirror(self, run)
+        self._background = Background("tracking", _warn)
+        self._background.submit(partial(self._mirror.open, plain(config)))
+
+    def log_stage(self, stage: str, seconds: float) -> None:
+        """Log `seconds/STAGE`."""
+        if self._background and self._mirror:
+            self._background.submit(partial(self._mirror.log_stage, stage, seconds))
+
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        """Log single values as the run's summary, and languages and layers as tables and charts."""
+        if self._background and self._mirror:
+            self._background.submit(partial(self._mirror.log_results, plain(results)))
+
+    def finish(self, failed: bool = False) -> None:
+        """Close the run, and wait for that `finish_timeout` seconds at most."""
+        background, mirror, self._background, self._mirror = self._background, self._mirror, None, None
+        if background and mirror:
+            self._close(background, mirror, failed)
+
+    def _close(self, background: Background, mirror: "_Mirror", failed: bool) -> None:
+        try:
+            if not background.close(partial(mirror.close, failed), self.finish_timeout):
+                logger.warning(
+                    "Weights & Biases did not finish within %g s (tracking.finish_timeout); "
+                    "'wandb sync --include-online %s' sends what it has stored",
+                    self.finish_timeout,
+                    mirror.identity.folder / "wandb",
+                )
+        finally:
+            if background.failed:
+                _do_not_wait_at_exit()
+
+
+class _Mirror:
+    """What runs on the background thread: the only code that touches wandb."""
+
+    def __init__(self, options: WeightsAndBiases, identity: RunIdentity) -> None:
+        self.options, self.identity = options, identity
+        self.run: wandb.Run | None = None
+
+    def open(self, config: dict[str, Any]) -> None:
+        import wandb
+
+        discreet = {key: value for key, value in DISCREET.items() if f"WANDB_{key.upper()}" not in os.environ}
+        configured = wandb.setup(wandb.Settings(**discreet)).settings
+        tags = dict.fromkeys(tag[:LONGEST_TAG] for tag in (*self.identity.tags, *self.options.tags) if tag)
+        self.run = wandb.init(
+            project=self.options.project,
+            entity=self.options.entity,
+            dir=self.identity.folder.absolute(),
+            id=re.sub(r"[/\\#?%:]", "-", self.identity.run_id),
+            name=self.identity.name,
+            group=self.options.group or self.identity.group,
+            job_type=self.identity.job_type,
+            tags=list(tags),
+            config=config,
+            mode=_choose_mode(self.options.mode, configured),
+            resume="allow",
+            # A run that is still open, here or in a user's own code, is neither returned nor closed.
+            reinit="create_new",
+            settings=wandb.Settings(**discreet),
+        )
+        if self.run.url:
+            logger.info("Weights & Biases: %s", self.run.url)
+
+    def log_stage(self, stage: str, seconds: float) -> None:
+        assert self.run is not None
+        self.run.log({f"seconds/{stage}": seconds})
+
+    def log_results(self, results: dict[str, Any]) -> None:
+        assert self.run is not None
+        self.run.summary.update(single_values(results))
+        shown = {**_languages(language_rows(results)), **_layers(layer_rows(results))}
+        if shown:
+            self.run.log(shown)
+
+    def close(self, failed: bool) -> None:
+        if self.run is None:
+            return
+        self.run.finish(exit_code=int(failed))
+        if self.run.offline:
+            logger.info("Weights & Biases is offline; 'wandb sync %s' sends the run", Path(self.run.dir).parent)
+
+
+def _languages(rows: list[list[Any]]) -> dict[str, Any]:
+    import wandb
+
+    if not rows:
+        return {}
+    table = wandb.Table(columns=list(LANGUAGE_COLUMNS), data=rows)
+    title = "Perplexity, pruned over dense"
+    return {"languages": table, "ratio_per_language": wandb.plot.bar(table, "language", "ratio", title=title)}
+
+
+def _layers(rows: list[list[Any]]) -> dict[str, Any]:
+    import wandb
+
+    if not rows:
+        return {}
+    layers, targets, achieved = zip(*rows, strict=True)
+    chart = wandb.plot.line_series(
+        xs=layers, ys=[targets, achieved], keys=["target", "achieved"], title="Sparsity per layer", xname="layer"
+    )
+    return {"layers": wandb.Table(columns=list(LAYER_COLUMNS), data=rows), "sparsity_per_layer": chart}
+
+
+def _choose_mode(wanted: str, configured: "wandb.Settings") -> Any:
+    import wandb
+
+    if wanted == "offline":
+        return "offline"
+    if wanted == "auto" and configured.mode not in ("online", "run"):
+        return configured.mode
+    # Without this check, wandb would ask for a key in the terminal.
+    has_key = wandb.login(prompt=False, verify=False)
+    if wanted == "online" and not has_key:
+        raise RuntimeError("tracking.mode=online needs WANDB_API_KEY or 'wandb login', and no WANDB_MODE against it")
+    if wanted == "auto" and has_key and not _reachable(configured):
+        logger.warning("Weights & Biases: no connection to %s, so the run is kept offline", configured.base_url)
+        return "offline"
+    return "online" if has_key else "offline"
+
+
+def _reachable(configured: "wandb.Settings") -> bool:
+    # Computing nodes often have a key but no way out; wandb would try for a minute and a half and store nothing.
+    server = urlsplit(configured.base_url)
+    if getproxies().keys() & {server.scheme, "all"} or configured.http_proxy or configured.https_proxy:
+        return True
+    address = (server.hostname, server.port or (443 if server.scheme == "https" else 80))
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=CONNECTION_SECONDS):
+        return True
+    return False
+
+
+def _warn(error: BaseException) -> None:
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    logger.warning(
+        "Weights & Biases is off for this job (%s: %s); results.json holds the same numbers, and tracking=none "
+        "leaves wandb out",
+        type(error).__name__,
+        without_secrets(first_line)[:200],
+    )
+
+
+def _do_not_wait_at_exit() -> None:
+    """Take back wandb's exit hook, which waits for the server, without limit, before the interpreter may end.
+
+    wandb's own process sees that the interpreter has gone and ends too. There is no public way to say this.
+    """
+    with contextlib.suppress(Exception):
+        sys.modules["wandb.sdk.wandb_setup"]._singleton._connection._cleanup()

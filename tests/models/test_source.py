@@ -1,0 +1,85 @@
+"""Models from folders; `test_hub.py` has those from a hub."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
+
+from mwanda import device as devices
+from mwanda.errors import ConfigurationError, ModelError
+from mwanda.models.source import DtypeChoice, PretrainedModel, cache_folder, file_digest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model("llama", tmp_path_factory.mktemp("model"))
+
+
+def test_a_folder_gives_weights_tokenizer_and_configuration(folder: Path) -> None:
+    source = PretrainedModel(str(folder), device="cpu")
+    loaded = source.load()
+    expected = tiny_model("llama").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.model.state_dict().items())
+    assert source.load_tokenizer().get_vocab() == tiny_tokenizer().get_vocab()
+    assert source.load_config().model_type == "llama"
+    assert (loaded.id, loaded.device) == (str(folder), torch.device("cpu"))
+    assert not loaded.model.training
+
+
+def test_a_folder_has_no_revision(folder: Path) -> None:
+    assert PretrainedModel(str(folder), revision="v2", device="cpu").load().revision is None
+
+
+@pytest.mark.parametrize("dtype", get_args(DtypeChoice))
+def test_weights_come_in_the_dtype_asked_for(folder: Path, dtype: DtypeChoice) -> None:
+    expected = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    loaded = PretrainedModel(str(folder), dtype=dtype, device="cpu").load()
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cpu", torch.float32), ("cuda", torch.bfloat16)], ids=["cpu", "cuda"]
+)
+def test_the_automatic_dtype_depends_on_the_device(device: str, expected: torch.dtype) -> None:
+    assert PretrainedModel("any", device="cpu").torch_dtype(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "~/nothing-of-this-name", "one/two/three"])
+def test_a_folder_that_is_not_there_is_an_error_that_names_it(path: str) -> None:
+    for load in (PretrainedModel(path).load_config, PretrainedModel(path).load_tokenizer, PretrainedModel(path).load):
+        with pytest.raises(ConfigurationError, match="no such folder") as caught:
+            load()
+        assert (caught.value.key, caught.value.value) == ("model.path", path)
+
+
+def test_a_folder_without_a_model_is_an_error_in_one_line_that_names_it(tmp_path: Path) -> None:
+    for load in (PretrainedModel(str(tmp_path)).load_config, PretrainedModel(str(tmp_path)).load):
+        with pytest.raises(ModelError) as caught:
+            load()
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available", lambda device: device != "cuda")
+    with pytest.raises(ConfigurationError, match=r"model\.device=cuda"):
+        PretrainedModel("any", device="cuda")
+    assert PretrainedModel("any", device="auto").device == "auto"
+
+
+def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MWANDA_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "all"))
+    assert cache_folder() == tmp_path / "ours"
+    monkeypatch.delenv("MWANDA_CACHE")
+    assert cache_folder() == tmp_path / "all" / "mwanda"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "mwanda"

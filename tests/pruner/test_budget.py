@@ -1,0 +1,115 @@
+"""How many weights go, and that the weights that are zero already count."""
+
+import math
+from typing import Any
+
+import pytest
+from plain_decoder import MATRICES, PlainBlock, PlainDecoder, changed, matrices_of, prune_plain, weights
+from pruning_oracle import every_order
+
+from mwanda.criteria.magnitude import Magnitude
+from mwanda.models import blocks_of
+from mwanda.pruner.engine import Order
+from mwanda.schedules import Schedule
+from mwanda.schedules.cwl import CWL
+from mwanda.schedules.owl import OWL
+from mwanda.schedules.owl_cwl import OWLCWL
+from mwanda.schedules.uniform import Uniform
+
+
+every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWL(2.0), CWL(), OWLCWL(2.0)], ids=repr)
+
+
+@pytest.fixture
+def model() -> PlainDecoder:
+    return PlainDecoder()
+
+
+@every_order
+@every_schedule
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.77])
+def test_zeros_meet_the_budget_at_odd_sizes(
+    model: PlainDecoder, order: Order, schedule: Schedule, sparsity: float
+) -> None:
+    report = prune_plain(model, sparsity, order, schedule=schedule)
+    rows = size = zeros = 0
+    for matrix, plan in zip(matrices_of(model), sorted(report.plans, key=_position), strict=True):
+        in_rows = (matrix.weight == 0).sum(dim=1)
+        assert plan.zeros == int(in_rows.sum())
+        assert bool((in_rows == math.floor(plan.target * matrix.shape[1])).all())
+        rows, size, zeros = rows + matrix.shape[0], size + matrix.weight.numel(), zeros + plan.zeros
+    assert 0 <= sparsity * size - zeros <= rows
+    assert sum(plan.target * math.prod(plan.shape) for plan in report.plans) == pytest.approx(sparsity * size, abs=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [OWL(2.0), CWL(), OWLCWL(2.0)], ids=repr)
+def test_blocks_differ_under_a_schedule(model: PlainDecoder, schedule: Schedule) -> None:
+    report = prune_plain(model, schedule=schedule)
+    assert max(report.sparsities) - min(report.sparsities) > 0.02
+
+
+@every_schedule
+def test_zeros_meet_the_budget_when_blocks_differ_in_size(schedule: Schedule) -> None:
+    inner = iter((5, 40, 13))
+    model = PlainDecoder(make_block=lambda hidden, _: PlainBlock(hidden, next(inner)))
+    report = prune_plain(model, 0.5, schedule=schedule)
+    size = sum(math.prod(plan.shape) for plan in report.plans)
+    assert [plan.shape[0] for plan in report.plans] == [5, 7, 40, 7, 13, 7]
+    assert sum(plan.target * math.prod(plan.shape) for plan in report.plans) == pytest.approx(0.5 * size, abs=1e-6)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.77])
+def test_a_whole_matrix_meets_the_budget_to_one_weight(model: PlainDecoder, sparsity: float) -> None:
+    prune_plain(model, sparsity, criterion=Magnitude("matrix"))
+    for matrix in matrices_of(model):
+        assert 0 <= sparsity * matrix.weight.numel() - int((matrix.weight == 0).sum()) < 1
+
+
+@every_order
+@every_schedule
+def test_sparsity_zero_changes_nothing(model: PlainDecoder, order: Order, schedule: Schedule) -> None:
+    before = weights(model)
+    report = prune_plain(model, 0.0, order, schedule=schedule)
+    assert changed(model, before) == []
+    assert [plan.zeros for plan in report.plans] == [0] * len(MATRICES)
+
+
+def test_sparsity_zero_removes_nothing_by_magnitude(model: PlainDecoder) -> None:
+    before = weights(model)
+    prune_plain(model, 0.0, criterion=Magnitude())
+    assert changed(model, before) == []
+
+
+@every_order
+def test_zeros_that_are_there_count_towards_the_target(model: PlainDecoder, order: Order) -> None:
+    for matrix in matrices_of(model):
+        matrix.weight[:, -2:] = 0
+    report = prune_plain(model, 0.5, order)
+    assert [plan.zeros_before for plan in report.plans] == [2 * plan.shape[0] for plan in report.plans]
+    assert [plan.zeros for plan in report.plans] == [plan.shape[0] * (plan.shape[1] // 2) for plan in report.plans]
+
+
+@every_order
+def test_zeros_that_are_there_count_before_weights_of_an_input_that_is_never_active(
+    model: PlainDecoder, order: Order
+) -> None:
+    """Both score zero; the weight that is zero already must be the one that counts."""
+    for block in model.layers:
+        block.up.bias.data[:4] = -1000
+        block.down.weight.data[:, -4:] = 0
+    report = prune_plain(model, 0.5, order)
+    down = [plan for plan in report.plans if plan.name.endswith("down")]
+    assert [plan.zeros for plan in down] == [7 * 6] * 3
+
+
+def test_a_block_that_is_sparser_than_the_target_lets_the_others_keep_more(model: PlainDecoder) -> None:
+    for matrix in blocks_of(model)[1].matrices:
+        matrix.weight[:, : math.ceil(0.8 * matrix.shape[1])] = 0
+    report = prune_plain(model, 0.5)
+    assert report.sparsities[1] > 0.8
+    assert report.sparsities[0] == report.sparsities[2] == pytest.approx((1.5 - report.sparsities[1]) / 2)
+    assert sum(plan.zeros for plan in report.plans) <= 0.5 * sum(math.prod(plan.shape) for plan in report.plans)
+
+
+def _position(plan: Any) -> int:
+    return MATRICES.index(plan.name)

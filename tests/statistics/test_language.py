@@ -1,0 +1,169 @@
+"""Streamed language statistics equal those of all inputs at once."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mwanda.statistics import (
+    LanguageStatistics,
+    SequenceSums,
+    activation_probability,
+    language_root_mean_square,
+    pooled_norm,
+)
+
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def random_inputs(sequences: int, tokens: int, features: int, seed: int = 0) -> Float[Tensor, "B T I"]:
+    """Return inputs with both signs, exact zeros and features of very different size."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(sequences, tokens, features, generator=generator)
+    inputs[torch.rand(inputs.shape, generator=generator) < 0.2] = 0.0
+    return inputs * torch.logspace(-3, 3, features)
+
+
+def stream(
+    inputs: Float[Tensor, "B T I"], labels: Int[Tensor, " B"], languages: int, batch_size: int
+) -> LanguageStatistics:
+    """Return the statistics of `inputs` given batch by batch."""
+    statistics = LanguageStatistics.zeros(languages, inputs.shape[2])
+    for part, part_labels in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
+        statistics.add(SequenceSums.of(part), part_labels)
+    return statistics
+
+
+def tokens_of(inputs: Float[Tensor, "B T I"], labels: Int[Tensor, " B"], language: int) -> NDArray[np.float64]:
+    """Return all tokens of one language as the full matrix tokens × features."""
+    return inputs[labels == language].reshape(-1, inputs.shape[2]).double().numpy()
+
+
+def assert_same(first: LanguageStatistics, second: LanguageStatistics) -> None:
+    """Compare counts exactly and sums to the rounding of float64."""
+    assert torch.equal(first.positive, second.positive)
+    assert torch.equal(first.nonzero, second.nonzero)
+    assert torch.equal(first.tokens, second.tokens)
+    torch.testing.assert_close(first.sum_squares, second.sum_squares, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
+def test_streamed_statistics_equal_those_of_the_full_matrix(batch_size: int) -> None:
+    inputs = random_inputs(sequences=20, tokens=9, features=16)
+    labels = torch.arange(20) % 3
+    statistics = stream(inputs, labels, languages=3, batch_size=batch_size)
+    for language in range(3):
+        full = tokens_of(inputs, labels, language)
+        np.testing.assert_allclose(statistics.sum_squares[language].numpy(), (full**2).sum(axis=0), rtol=1e-6)
+        np.testing.assert_array_equal(statistics.positive[language].numpy(), (full > 0).sum(axis=0))
+        np.testing.assert_array_equal(statistics.nonzero[language].numpy(), (full != 0).sum(axis=0))
+        assert statistics.tokens[language] == full.shape[0]
+
+
+def test_derived_quantities_equal_those_of_the_full_matrix() -> None:
+    inputs = random_inputs(sequences=14, tokens=6, features=16, seed=1)
+    labels = torch.tensor([0] * 9 + [1] * 2 + [2] * 3)
+    statistics = stream(inputs, labels, languages=3, batch_size=4)
+    parts = [tokens_of(inputs, labels, language) for language in range(3)]
+    everything = np.concatenate(parts)
+    np.testing.assert_allclose(pooled_norm(statistics).numpy(), np.linalg.norm(everything, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        language_root_mean_square(statistics).numpy(), [np.sqrt((part**2).mean(axis=0)) for part in parts], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        activation_probability(statistics).numpy(), [(part > 0).mean(axis=0) for part in parts], rtol=1e-6
+    )
+
+
+@PROPERTY
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    batch_sizes=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    seed=st.integers(0, 1000),
+)
+def test_batch_order_and_batch_size_do_not_matter(labels: list[int], batch_sizes: tuple[int, int], seed: int) -> None:
+    inputs, languages = random_inputs(len(labels), tokens=5, features=8, seed=seed), torch.tensor(labels)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    first = stream(inputs, languages, languages=4, batch_size=batch_sizes[0])
+    second = stream(inputs[order], languages[order], languages=4, batch_size=batch_sizes[1])
+    assert_same(first, second)
+
+
+@PROPERTY
+@given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 1000))
+def test_pooled_norm_does_not_depend_on_the_division_into_languages(labels: list[int], seed: int) -> None:
+    inputs = random_inputs(len(labels), tokens=5, features=8, seed=seed)
+    divided = stream(inputs, torch.tensor(labels), languages=4, batch_size=4)
+    together = stream(inputs, torch.zeros(len(labels), dtype=torch.int64), languages=1, batch_size=4)
+    torch.testing.assert_close(pooled_norm(divided), pooled_norm(together), rtol=1e-6, atol=0)
+
+
+def test_a_batch_may_mix_languages() -> None:
+    inputs = random_inputs(sequences=6, tokens=4, features=8)
+    labels = torch.tensor([2, 0, 2, 1, 1, 2])
+    mixed = stream(inputs, labels, languages=3, batch_size=6)
+    sorted_by_language = LanguageStatistics.zeros(3, 8)
+    for language in range(3):
+        part = inputs[labels == language]
+        sorted_by_language.add(SequenceSums.of(part), torch.full((len(part),), language))
+    assert_same(mixed, sorted_by_language)
+
+
+def test_many_languages_with_one_sequence_each() -> None:
+    inputs = random_inputs(sequences=300, tokens=3, features=8)
+    statistics = stream(inputs, torch.arange(300), languages=300, batch_size=16)
+    assert statistics.languages == 300
+    np.testing.assert_allclose(statistics.sum_squares.numpy(), (inputs.double() ** 2).sum(dim=1).numpy(), rtol=1e-6)
+    assert torch.equal(statistics.positive, (inputs > 0).sum(dim=1))
+    assert statistics.tokens.tolist() == [3] * 300
+
+
+def test_batches_of_different_length_count_their_own_tokens() -> None:
+    statistics = LanguageStatistics.zeros(2, 4)
+    long, short = torch.full((1, 6, 4), 2.0), torch.full((2, 3, 4), -1.0)
+    statistics.add(SequenceSums.of(long), torch.tensor([0]))
+    statistics.add(SequenceSums.of(short), torch.tensor([0, 1]))
+    assert statistics.tokens.tolist() == [9, 3]
+    torch.testing.assert_close(statistics.sum_squares[:, 0], torch.tensor([27.0, 3.0], dtype=torch.float64))
+    assert statistics.positive[:, 0].tolist() == [6, 0]
+    assert statistics.nonzero[:, 0].tolist() == [9, 3]
+
+
+def test_an_unseen_language_has_zeros_and_no_division_by_zero() -> None:
+    statistics = stream(random_inputs(4, 5, 8), torch.tensor([0, 0, 2, 2]), languages=3, batch_size=2)
+    assert language_root_mean_square(statistics)[1].tolist() == [0.0] * 8
+    assert activation_probability(statistics)[1].tolist() == [0.0] * 8
+    assert bool(torch.isfinite(pooled_norm(statistics)).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inputs_are_summed_in_float32(dtype: torch.dtype) -> None:
+    """300 tokens of 16² overflow float16 and stick at 2^16 in bfloat16."""
+    inputs = torch.full((1, 300, 2), 16.0, dtype=dtype)
+    statistics = stream(inputs, torch.tensor([0]), languages=1, batch_size=1)
+    torch.testing.assert_close(
+        statistics.sum_squares, torch.full((1, 2), 76800.0, dtype=torch.float64), rtol=1e-6, atol=0
+    )
+    assert statistics.positive.tolist() == [[300, 300]]
+
+
+def test_small_batches_are_not_lost_beside_a_large_sum() -> None:
+    """A float32 accumulator would not grow from 2^26 when one is added."""
+    statistics = LanguageStatistics.zeros(1, 1)
+    statistics.add(SequenceSums.of(torch.full((1, 1, 1), 2.0**13)), torch.tensor([0]))
+    for _ in range(8):
+        statistics.add(SequenceSums.of(torch.ones(1, 1, 1)), torch.tensor([0]))
+    assert statistics.sum_squares.item() == 2.0**26 + 8
+
+
+def test_inputs_are_neither_changed_nor_tracked() -> None:
+    inputs = random_inputs(2, 3, 4).requires_grad_()
+    before = inputs.detach().clone()
+    sums = SequenceSums.of(inputs)
+    assert torch.equal(inputs, before)
+    assert not sums.squares.requires_grad
