@@ -55,6 +55,7 @@ def test_zeros_meet_the_budget_when_blocks_differ_in_size(schedule: Schedule) ->
     report = prune_plain(model, 0.5, schedule=schedule)
     size = sum(math.prod(plan.shape) for plan in report.plans)
     assert [plan.shape[0] for plan in report.plans] == [5, 7, 40, 7, 13, 7]
+    assert 0 <= 0.5 * size - sum(plan.zeros for plan in report.plans) <= sum(plan.shape[0] for plan in report.plans)
     assert sum(plan.target * math.prod(plan.shape) for plan in report.plans) == pytest.approx(0.5 * size, abs=1e-6)
 
 

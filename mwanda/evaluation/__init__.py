@@ -1,0 +1,6 @@
+"""Evaluation: what a model does per language, and what that comes to over all of them."""
+
+from mwanda.evaluation.aggregate import aggregate as aggregate
+from mwanda.evaluation.perplexity import LanguagePerplexity as LanguagePerplexity
+from mwanda.evaluation.perplexity import Perplexity as Perplexity
+from mwanda.evaluation.protocol import Protocol as Protocol
