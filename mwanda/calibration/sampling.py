@@ -105,7 +105,7 @@ class Calibration:
 
 def _apportion(weights: Mapping[str, float], seats: int) -> dict[str, int]:
     """Divide `seats` by weight, one at least for each, by largest remainder."""
-    total = sum(weights.values())
+    total = sum(weights.values()) or 1.0  # no text at all: the caller then says which languages lack it
     spare = seats - len(weights)
     exact = {code: spare * weight / total for code, weight in weights.items()}
     given = {code: 1 + int(share) for code, share in exact.items()}

@@ -15,7 +15,10 @@ Split = Literal["calibration", "evaluation"]
 class Corpus(Protocol):
     """Gives text, a sentence or paragraph at a time."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What results.json calls it."""
+        ...
 
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield the non-empty sentences of one language and split, always in the same order.
@@ -28,7 +31,7 @@ class Corpus(Protocol):
 
 def fingerprint(sentence: str) -> bytes:
     """Return a digest of `sentence` that white space, case and Unicode composition do not change."""
-    plain = unicodedata.normalize("NFKC", " ".join(sentence.split())).casefold()
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", " ".join(sentence.split())).casefold())
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
 

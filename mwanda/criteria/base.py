@@ -15,10 +15,15 @@ ComparisonGroup = Literal["row", "matrix"]
 class Criterion(Protocol):
     """Scores every weight of a matrix; within a comparison group the lowest scores are pruned."""
 
-    needs_statistics: bool
-    """Whether `score` looks at the calibration statistics."""
-    group: ComparisonGroup
-    """Weights that compete with each other under the unstructured pattern."""
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether `score` looks at the calibration statistics."""
+        ...
+
+    @property
+    def group(self) -> ComparisonGroup:
+        """Weights that compete with each other under the unstructured pattern."""
+        ...
 
     def score(
         self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None

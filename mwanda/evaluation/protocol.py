@@ -47,12 +47,13 @@ class Window:
 def windows(tokens: Sequence[int], window: int, stride: int, start: int | None) -> list[Window]:
     """Cut `tokens` into windows that score every token exactly once.
 
-    Without a start token nothing predicts the very first token, and it is not scored.
+    Without a start token nothing predicts the very first token, and it is not scored; a later window without context
+    is led by the token before it.
     """
     made = []
     for begin in range(0, len(tokens), stride):
         end = min(begin + stride, len(tokens))
-        context = max(0, end - window)
+        context = max(0, min(end - window, begin if start is not None else begin - 1))
         lead = () if start is None else (start,)
         unscored = 1 if start is None and context == begin else 0
         if end - begin > unscored:

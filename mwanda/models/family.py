@@ -141,7 +141,17 @@ def blocks_of(model: nn.Module) -> list[Block]:
         for index, module in enumerate(modules)
     ]
     _check_unshared(model, blocks)
+    _check_two_dimensional(modules, path)
     return blocks
+
+
+def _check_two_dimensional(modules: nn.ModuleList, path: str) -> None:
+    for name, parameter in modules.named_parameters():
+        if parameter.dim() == 3:
+            raise ModelError(
+                f"{path}.{name} holds several matrices in one {tuple(parameter.shape)} parameter (a mixture of "
+                "experts); such models are not supported, as they would be pruned in part only"
+            )
 
 
 def _check_unshared(model: nn.Module, blocks: list[Block]) -> None:

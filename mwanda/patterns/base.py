@@ -13,7 +13,10 @@ from mwanda.criteria.base import ComparisonGroup
 class Pattern(Protocol):
     """Turns scores into the mask of weights to remove."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What results.json calls it."""
+        ...
 
     def fixed_sparsity(self) -> float | None:
         """Return the only sparsity this pattern can have, or None when any target will do."""
@@ -26,7 +29,7 @@ class Pattern(Protocol):
     def removed(
         self, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
     ) -> Bool[Tensor, "out in"]:
-        """Return True where a weight is removed."""
+        """Return True where a weight is removed; weights that are zero already are scored below zero."""
         ...
 
     def planned(

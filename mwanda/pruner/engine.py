@@ -18,7 +18,7 @@ from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
-from mwanda.errors import CalibrationError, SparsityError
+from mwanda.errors import CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, Matrix, blocks_of
 from mwanda.patterns import Pattern
 from mwanda.progress import Progress, Silent
@@ -97,6 +97,7 @@ class _Task:
     plans: list[MatrixPlan] = field(default_factory=list)
 
     def run(self, sparsity: float) -> PruningReport:
+        check_request(sparsity, self.pattern, self.schedule)
         for matrix in self._matrices:
             self.pattern.check(matrix.shape)
         zeros = check_target(self.blocks, sparsity)
@@ -154,13 +155,15 @@ class _Task:
                     matrices = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
                     signals.append(tuple(self.schedule.signal(matrices)))
                 if any(not torch.isfinite(torch.tensor(signal)).all() for signal in signals):
-                    logger.warning("the schedule's signal is undefined (one language?): the schedule is uniform")
+                    logger.warning("a signal of the schedule is undefined (one language?), and the schedule is uniform as far as that signal goes")
             sizes = [block.size for block in self.blocks]
             shares = [size / sum(sizes) for size in sizes]
             lower = [count / size for count, size in zip(zeros, sizes, strict=True)]
             sparsities = self.schedule.allocate(signals, shares, sparsity, lower)
             achieved = sum(share * value for share, value in zip(shares, sparsities, strict=True))
-            if abs(achieved - sparsity) > 1e-9 or not all(0 <= value < 1 for value in sparsities):
+            # A block that is empty already is the one case in which a sparsity of 1 is right.
+            bounded = all(0 <= value < 1 or value == floor for value, floor in zip(sparsities, lower, strict=True))
+            if not (abs(achieved - sparsity) <= 1e-9 and bounded):
                 raise SparsityError(f"the schedule gave {achieved:.6f} over all blocks where {sparsity} was asked for")
             return sparsities, signals
 
@@ -223,6 +226,23 @@ class _Task:
             self.plans.append(
                 MatrixPlan(matrix.name, matrix.shape, matrix.block, sparsity, int(zeros.sum()), planned)
             )
+
+
+def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
+    """Refuse what can be refused before a model is loaded.
+
+    Raises:
+        ConfigurationError: the target is not in [0, 1), or the pattern allows another one only.
+    """
+    if not 0 <= sparsity < 1:
+        raise ConfigurationError("sparsity", sparsity, "must be at least 0 and below 1")
+    fixed = pattern.fixed_sparsity()
+    if fixed is not None and abs(sparsity - fixed) > 1e-12:
+        raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
+    if fixed is not None and schedule.needs_statistics:
+        raise ConfigurationError(
+            "schedule", type(schedule).__name__.lower(), f"pattern={pattern.name} is the same in all blocks", ["uniform"]
+        )
 
 
 class _Stopwatch:

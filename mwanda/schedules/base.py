@@ -28,8 +28,10 @@ class BlockMatrix:
 class Schedule(Protocol):
     """Gives each block a sparsity."""
 
-    needs_statistics: bool
-    """Whether `signal` must be called for each block before `allocate`."""
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether `signal` must be called for each block before `allocate`."""
+        ...
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return this block's signals, high = keep more; a schedule may combine several."""

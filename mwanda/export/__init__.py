@@ -1,0 +1,3 @@
+"""Export: what of the pruned model is kept besides the results."""
+
+from mwanda.export.base import Export as Export

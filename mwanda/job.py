@@ -1,0 +1,412 @@
+"""One job: text, model, calibration, schedule, pruning, evaluation, record.
+
+The only module besides the schema and the command line that sees the configuration.
+"""
+
+import logging
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mwanda import schema
+from mwanda.calibration import Calibration
+from mwanda.corpora import Corpus, check_disjoint
+from mwanda.criteria import Criterion
+from mwanda.errors import ConfigurationError, InputError, MwandaError
+from mwanda.evaluation import LanguagePerplexity, Perplexity, aggregate
+from mwanda.languages import Language, find
+from mwanda.models import ModelSource
+from mwanda.patterns import Pattern
+from mwanda.pruner import Pruner
+from mwanda.pruner.engine import check_request
+from mwanda.schedules import Schedule
+from mwanda.tracking import RunIdentity, Tracker
+
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mwanda.calibration import CalibrationSet
+    from mwanda.export import Export
+    from mwanda.models import LoadedModel
+    from mwanda.pruner import PruningReport
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a configuration stands for, built and checked, with nothing loaded yet."""
+
+    settings: schema.Settings
+    languages: list[Language]
+    source: ModelSource
+    corpus: Corpus
+    evaluation_corpus: Corpus
+    calibration: Calibration
+    criterion: Criterion
+    schedule: Schedule
+    pattern: Pattern
+    pruner: Pruner
+    evaluation: Perplexity | None
+    tracker: Tracker
+    export: "Export | None"
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Parts":
+        """Build every part of a resolved configuration.
+
+        Raises:
+            InputError: something cannot be run as asked.
+        """
+        settings = schema.read(config)
+        corpus_of_evaluation = schema.evaluation_corpus(settings)
+        evaluation = {key: value for key, value in settings.evaluation.items() if key != "corpus"}
+        built = {name: schema.build(name, getattr(settings, name)) for name in schema.GROUPS if name != "evaluation"}
+        parts = cls(
+            settings=settings,
+            languages=find(settings.langs.codes),
+            source=built["model"],
+            corpus=built["corpus"],
+            evaluation_corpus=schema.build("corpus", corpus_of_evaluation),
+            calibration=built["calibration"],
+            criterion=built["criterion"],
+            schedule=built["schedule"],
+            pattern=built["pattern"],
+            pruner=built["pruner"],
+            evaluation=schema.build("evaluation", evaluation),
+            tracker=built["tracking"],
+            export=built["export"],
+        )
+        check_request(settings.sparsity, parts.pattern, parts.schedule)
+        parts.calibration.divide(dict.fromkeys((language.code for language in parts.languages), 1))
+        return parts
+
+    def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Return calibration and evaluation sentences per language.
+
+        Raises:
+            CorpusError: a language has no text, or the two sides share a sentence.
+        """
+        calibration, evaluation = {}, {}
+        for language in self.languages:
+            calibration[language.code] = list(self.corpus.sentences(language, "calibration"))
+            if self.evaluation is not None:
+                evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
+                check_disjoint(language, calibration[language.code], evaluation[language.code])
+        return calibration, evaluation
+
+
+def main(config: "DictConfig") -> None:
+    """Run what Hydra composed; end the process with a short message where the user can do something about it."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from mwanda.command_line import resolved
+
+    plain = resolved(config)
+    hydra = HydraConfig.get()
+    swept = hydra.mode == RunMode.MULTIRUN
+    folder = Path(hydra.runtime.output_dir)
+    names = {group: str(choice) for group, choice in hydra.runtime.choices.items() if "/" not in group}
+    try:
+        run(plain, folder, list(hydra.overrides.task), names, study=str(plain["name"]) if swept else None)
+    except MwandaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if swept:
+            raise
+        raise SystemExit(error.exit_code) from None
+
+
+def run(
+    config: dict[str, Any], folder: Path, overrides: list[str], names: Mapping[str, str], study: str | None = None
+) -> dict[str, Any] | None:
+    """Do what `config` says, leaving a record in `folder`; return results.json of `mode=run`.
+
+    Raises:
+        InputError: the configuration, the text or the model does not allow it; `folder` is left as it was.
+        MwandaError: it went wrong on the way; results.json says `failed`.
+    """
+    from mwanda.display import inspection, quiet_libraries, summary
+
+    quiet_libraries()
+    parts = Parts.of(config)
+    if parts.settings.mode != "run":
+        _remove_if_empty(folder)
+        if parts.settings.mode == "prepare":
+            return _prepare(parts)
+        inspection(parts.source, len(parts.languages), parts.calibration, parts.pruner.order)
+        return None
+    finished = _finished(config, folder, resume=parts.settings.resume)
+    if finished is None:
+        finished = _Run(config, parts, folder, overrides, names, study).go()
+    summary(finished, folder, parts.languages)
+    return finished
+
+
+def _finished(config: Mapping[str, Any], folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Return the results that `folder` holds already, if the user asks to go on there.
+
+    Raises:
+        ConfigurationError: the folder belongs to another run.
+    """
+    from mwanda.record import read_results
+
+    found = read_results(folder)
+    if found is None or found["status"] != "complete":
+        return None
+    if not resume:
+        raise ConfigurationError("output_dir", folder, "holds a finished run; choose another folder or add resume=true")
+    if found["config_hash"] != schema.config_hash(config):
+        raise ConfigurationError("output_dir", folder, "holds the results of another configuration")
+    logger.info("%s is finished already", folder)
+    return found
+
+
+def _prepare(parts: Parts) -> None:
+    """Fetch model and text, so that jobs run with the hub off."""
+    from mwanda.display import console
+
+    calibration, evaluation = parts.text()
+    loaded = parts.source.load()
+    parts.calibration.build(loaded.tokenizer, calibration)
+    if parts.evaluation is not None:
+        parts.evaluation.texts(loaded.tokenizer, evaluation)
+    console().print(f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}")
+
+
+@dataclass
+class _Run:
+    config: dict[str, Any]
+    parts: Parts
+    folder: Path
+    overrides: list[str]
+    names: Mapping[str, str]
+    study: str | None
+
+    def go(self) -> dict[str, Any]:
+        from mwanda.record import RESULTS, write_json, write_yaml
+
+        existed = self.folder.is_dir() and any(self.folder.iterdir())
+        self._results: dict[str, Any] = {}
+        self._started, self._clock = datetime.now(UTC), perf_counter()
+        self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = _log_to(self.folder / "run.log")
+        try:
+            write_yaml(self.folder / "config.yaml", self.config)
+            write_yaml(self.folder / "overrides.yaml", self.overrides)
+            self._work()
+            write_json(self.folder / RESULTS, self._results)
+        except InputError:
+            self._close(log, failed=True)
+            if not existed:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        except BaseException as error:
+            logger.exception("the run failed")
+            failure = {"type": type(error).__name__, "message": str(error)}
+            self._results |= self._frame("failed") | {"error": failure}
+            write_json(self.folder / RESULTS, self._results)
+            self._close(log, failed=True)
+            raise
+        self._close(log, failed=False)
+        return self._results
+
+    def _close(self, log: logging.Handler, *, failed: bool) -> None:
+        from mwanda import device
+
+        self.parts.tracker.finish(failed=failed)
+        logging.getLogger("mwanda").removeHandler(log)
+        log.close()
+        device.release()
+
+    def _work(self) -> None:
+        from mwanda import device, record
+        from mwanda.models import blocks_of
+        from mwanda.progress import Terminal
+
+        parts, progress, seed = self.parts, Terminal(), self.parts.settings.seed
+        _seed_everything(seed)
+        logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
+        calibration_text, evaluation_text = parts.text()
+        tokenizer = self._timed("load", parts.source.load_tokenizer)
+        calibration = parts.calibration.build(tokenizer, calibration_text)
+        if calibration.count != parts.calibration.sequences:
+            logger.info("%d sequences give each language the same number of tokens", calibration.count)
+        texts = parts.evaluation.texts(tokenizer, evaluation_text) if parts.evaluation else {}
+        logger.info("loading %s", parts.source.path)
+        loaded = self._timed("load", parts.source.load)
+        device.reset_peak(loaded.device)
+        self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}
+        parts.tracker.start(self._identity(), self.config)
+
+        measured: dict[str, dict[str, LanguagePerplexity]] = {}
+
+        def evaluate(which: str) -> None:
+            if parts.evaluation is not None:
+                logger.info("evaluating the %s model", which)
+                measured[which] = self._timed(
+                    "evaluate",
+                    lambda: parts.evaluation.measure(  # type: ignore[union-attr]
+                        loaded.model, tokenizer, texts, progress, f"evaluate {which}", seed
+                    ),
+                )
+
+        blocks = blocks_of(loaded.model)  # a model that cannot be pruned is refused before minutes of evaluation
+        logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
+        evaluate("dense")
+        logger.info("calibrating and pruning to %s", parts.settings.sparsity)
+        report = parts.pruner.prune(
+            loaded.model,
+            calibration,
+            parts.criterion,
+            parts.schedule,
+            parts.pattern,
+            parts.settings.sparsity,
+            progress,
+        )
+        self._timing |= report.seconds
+        evaluate("pruned")
+        self._results |= self._sections(loaded, calibration, report, measured)
+        if parts.export is not None:
+            self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
+        self._results |= self._frame("complete")
+        self._results["memory"] = {
+            "peak_rss_bytes": device.peak_resident_bytes(),
+            "peak_device_bytes": device.peak_device_bytes(loaded.device),
+        }
+        for stage, seconds in self._results["timing"].items():
+            parts.tracker.log_stage(stage, seconds)
+        parts.tracker.log_results(self._results)
+
+    def _timed(self, stage: str, work: Any) -> Any:
+        start = perf_counter()
+        try:
+            return work()
+        finally:
+            self._timing[stage] += perf_counter() - start
+
+    def _identity(self) -> RunIdentity:
+        tags = [self.names[group] for group in ("model", "criterion", "schedule", "pattern") if group in self.names]
+        name = str(self.config["name"])
+        return RunIdentity(self._run_id, name, self.study, "run", tuple(tags), self.folder)
+
+    @property
+    def _run_id(self) -> str:
+        return f"{self._started:%Y%m%d%H%M%S%f}-{schema.config_hash(self.config)[:8]}"
+
+    def _frame(self, status: str) -> dict[str, Any]:
+        from mwanda.record import SCHEMA
+
+        return {
+            "schema": SCHEMA,
+            "status": status,
+            "run_id": self._run_id,
+            "config_hash": schema.config_hash(self.config),
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
+            "timing": self._timing | {"total": perf_counter() - self._clock},
+        }
+
+    def _sections(
+        self,
+        loaded: "LoadedModel",
+        calibration: "CalibrationSet",
+        report: "PruningReport",
+        measured: Mapping[str, Mapping[str, LanguagePerplexity]],
+    ) -> dict[str, Any]:
+        parts = self.parts
+        names = [type(part).__name__.lower() for part in (parts.criterion, parts.schedule)]
+        parameters = {id(parameter): parameter.numel() for parameter in loaded.model.parameters()}
+        return {
+            "model": {
+                "id": loaded.id,
+                "revision": loaded.revision,
+                "class": type(loaded.model).__name__,
+                "parameters": sum(parameters.values()),
+                "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in report.plans),
+                "zeros_before": sum(plan.zeros_before for plan in report.plans),
+            },
+            "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
+            "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+            "calibration": {
+                "corpus": parts.corpus.name,
+                "sequences": calibration.count,
+                "length": calibration.length,
+                "tokens": sum(calibration.tokens_per_language.values()),
+                "tokens_per_language": calibration.tokens_per_language,
+                "packing": calibration.packing,
+                "order": report.order,
+                "fingerprint": calibration.fingerprint(),
+            },
+            "schedule": {"name": self.names.get("schedule", names[1]), "signal": [list(each) for each in report.signals]},
+            "perplexity": self._perplexity(measured),
+            "tasks": {},
+        }
+
+    def _perplexity(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> dict[str, Any]:
+        from mwanda.evaluation.perplexity import as_record
+
+        if not measured or self.parts.evaluation is None:
+            return {}
+        protocol = self.parts.evaluation.protocol
+        return {
+            "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
+            **{which: as_record(one) for which, one in measured.items()},
+            "aggregate": {which: aggregate(one, self.parts.languages) for which, one in measured.items()},
+        }
+
+
+def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:
+    sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
+    layers = []
+    for layer, wanted in enumerate(report.sparsities):
+        inside = [(plan, size) for plan, size in zip(report.plans, sizes, strict=True) if plan.block == layer]
+        achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
+        layers.append({"layer": layer, "target": wanted, "achieved": achieved})
+    return {
+        "target": target,
+        "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
+        "pattern": pattern,
+        "per_layer": layers,
+        "per_matrix": [
+            {"name": plan.name, "shape": list(plan.shape), "zeros": plan.zeros, "zeros_before": plan.zeros_before}
+            for plan in report.plans
+        ],
+    }
+
+
+def _seed_everything(seed: int) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("mwanda")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    return handler
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folders that Hydra made for a mode that leaves nothing."""
+    for each in (folder, folder.parent):
+        try:
+            each.rmdir()
+        except OSError:
+            return

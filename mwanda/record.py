@@ -1,0 +1,94 @@
+"""The record of a run: results.json and what it says of the environment."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mwanda
+
+
+SCHEMA = "mwanda.results/1"
+RESULTS = "results.json"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that is there whole or not at all; NaN and infinity become null."""
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    """Write YAML that is there whole or not at all."""
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """Return the results that a folder holds, if any."""
+    path = folder / RESULTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what the numbers may depend on besides the configuration."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain")
+    return {
+        "mwanda": mwanda.__version__,
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "transformers": _version("transformers"),
+        "lm_eval": _version("lm_eval"),
+        "git_commit": commit,
+        "git_dirty": None if status is None else bool(status),
+        "device": device,
+        "hostname_hash": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Return git's answer about the folder of this project, or None where it is no checkout."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

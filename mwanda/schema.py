@@ -1,0 +1,173 @@
+"""The typed configuration: every key and value is checked before anything is loaded.
+
+The top level is `Settings`. A group's choice names its class by `_target_`; its keys are checked against the
+annotations of that class, so that a new choice needs no schema of its own.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from mwanda.errors import ConfigurationError, UnknownKeyError
+
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = (
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+    "tracking",
+    "export",
+)
+NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "tracking", "export")
+"""Keys that change no number in results.json."""
+
+Mode = Literal["run", "inspect", "prepare"]
+
+
+class Languages(BaseModel):
+    """The languages of a run."""
+
+    model_config = ConfigDict(extra="forbid")
+    codes: list[str]
+
+
+class Settings(BaseModel):
+    """A run's whole configuration; components are still mappings with a `_target_`."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    mode: Mode
+    sparsity: float
+    seed: int
+    name: str
+    resume: bool
+    output_dir: str
+    langs: Languages
+    model: dict[str, Any]
+    corpus: dict[str, Any]
+    calibration: dict[str, Any]
+    criterion: dict[str, Any]
+    schedule: dict[str, Any]
+    pattern: dict[str, Any]
+    pruner: dict[str, Any]
+    evaluation: dict[str, Any]
+    tracking: dict[str, Any]
+    export: dict[str, Any]
+
+
+def read(config: Mapping[str, Any]) -> Settings:
+    """Return the checked top level of a resolved configuration.
+
+    Raises:
+        UnknownKeyError: a key does not exist.
+        ConfigurationError: a value cannot be used.
+    """
+    settings = _checked(Settings, "", config)
+    if not 0 <= settings.sparsity < 1:
+        raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
+    return settings
+
+
+def build(section: str, node: Mapping[str, Any]) -> Any:
+    """Return the object that a group's choice describes, or None where its `_target_` is null.
+
+    Raises:
+        UnknownKeyError: a key is no argument of the target.
+        ConfigurationError: a value does not suit the argument, or the target does not exist.
+    """
+    given = dict(node)
+    target = given.pop("_target_", None)
+    if target is None:
+        if given:
+            key, value = next(iter(given.items()))
+            raise UnknownKeyError(f"{section}.{key}", value, [])
+        return None
+    factory = _import(section, str(target))
+    checked = _checked(_arguments_of(factory), section, given)
+    return factory(**{key: getattr(checked, key) for key in type(checked).model_fields})
+
+
+def evaluation_corpus(settings: Settings) -> dict[str, Any]:
+    """Take `corpus` out of the evaluation section and return the corpus node it stands for.
+
+    It is null (the run's corpus), the name of a choice of the group `corpus`, or a mapping with `choice` and keys to
+    change, e.g. `evaluation.corpus={choice: local, path: FOLDER}`.
+
+    Raises:
+        ConfigurationError: there is no such choice.
+    """
+    named = settings.evaluation.get("corpus")
+    if named is None:
+        return settings.corpus
+    changes = dict(named) if isinstance(named, Mapping) else {"choice": named}
+    choice = str(changes.pop("choice", None))
+    choices = sorted(path.stem for path in (CONF / "corpus").glob("*.yaml"))
+    if choice not in choices:
+        raise ConfigurationError("evaluation.corpus", choice, "is no choice of the group corpus", choices)
+    node: dict[str, Any] = yaml.safe_load((CONF / "corpus" / f"{choice}.yaml").read_text(encoding="utf-8"))
+    node.update(changes)
+    if "???" in node.values():
+        missing = next(key for key, value in node.items() if value == "???")
+        example = f"'evaluation.corpus={{choice: {choice}, {missing}: …}}'"
+        raise ConfigurationError("evaluation.corpus", choice, f"needs '{missing}': write {example}")
+    return node
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return a digest of all that can change the numbers: two runs with the same one do the same."""
+    semantic = {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
+    return hashlib.sha256(json.dumps(semantic, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _import(section: str, target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
+
+
+def _arguments_of(factory: Any) -> type[BaseModel]:
+    """Return a model of the factory's arguments, with their types, bounds and defaults."""
+    hints = get_type_hints(factory, include_extras=True)
+    arguments: dict[str, Any] = {}
+    for one in fields(factory):
+        if one.init:
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            arguments[one.name] = (hints[one.name], ... if default is MISSING else default)
+    options = ConfigDict(extra="forbid", coerce_numbers_to_str=True, protected_namespaces=(), arbitrary_types_allowed=True)
+    return create_model(factory.__name__, __config__=options, **arguments)
+
+
+def _checked(model: type[Any], section: str, values: Mapping[str, Any]) -> Any:
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    path = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal", "constrained"))]
+    names = list(model.model_fields)
+    known = path[:1] if path and path[0] in names else path
+    key = ".".join([section, *(path if not section and path and path[0] == "langs" else known)]).strip(".")
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        valid = list(Languages.model_fields) if path[:1] == ["langs"] and not section else names
+        raise UnknownKeyError(".".join(filter(None, [section, *path])), value, valid)
+    if problem["type"] == "missing":
+        raise ConfigurationError(key, "(nothing)", "must be given")
+    choices = get_args(model.model_fields[known[0]].annotation) if problem["type"] == "literal_error" else ()
+    reason = "is none of its choices" if choices else problem["msg"][0].lower() + problem["msg"][1:]
+    raise ConfigurationError(key, value, reason, choices)
