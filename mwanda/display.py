@@ -1,6 +1,7 @@
 """What a person sees in the terminal: stages, the summary table, and what `mode=inspect` tells."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
         transformers_logging.disable_progress_bar()
         disable_progress_bars()
 

@@ -1,7 +1,7 @@
 """How much calibration text each language gives."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -52,13 +52,14 @@ class Calibration:
             ConfigurationError: there are fewer sequences than languages.
             CorpusError: a language has too little text; the message says how much there is and what would fit.
         """
-        counts = self.divide({code: sum(len(s.encode()) for s in part) for code, part in sentences.items()})
+        sizes = {code: sum(len(s.encode()) for s in part) for code, part in sentences.items()}
+        counts = self.divide(sizes)
         start = document_start(tokenizer) if self.start_token else None
         packed = {
             code: pack(stream_tokens(tokenizer, self._ordered(part), "\n"), self.length, start, counts[code])
             for code, part in sentences.items()
         }
-        self._check_enough(counts, {code: part.shape[0] for code, part in packed.items()})
+        self._check_enough(sizes, counts, {code: part.shape[0] for code, part in packed.items()})
         padding = tokenizer.pad_token_id
         check_no_padding(list(packed.values()), padding, {tokenizer.eos_token_id, tokenizer.bos_token_id})
         lead = "each led by the document start token" if start is not None else "without a start token"
@@ -86,14 +87,16 @@ class Calibration:
         order = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(self.seed))
         return [sentences[index] for index in order.tolist()]
 
-    def _check_enough(self, wanted: Mapping[str, int], found: Mapping[str, int]) -> None:
+    def _check_enough(
+        self, sizes: Mapping[str, int], wanted: Mapping[str, int], found: Mapping[str, int]
+    ) -> None:
         short = {code: found[code] for code in wanted if found[code] < wanted[code]}
         if not short:
             return
         code = min(short, key=lambda each: short[each])
-        fits = min(found.values())
+        fits = self._most_that_fit(sizes, found)
         remedy = (
-            f"calibration.sequences={fits * len(found)} would fit"
+            f"calibration.sequences={fits} would fit"
             if fits
             else f"not even one fits: use calibration.length below {self.length} or another corpus"
         )
@@ -101,6 +104,14 @@ class Calibration:
             f"{len(short)} language(s) have too little calibration text ({', '.join(sorted(short))}): {code} gives "
             f"{found[code]} sequence(s) of {self.length} tokens, {wanted[code]} are asked for; {remedy}"
         )
+
+    def _most_that_fit(self, sizes: Mapping[str, int], found: Mapping[str, int]) -> int:
+        """Return the most sequences whose division asks no language for more than was found, or 0."""
+        for total in range(sum(found.values()), len(found) - 1, -1):
+            counts = replace(self, sequences=total).divide(sizes)
+            if all(counts[code] <= found[code] for code in found):
+                return sum(counts.values())
+        return 0
 
 
 def _apportion(weights: Mapping[str, float], seats: int) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mwanda.evaluation.protocol import Protocol, Window, windows
@@ -34,6 +34,7 @@ def settings_of_windows(draw: st.DrawFn) -> tuple[list[int], int, int]:
     return document(draw(st.integers(0, 70))), window, draw(st.integers(1, window))
 
 
+@settings(deadline=None)
 @given(settings_of_windows(), st.sampled_from([None, START]))
 def test_each_token_is_scored_once_and_in_order(drawn: tuple[list[int], int, int], start: int | None) -> None:
     tokens, window, stride = drawn
@@ -45,6 +46,7 @@ def test_each_token_is_scored_once_and_in_order(drawn: tuple[list[int], int, int
     assert places == list(range(len(tokens)))[unpredictable:]
 
 
+@settings(deadline=None)
 @given(settings_of_windows(), st.sampled_from([None, START]))
 def test_a_window_is_a_stretch_of_the_document_that_the_model_can_hold(
     drawn: tuple[list[int], int, int], start: int | None
@@ -59,6 +61,7 @@ def test_a_window_is_a_stretch_of_the_document_that_the_model_can_hold(
         assert len(each.tokens) - 1 <= window, "no token is predicted from more than the window"
 
 
+@settings(deadline=None)
 @given(settings_of_windows())
 def test_a_window_has_as_much_context_as_fits(drawn: tuple[list[int], int, int]) -> None:
     tokens, window, stride = drawn

@@ -1,0 +1,106 @@
+"""Sequences without padding, batches that know their languages, and the fingerprint."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_calibration, tiny_tokenizer
+from torch import Tensor
+
+from mwanda.calibration.packing import CalibrationSet, check_no_padding, document_start, pack, stream_tokens
+from mwanda.errors import CalibrationError
+
+
+START = 7
+
+
+def small_set(codes: tuple[str, ...] = ("deu_Latn", "fra_Latn"), tokens: int = 0) -> CalibrationSet:
+    """Return two sequences of the first language and one of the second."""
+    parts = (torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, tokens]]))
+    return CalibrationSet(codes, parts, "by hand")
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(2, 9), st.sampled_from([None, START]), st.integers(0, 9))
+def test_packing_cuts_the_stream_and_leaves_out_what_fills_no_sequence(
+    count: int, length: int, start: int | None, at_most: int
+) -> None:
+    tokens = list(range(100, 100 + count))
+    packed = pack(tokens, length, start, at_most)
+    body = packed if start is None else packed[:, 1:]
+    assert packed.shape == (min(at_most, count // body.shape[1]), length)
+    assert body.flatten().tolist() == tokens[: body.numel()]
+    assert start is None or packed[:, 0].tolist() == [start] * len(packed)
+
+
+def test_packing_reads_no_more_than_a_token_too_many() -> None:
+    """So that an endless corpus is no obstacle."""
+    stream = iter(range(1000))
+    pack(stream, 5, START, 3)
+    assert next(stream) <= 13
+
+
+def test_the_stream_is_the_text_with_a_break_after_each_sentence() -> None:
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(list(stream_tokens(tokenizer, ["Ja.", "Да."], "\n"))) == "Ja.\nДа.\n"
+
+
+def test_a_document_starts_with_bos_or_else_eos_or_nothing() -> None:
+    tokenizer = tiny_tokenizer()
+    assert document_start(tokenizer) == tokenizer.bos_token_id == 0
+    tokenizer.bos_token = None
+    assert document_start(tokenizer) == tokenizer.eos_token_id == 1
+    tokenizer.eos_token = None
+    assert document_start(tokenizer) is None
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_each_sequence_keeps_its_language_in_batches_of_any_size(size: int, counts: list[int]) -> None:
+    calibration = tiny_calibration(len(counts), counts, length=3)
+    batches = calibration.batches(size)
+    assert [len(batch.tokens) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert 1 <= len(batches[-1].tokens) <= size
+    tokens = torch.cat([batch.tokens for batch in batches])
+    languages = torch.cat([batch.languages for batch in batches])
+    assert len(tokens) == calibration.count == sum(counts)
+    for index, part in enumerate(calibration.sequences):
+        assert torch.equal(tokens[languages == index], part)
+
+
+def test_a_calibration_set_counts_its_tokens() -> None:
+    calibration = small_set()
+    assert calibration.tokens_per_language == {"deu_Latn": 4, "fra_Latn": 2}
+    assert (calibration.length, calibration.count) == (2, 3)
+
+
+def test_the_fingerprint_tells_languages_tokens_and_division() -> None:
+    regrouped = CalibrationSet(
+        ("deu_Latn", "fra_Latn"), (torch.tensor([[1, 2]]), torch.tensor([[3, 4], [5, 0]])), "by hand"
+    )
+    reshaped = CalibrationSet(
+        ("deu_Latn", "fra_Latn"), (torch.tensor([[1, 2, 3, 4]]), torch.tensor([[5, 0]])), "by hand"
+    )
+    sets = [small_set(), small_set(tokens=9), small_set(("deu_Latn", "spa_Latn")), regrouped, reshaped]
+    assert len({each.fingerprint() for each in sets}) == len(sets)
+
+
+def test_the_fingerprint_is_the_same_in_every_process_and_integer_type() -> None:
+    narrow = CalibrationSet(
+        ("deu_Latn", "fra_Latn"), tuple(part.to(torch.int32) for part in small_set().sequences), "by hand"
+    )
+    assert small_set().fingerprint() == narrow.fingerprint() == "b9f654614b4681e7"
+
+
+@pytest.mark.parametrize(
+    ("padding", "special", "refused"), [(4, {0}, True), (4, {4}, False), (None, {0}, False), (6, {0}, False)]
+)
+def test_a_padding_token_is_refused_unless_it_has_another_meaning(
+    padding: int | None, special: set[int], refused: bool
+) -> None:
+    sequences: tuple[Tensor, ...] = small_set().sequences
+    if refused:
+        with pytest.raises(CalibrationError, match="padding token 4"):
+            check_no_padding(sequences, padding, special)
+    else:
+        check_no_padding(sequences, padding, special)
