@@ -126,7 +126,7 @@ def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(job) for job in jobs]
+    return [[str(override) for override in job] for job in jobs]
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> InputError:

@@ -35,7 +35,7 @@ def quiet_libraries() -> None:
         errors = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=120)
         logger.addHandler(RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
     logger.setLevel(logging.INFO)
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -45,7 +45,9 @@ def quiet_libraries() -> None:
         disable_progress_bars()
 
 
-def summary(results: dict[str, Any], folder: Path, languages: Sequence[Language], target: Console | None = None) -> None:
+def summary(
+    results: dict[str, Any], folder: Path, languages: Sequence[Language], target: Console | None = None
+) -> None:
     """Print languages × dense, pruned and ratio, the sparsity of each layer, and where the record is."""
     out = target or console()
     out.print()
@@ -64,7 +66,9 @@ def summary(results: dict[str, Any], folder: Path, languages: Sequence[Language]
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
     protocol = perplexity["protocol"]
-    table = Table(title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})")
+    table = Table(
+        title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})"
+    )
     table.add_column("language")
     table.add_column("family")
     for heading in ("dense", "pruned", "95 % interval", "ratio", "bits/byte"):
@@ -87,7 +91,9 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
     for label, key in (("geometric mean", "geometric_mean"), ("mean", "mean"), ("worst language", "worst")):
         before, after = totals["dense"][key], totals["pruned"][key]
         name = f"{label} ({totals['pruned']['worst_language']})" if key == "worst" else label
-        table.add_row(f"[bold]{name}[/]", "", f"{before:.2f}", f"[bold]{after:.2f}[/]", "", f"× {after / before:.2f}", "")
+        table.add_row(
+            f"[bold]{name}[/]", "", f"{before:.2f}", f"[bold]{after:.2f}[/]", "", f"× {after / before:.2f}", ""
+        )
     return table
 
 

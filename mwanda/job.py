@@ -140,8 +140,9 @@ def run(
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
         if parts.settings.mode == "prepare":
-            return _prepare(parts)
-        inspection(parts.source, len(parts.languages), parts.calibration, parts.pruner.order)
+            _prepare(parts)
+        else:
+            inspection(parts.source, len(parts.languages), parts.calibration, parts.pruner.order)
         return None
     finished = _finished(config, folder, resume=parts.settings.resume)
     if finished is None:
@@ -346,7 +347,10 @@ class _Run:
                 "order": report.order,
                 "fingerprint": calibration.fingerprint(),
             },
-            "schedule": {"name": self.names.get("schedule", names[1]), "signal": [list(each) for each in report.signals]},
+            "schedule": {
+                "name": self.names.get("schedule", names[1]),
+                "signal": [list(each) for each in report.signals],
+            },
             "perplexity": self._perplexity(measured),
             "tasks": {},
         }

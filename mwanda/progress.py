@@ -1,11 +1,11 @@
 """Progress of long steps: a bar with a rate in a terminal, silence in a log file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 
@@ -15,9 +15,7 @@ T = TypeVar("T")
 class Progress(Protocol):
     """Shows how far a loop has come."""
 
-    def track(
-        self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1
-    ) -> Iterable[T]:
+    def track(self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1) -> Iterable[T]:
         """Yield `items`; each counts `weight(item)` units."""
         ...
 
@@ -25,9 +23,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def track(
-        self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1
-    ) -> Iterable[T]:
+    def track(self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1) -> Iterable[T]:
         """Yield `items`."""
         return items
 
@@ -35,8 +31,14 @@ class Silent:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         unit = task.fields.get("unit", "")
-        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed and task.speed >= 10
-                    else f"{task.speed:.2f} {unit}/s" if task.speed else "", style="cyan")
+        return Text(
+            f"{task.speed:,.0f} {unit}/s"
+            if task.speed and task.speed >= 10
+            else f"{task.speed:.2f} {unit}/s"
+            if task.speed
+            else "",
+            style="cyan",
+        )
 
 
 class Terminal:
@@ -45,9 +47,7 @@ class Terminal:
     def __init__(self, console: Console | None = None):
         self._console = console or Console(stderr=True)
 
-    def track(
-        self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1
-    ) -> Iterator[T]:
+    def track(self, items: Sequence[T], title: str, unit: str, weight: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
         """Yield `items` under a bar that disappears when they are done."""
         if not self._console.is_terminal:
             yield from items

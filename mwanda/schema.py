@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
-
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mwanda.errors import ConfigurationError, UnknownKeyError
@@ -76,7 +75,7 @@ def read(config: Mapping[str, Any]) -> Settings:
         UnknownKeyError: a key does not exist.
         ConfigurationError: a value cannot be used.
     """
-    settings = _checked(Settings, "", config)
+    settings: Settings = _checked(Settings, "", config)
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
     return settings
@@ -149,7 +148,9 @@ def _arguments_of(factory: Any) -> type[BaseModel]:
         if one.init:
             default = one.default_factory() if one.default_factory is not MISSING else one.default
             arguments[one.name] = (hints[one.name], ... if default is MISSING else default)
-    options = ConfigDict(extra="forbid", coerce_numbers_to_str=True, protected_namespaces=(), arbitrary_types_allowed=True)
+    options = ConfigDict(
+        extra="forbid", coerce_numbers_to_str=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
     return create_model(factory.__name__, __config__=options, **arguments)
 
 
@@ -158,7 +159,9 @@ def _checked(model: type[Any], section: str, values: Mapping[str, Any]) -> Any:
         return model.model_validate(dict(values))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-    path = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal", "constrained"))]
+    path = [
+        part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal", "constrained"))
+    ]
     names = list(model.model_fields)
     known = path[:1] if path and path[0] in names else path
     key = ".".join([section, *(path if not section and path and path[0] == "langs" else known)]).strip(".")

@@ -82,9 +82,7 @@ def stream_tokens(tokenizer: "PreTrainedTokenizerBase", sentences: Iterable[str]
         yield from tokenizer.encode(sentence + join, add_special_tokens=False)
 
 
-def pack(
-    tokens: Iterable[int], length: int, start: int | None, at_most: int
-) -> Int[Tensor, "S T"]:
+def pack(tokens: Iterable[int], length: int, start: int | None, at_most: int) -> Int[Tensor, "S T"]:
     """Cut a stream of tokens into at most `at_most` sequences of exactly `length`, each led by `start` if given.
 
     What does not fill a sequence is left out: no padding token can enter a statistic.

@@ -43,9 +43,7 @@ class Calibration:
     start_token: bool = True
     seed: int | None = None
 
-    def build(
-        self, tokenizer: "PreTrainedTokenizerBase", sentences: Mapping[str, Sequence[str]]
-    ) -> CalibrationSet:
+    def build(self, tokenizer: "PreTrainedTokenizerBase", sentences: Mapping[str, Sequence[str]]) -> CalibrationSet:
         """Tokenise and pack the sentences of each language.
 
         Raises:
@@ -87,9 +85,7 @@ class Calibration:
         order = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(self.seed))
         return [sentences[index] for index in order.tolist()]
 
-    def _check_enough(
-        self, sizes: Mapping[str, int], wanted: Mapping[str, int], found: Mapping[str, int]
-    ) -> None:
+    def _check_enough(self, sizes: Mapping[str, int], wanted: Mapping[str, int], found: Mapping[str, int]) -> None:
         short = {code: found[code] for code in wanted if found[code] < wanted[code]}
         if not short:
             return

@@ -124,7 +124,7 @@ def _configurations(path: str, commit: str | None) -> list[str]:
 
     try:
         return list(get_dataset_config_names(path, revision=commit))
-    except Exception:  # noqa: BLE001 - the names are an extra to an error that is reported anyway
+    except Exception:
         return []
 
 

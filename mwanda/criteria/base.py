@@ -25,8 +25,6 @@ class Criterion(Protocol):
         """Weights that compete with each other under the unstructured pattern."""
         ...
 
-    def score(
-        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
-    ) -> Float[Tensor, "out in"]:
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return non-negative scores in float32."""
         ...

@@ -17,8 +17,6 @@ class Magnitude:
     group: ComparisonGroup = "matrix"
     needs_statistics: ClassVar[bool] = False
 
-    def score(
-        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
-    ) -> Float[Tensor, "out in"]:
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the absolute weights."""
         return weight.abs().float()

@@ -46,9 +46,7 @@ class MWanda:
             importance = importance * activation_probability(statistics).mean(dim=0).pow(self.probability_exponent)
         return importance
 
-    def score(
-        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
-    ) -> Float[Tensor, "out in"]:
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the language-aware scores."""
         assert statistics is not None
         return weight.abs().float() * self.importance(statistics)

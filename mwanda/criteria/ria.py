@@ -24,9 +24,7 @@ class RIA:
     needs_statistics: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup] = "row"
 
-    def score(
-        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
-    ) -> Float[Tensor, "out in"]:
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the relative importance of each weight in its row and column, times the activations."""
         assert statistics is not None
         magnitude = weight.abs().float()

@@ -17,9 +17,7 @@ class Wanda:
     needs_statistics: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup] = "row"
 
-    def score(
-        self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None
-    ) -> Float[Tensor, "out in"]:
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return Wanda's scores from the norm pooled over all languages."""
         assert statistics is not None
         return weight.abs().float() * pooled_norm(statistics)

@@ -85,7 +85,9 @@ class Scorer:
             rows = []
             for row, span in zip(tokens, spans, strict=True):
                 logits = self._model(input_ids=row[None], use_cache=False).logits[0, span].float()
-                rows.append(torch.nn.functional.cross_entropy(logits, row[span.start + 1 : span.stop + 1], reduction="none"))
+                rows.append(
+                    torch.nn.functional.cross_entropy(logits, row[span.start + 1 : span.stop + 1], reduction="none")
+                )
             found = torch.cat(rows)
         return list(found.split(scored))
 

@@ -80,9 +80,7 @@ class Perplexity:
         """The protocol of these settings."""
         return Protocol(self.window, self.stride, self.start_token, sentences=self.sentences)
 
-    def texts(
-        self, tokenizer: "PreTrainedTokenizerBase", sentences: Mapping[str, Sequence[str]]
-    ) -> dict[str, Text]:
+    def texts(self, tokenizer: "PreTrainedTokenizerBase", sentences: Mapping[str, Sequence[str]]) -> dict[str, Text]:
         """Tokenise each language's sentences once, for the dense and the pruned model.
 
         Raises:
@@ -156,11 +154,10 @@ def _score(scorer: Scorer, batch: Sequence[tuple[str, Window]], device: Any) -> 
     return scorer.score(torch.tensor(padded, device=device), [window.scored for _, window in batch], lengths)
 
 
-def _summarise(
-    loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int
-) -> LanguagePerplexity:
+def _summarise(loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int) -> LanguagePerplexity:
     def perplexity(losses: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.exp(losses.sum(axis=axis) / tokens.sum(axis=axis))
+        mean: np.ndarray = losses.sum(axis=axis) / tokens.sum(axis=axis)
+        return np.exp(mean)
 
     scored = counts > 0
     loss, counts = loss[scored], counts[scored]
@@ -184,6 +181,9 @@ def _summarise(
 def as_record(measured: Mapping[str, LanguagePerplexity]) -> dict[str, dict[str, float | int | None]]:
     """Return what results.json holds; an interval that one sentence cannot give is null."""
     return {
-        code: {key: (None if isinstance(value, float) and math.isnan(value) else value) for key, value in asdict(one).items()}
+        code: {
+            key: (None if isinstance(value, float) and math.isnan(value) else value)
+            for key, value in asdict(one).items()
+        }
         for code, one in measured.items()
     }

@@ -46,7 +46,7 @@ class Language:
 @cache
 def known() -> dict[str, Language]:
     """Return the languages of the table by code."""
-    with files("mwanda.languages").joinpath("table.tsv").open(encoding="utf-8", newline="") as stream:
+    with files("mwanda.languages").joinpath("table.tsv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     return {row["code"]: Language(**row) for row in rows}
 
@@ -84,5 +84,6 @@ def _from_standards(code: str) -> Language | None:
     iso_639_3, _, iso_15924 = code.partition("_")
     language = pycountry.languages.get(alpha_3=iso_639_3)
     script = pycountry.scripts.get(alpha_4=iso_15924)
-    well_formed = language and script and language.alpha_3 == iso_639_3 and script.alpha_4 == iso_15924
-    return Language(code, language.name, UNKNOWN, iso_15924) if well_formed else None
+    if language is None or script is None or (language.alpha_3, script.alpha_4) != (iso_639_3, iso_15924):
+        return None  # the look-up itself ignores case
+    return Language(code, language.name, UNKNOWN, iso_15924)

@@ -101,7 +101,7 @@ def find_block_list(model: nn.Module) -> str:
         ModelError: no list qualifies.
     """
     sizes = {
-        path: sum(matrix.weight.numel() for block in module for _, matrix in linears(block))
+        path: sum(linear.get_parameter("weight").numel() for block in module for _, linear in linears(block))
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
     }

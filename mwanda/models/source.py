@@ -83,7 +83,8 @@ class PretrainedModel:
         """Load the tokenizer."""
         from transformers import AutoTokenizer
 
-        return self._from_hub(AutoTokenizer)
+        tokenizer: PreTrainedTokenizerBase = self._from_hub(AutoTokenizer)
+        return tokenizer
 
     def load_config(self) -> Any:
         """Load the model's configuration."""

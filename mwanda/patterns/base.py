@@ -32,20 +32,18 @@ class Pattern(Protocol):
         """Return True where a weight is removed; weights that are zero already are scored below zero."""
         ...
 
-    def planned(
-        self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup
-    ) -> int:
+    def planned(self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> int:
         """Return how many zeros the matrix must hold afterwards, when those in `zeros` were there before."""
         ...
 
 
 def count_to_remove(sparsity: float, size: int) -> int:
-    """Return `floor(sparsity · size)`, taking 0.29 of 100 as 29 although the product rounds to 28.999…"""
+    """Return `floor(sparsity · size)`, taking 0.29 of 100 as 29 although the product rounds to 28.999 and so on."""
     return int(sparsity * size * (1 + 1e-12))
 
 
 def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
-    """Mark the `count` lowest scores of each row; among equals the leftmost go first, as a stable sort would have it."""
+    """Mark the `count` lowest scores of each row; among equals the leftmost first, as in a stable sort."""
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= scores.shape[1]:

@@ -49,8 +49,6 @@ class NOfM:
         """Return True where a weight is removed."""
         return lowest(scores.reshape(-1, self.of), self.of - self.keep).view(scores.shape)
 
-    def planned(
-        self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup
-    ) -> int:
+    def planned(self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> int:
         """Return the zeros to find: a group that had more than its share keeps them."""
         return int(zeros.reshape(-1, self.of).sum(dim=1).clamp(min=self.of - self.keep).sum())

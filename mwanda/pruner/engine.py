@@ -155,7 +155,9 @@ class _Task:
                     matrices = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
                     signals.append(tuple(self.schedule.signal(matrices)))
                 if any(not torch.isfinite(torch.tensor(signal)).all() for signal in signals):
-                    logger.warning("a signal of the schedule is undefined (one language?), and the schedule is uniform as far as that signal goes")
+                    logger.warning(
+                        "a signal of the schedule is undefined (one language?), and the schedule is uniform as far as that signal goes"
+                    )
             sizes = [block.size for block in self.blocks]
             shares = [size / sum(sizes) for size in sizes]
             lower = [count / size for count, size in zip(zeros, sizes, strict=True)]
@@ -223,9 +225,7 @@ class _Task:
             # A weight that is zero already goes before others that score zero (their input may never be active).
             scores = self.criterion.score(weight, statistics).masked_fill(zeros, -1)
             weight.masked_fill_(self.pattern.removed(scores, sparsity, group), 0)
-            self.plans.append(
-                MatrixPlan(matrix.name, matrix.shape, matrix.block, sparsity, int(zeros.sum()), planned)
-            )
+            self.plans.append(MatrixPlan(matrix.name, matrix.shape, matrix.block, sparsity, int(zeros.sum()), planned))
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
@@ -241,7 +241,10 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
         raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
     if fixed is not None and schedule.needs_statistics:
         raise ConfigurationError(
-            "schedule", type(schedule).__name__.lower(), f"pattern={pattern.name} is the same in all blocks", ["uniform"]
+            "schedule",
+            type(schedule).__name__.lower(),
+            f"pattern={pattern.name} is the same in all blocks",
+            ["uniform"],
         )
 
 

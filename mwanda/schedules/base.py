@@ -64,9 +64,7 @@ def spread(signal: Sequence[float], width: float) -> list[float]:
     return (-(values - low) / (high - low) * 2 * width).tolist()
 
 
-def project(
-    relative: Sequence[float], shares: Sequence[float], target: float, lower: Sequence[float]
-) -> list[float]:
+def project(relative: Sequence[float], shares: Sequence[float], target: float, lower: Sequence[float]) -> list[float]:
     """Shift `relative` by one constant, within bounds, so that the weighted mean is exactly `target`.
 
     The published code shifts by the unweighted mean and checks no bounds; this holds for blocks of different sizes

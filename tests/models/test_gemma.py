@@ -66,7 +66,7 @@ def test_it_is_converted_once_and_loaded_from_the_cache(package: Package, conver
 
 def test_only_the_finished_folder_stays_in_the_cache(package: Package, conversions: list[Path]) -> None:
     folder = converted_folder()
-    assert os.listdir(folder.parent) == [folder.name]
+    assert [each.name for each in folder.parent.iterdir()] == [folder.name]
     assert package.EXPECTED_SHA256.startswith(folder.name.removeprefix("gemma3-270m-"))
 
 
@@ -88,7 +88,7 @@ def test_a_file_with_another_checksum_is_refused(package: Package, conversions: 
     with pytest.raises(ModelError, match="checksum"):
         converted_folder()
     assert conversions == []
-    assert os.listdir(Path(os.environ["MWANDA_CACHE"])) == []
+    assert list(Path(os.environ["MWANDA_CACHE"]).iterdir()) == []
 
 
 def test_a_failed_conversion_leaves_nothing_behind(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_a_failed_conversion_leaves_nothing_behind(package: Package, monkeypatch
     monkeypatch.setattr(gemma, "_dequantise", fail)
     with pytest.raises(OSError, match="disk full"):
         converted_folder()
-    assert os.listdir(Path(os.environ["MWANDA_CACHE"])) == []
+    assert list(Path(os.environ["MWANDA_CACHE"]).iterdir()) == []
 
 
 @pytest.mark.usefixtures("package")
