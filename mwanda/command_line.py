@@ -82,7 +82,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
-            return resolved(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+            return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         raise ConfigurationError(group or "config", choice, "there is no such choice", error.options or ()) from None
@@ -126,7 +126,7 @@ def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [[str(override) for override in job] for job in jobs]
+    return [list(map(str, job)) for job in jobs]
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> InputError:

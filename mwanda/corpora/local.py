@@ -1,6 +1,5 @@
 """A folder of text files, one file a language."""
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ class Local:
 
     path: str
     field: str = "text"
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, str] | None = None
     name: str = "local"
 
     def __post_init__(self) -> None:
@@ -63,7 +62,8 @@ class Local:
 
     def _file(self, language: Language) -> Path:
         folder = Path(self.path).expanduser()
-        stems = [self.files[language.code]] if language.code in self.files else [language.code, language.code[:3]]
+        named = (self.files or {}).get(language.code)
+        stems = [named] if named else [language.code, language.code[:3]]
         for stem in stems:
             for suffix in FORMATS:
                 if (folder / f"{stem}{suffix}").is_file():

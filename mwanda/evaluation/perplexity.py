@@ -157,7 +157,7 @@ def _score(scorer: Scorer, batch: Sequence[tuple[str, Window]], device: Any) -> 
 def _summarise(loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int) -> LanguagePerplexity:
     def perplexity(losses: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
         mean: np.ndarray = losses.sum(axis=axis) / tokens.sum(axis=axis)
-        return np.exp(mean)
+        return np.asarray(np.exp(mean))
 
     scored = counts > 0
     loss, counts = loss[scored], counts[scored]

@@ -156,7 +156,7 @@ class _Task:
                     signals.append(tuple(self.schedule.signal(matrices)))
                 if any(not torch.isfinite(torch.tensor(signal)).all() for signal in signals):
                     logger.warning(
-                        "a signal of the schedule is undefined (one language?), and the schedule is uniform as far as that signal goes"
+                        "a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform"
                     )
             sizes = [block.size for block in self.blocks]
             shares = [size / sum(sizes) for size in sizes]
