@@ -58,9 +58,20 @@ def summary(
     achieved, model, timing = results["sparsity"]["achieved"], results["model"], results["timing"]
     out.print(
         f"{model['id']}: {achieved:.4%} of {model['prunable_parameters']:,} prunable weights are zero "
-        f"({model['zeros_before'] / model['prunable_parameters']:.1%} were before); {timing['total']:.0f} s"
+        f"({model['zeros_before'] / model['prunable_parameters']:.1%} were before); {timing['total']:.0f} s",
+        markup=False,  # a path may hold brackets
+        soft_wrap=True,
     )
-    out.print(f"record: {folder}/results.json", soft_wrap=True)
+    out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number as people read it; a dash where the record has none, as for an infinite perplexity."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _ratio(after: float | None, before: float | None) -> float | None:
+    return None if after is None or not before else after / before
 
 
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
@@ -73,33 +84,33 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
     table.add_column("family")
     for heading in ("dense", "pruned", "95 % interval", "ratio", "bits/byte"):
         table.add_column(heading, justify="right")
-    ratios = {code: pruned[code]["perplexity"] / dense[code]["perplexity"] for code in dense}
-    order = sorted(dense, key=lambda code: ratios[code])
-    for code in order:
-        language, after = languages[code], pruned[code]
-        interval = f"{after['low']:.1f} – {after['high']:.1f}" if after["low"] is not None else "–"
+    ratios = {code: _ratio(pruned[code]["perplexity"], dense[code]["perplexity"]) for code in dense}
+    measured = sorted(ratio for ratio in ratios.values() if ratio is not None)
+    for code in sorted(dense, key=lambda each: (ratios[each] is None, ratios[each])):
+        language, before, after, ratio = languages[code], dense[code], pruned[code], ratios[code]
         table.add_row(
             f"{code}  {language.name}",
             language.family,
-            f"{dense[code]['perplexity']:.2f}",
-            f"{after['perplexity']:.2f}",
-            interval,
-            f"[{_colour(ratios[code], list(ratios.values()))}]× {ratios[code]:.2f}[/]",
-            f"{dense[code]['bits_per_byte']:.2f} → {after['bits_per_byte']:.2f}",
+            number(before["perplexity"]),
+            number(after["perplexity"]),
+            "–" if after["low"] is None else f"{number(after['low'], 1)} – {number(after['high'], 1)}",
+            f"[{_colour(ratio, measured)}]× {number(ratio)}[/]",
+            f"{number(before['bits_per_byte'])} → {number(after['bits_per_byte'])}",
         )
     table.add_section()
     for label, key in (("geometric mean", "geometric_mean"), ("mean", "mean"), ("worst language", "worst")):
-        before, after = totals["dense"][key], totals["pruned"][key]
+        first, last = totals["dense"][key], totals["pruned"][key]
         name = f"{label} ({totals['pruned']['worst_language']})" if key == "worst" else label
-        table.add_row(
-            f"[bold]{name}[/]", "", f"{before:.2f}", f"[bold]{after:.2f}[/]", "", f"× {after / before:.2f}", ""
-        )
+        ratio = number(_ratio(last, first))
+        table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", "", f"× {ratio}", "")
     return table
 
 
-def _colour(ratio: float, ratios: Sequence[float]) -> str:
+def _colour(ratio: float | None, ranked: Sequence[float]) -> str:
     """Green for the third of languages that lost least, red for the third that lost most."""
-    position = sorted(ratios).index(ratio) / max(1, len(ratios) - 1)
+    if ratio is None:
+        return "red"
+    position = ranked.index(ratio) / max(1, len(ranked) - 1)
     return "green" if position < 1 / 3 else "yellow" if position < 2 / 3 else "red"
 
 
@@ -128,7 +139,8 @@ def inspection(source: "ModelSource", languages: int, calibration: "Calibration"
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=getattr(source, "trust_remote_code", False))
     blocks = blocks_of(model)
     out = console()
-    out.print(f"{source.path}: {type(model).__name__}, family {family_of(model).name}, {len(blocks)} blocks")
+    heading = f"{source.path}: {type(model).__name__}, family {family_of(model).name}, {len(blocks)} blocks"
+    out.print(heading, markup=False, soft_wrap=True)
     out.print(_matrix_table(blocks))
     out.print(_left_out_table(model, blocks))
     for line in _memory(source, model, blocks, languages, calibration, order):

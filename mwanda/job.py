@@ -23,6 +23,7 @@ from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
+from mwanda.pruner.audit import check_target
 from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
 from mwanda.tracking import RunIdentity, Tracker
@@ -144,14 +145,14 @@ def run(
         else:
             inspection(parts.source, len(parts.languages), parts.calibration, parts.pruner.order)
         return None
-    finished = _finished(config, folder, resume=parts.settings.resume)
+    finished = _finished(config, folder, parts)
     if finished is None:
         finished = _Run(config, parts, folder, overrides, names, study).go()
     summary(finished, folder, parts.languages)
     return finished
 
 
-def _finished(config: Mapping[str, Any], folder: Path, *, resume: bool) -> dict[str, Any] | None:
+def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str, Any] | None:
     """Return the results that `folder` holds already, if the user asks to go on there.
 
     Raises:
@@ -162,10 +163,13 @@ def _finished(config: Mapping[str, Any], folder: Path, *, resume: bool) -> dict[
     found = read_results(folder)
     if found is None or found["status"] != "complete":
         return None
-    if not resume:
+    if not parts.settings.resume:
         raise ConfigurationError("output_dir", folder, "holds a finished run; choose another folder or add resume=true")
     if found["config_hash"] != schema.config_hash(config):
         raise ConfigurationError("output_dir", folder, "holds the results of another configuration")
+    if parts.export is not None and not (folder / parts.export.name).exists():
+        logger.info("%s is finished but lacks %s, and is run again", folder, parts.export.name)
+        return None
     logger.info("%s is finished already", folder)
     return found
 
@@ -179,7 +183,8 @@ def _prepare(parts: Parts) -> None:
     parts.calibration.build(loaded.tokenizer, calibration)
     if parts.evaluation is not None:
         parts.evaluation.texts(loaded.tokenizer, evaluation)
-    console().print(f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}")
+    ready = f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}"
+    console().print(ready, markup=False, soft_wrap=True)
 
 
 @dataclass
@@ -200,24 +205,26 @@ class _Run:
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
         self.folder.mkdir(parents=True, exist_ok=True)
         log = _log_to(self.folder / "run.log")
+        failed, refused = True, False
         try:
             write_yaml(self.folder / "config.yaml", self.config)
             write_yaml(self.folder / "overrides.yaml", self.overrides)
             self._work()
             write_json(self.folder / RESULTS, self._results)
+            failed = False
         except InputError:
-            self._close(log, failed=True)
-            if not existed:
-                shutil.rmtree(self.folder, ignore_errors=True)
+            refused = True
             raise
         except BaseException as error:
-            logger.exception("the run failed")
+            _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
             write_json(self.folder / RESULTS, self._results)
-            self._close(log, failed=True)
             raise
-        self._close(log, failed=False)
+        finally:
+            self._close(log, failed=failed)
+            if refused and not existed:
+                shutil.rmtree(self.folder, ignore_errors=True)
         return self._results
 
     def _close(self, log: logging.Handler, *, failed: bool) -> None:
@@ -244,6 +251,11 @@ class _Run:
         texts = parts.evaluation.texts(tokenizer, evaluation_text) if parts.evaluation else {}
         logger.info("loading %s", parts.source.path)
         loaded = self._timed("load", parts.source.load)
+        blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
+        for matrix in (matrix for block in blocks for matrix in block.matrices):
+            parts.pattern.check(matrix.shape)
+        check_target(blocks, parts.settings.sparsity)
+        logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
         self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}
         parts.tracker.start(self._identity(), self.config)
@@ -260,8 +272,6 @@ class _Run:
                     ),
                 )
 
-        blocks = blocks_of(loaded.model)  # a model that cannot be pruned is refused before minutes of evaluation
-        logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         evaluate("dense")
         logger.info("calibrating and pruning to %s", parts.settings.sparsity)
         report = parts.pruner.prune(
@@ -405,6 +415,12 @@ def _log_to(path: Path) -> logging.Handler:
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     return handler
+
+
+def _log_failure(handler: logging.Handler) -> None:
+    """Write the traceback to run.log alone: whoever catches the error decides what the terminal shows."""
+    values: dict[str, Any] = {"name": logger.name, "levelno": logging.ERROR, "levelname": "ERROR"}
+    handler.handle(logging.makeLogRecord(values | {"msg": "the run failed", "exc_info": sys.exc_info()}))
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -157,8 +157,11 @@ def _score(scorer: Scorer, batch: Sequence[tuple[str, Window]], device: Any) -> 
 def _summarise(loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int) -> LanguagePerplexity:
     def perplexity(losses: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
         mean: np.ndarray = losses.sum(axis=axis) / tokens.sum(axis=axis)
-        return np.asarray(np.exp(mean))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(mean))
 
+    # A model that gives no number at all is as bad as can be, and must not pass for the best of a sorted list.
+    loss = np.where(np.isnan(loss), np.inf, loss)
     scored = counts > 0
     loss, counts = loss[scored], counts[scored]
     value = float(perplexity(loss, counts))

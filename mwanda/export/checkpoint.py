@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from mwanda.display import number
 from mwanda.export.base import write_atomically
 from mwanda.models import LoadedModel
 
@@ -11,6 +12,8 @@ from mwanda.models import LoadedModel
 @dataclass(frozen=True)
 class Checkpoint:
     """Saves weights, tokenizer and a model card to `model/`."""
+
+    name: ClassVar[str] = "model"
 
     def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
         """Write `model/` and return it."""
@@ -20,8 +23,8 @@ class Checkpoint:
             loaded.tokenizer.save_pretrained(target)
             (target / "README.md").write_text(card(results), encoding="utf-8")
 
-        write_atomically(folder / "model", save)
-        return folder / "model"
+        write_atomically(folder / self.name, save)
+        return folder / self.name
 
 
 def card(results: dict[str, Any]) -> str:
@@ -42,7 +45,7 @@ def card(results: dict[str, Any]) -> str:
     if perplexity:
         lines += ["", "| language | dense perplexity | pruned perplexity |", "|---|---|---|"]
         lines += [
-            f"| {code} | {dense['perplexity']:.2f} | {perplexity['pruned'][code]['perplexity']:.2f} |"
+            f"| {code} | {number(dense['perplexity'])} | {number(perplexity['pruned'][code]['perplexity'])} |"
             for code, dense in perplexity["dense"].items()
         ]
     return "\n".join(lines) + "\n"

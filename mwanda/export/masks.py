@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from mwanda.models import LoadedModel, blocks_of
 class Masks:
     """Saves, for each pruned matrix, which weights are kept, as packed bits in `masks.safetensors`."""
 
+    name: ClassVar[str] = "masks.safetensors"
+
     def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
         """Write `masks.safetensors` and return it."""
         from safetensors.torch import save_file
@@ -24,7 +26,7 @@ class Masks:
         matrices = [matrix for block in blocks_of(loaded.model) for matrix in block.matrices]
         packed = {matrix.name: pack(matrix.weight != 0) for matrix in matrices}
         shapes = {matrix.name: f"{matrix.shape[0]}x{matrix.shape[1]}" for matrix in matrices}
-        target = folder / "masks.safetensors"
+        target = folder / self.name
         write_atomically(target, lambda path: save_file(packed, path, metadata=shapes))
         return target
 

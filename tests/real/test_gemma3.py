@@ -73,9 +73,7 @@ def test_batch_size_changes_next_to_no_decision(loaded: LoadedModel) -> None:
     masks = []
     for size in (1, 5):
         model = PackagedGemma().load().model
-        Pruner(order="oneshot", batch_size=size).prune(
-            model, calibration, Wanda(), Uniform(), Unstructured(), 0.5
-        )
+        Pruner(order="oneshot", batch_size=size).prune(model, calibration, Wanda(), Uniform(), Unstructured(), 0.5)
         masks.append(torch.cat([(m.weight == 0).flatten() for block in blocks_of(model) for m in block.matrices]))
     assert (masks[0] == masks[1]).double().mean().item() > 0.9999
 

@@ -1,0 +1,62 @@
+"""What the README tells people to type works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mwanda import command_line, job
+from mwanda.corpora.embedded import all_sentences
+from tiny_models import save_tiny_model
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+LINES = [line.split("   #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("python run.py")]
+SMALL = ["calibration.sequences=30", "calibration.length=16", "evaluation.sentences=1", "tracking=none"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both a tiny model and a local corpus, as `FOLDER` stands for either."""
+    made = tmp_path_factory.mktemp("readme")
+    save_tiny_model("bloom", made)
+    (made / "eng_Latn.txt").write_text("\n".join(all_sentences("eng_Latn")), encoding="utf-8")
+    (made / "deu_1996.txt").write_text("\n".join(all_sentences("deu_Latn")), encoding="utf-8")
+    return made
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--cfg" not in command])
+def test_a_command_of_the_readme_runs(command: str, folder: Path, tmp_path: Path) -> None:
+    """As it stands it is accepted; on a tiny model, its first job runs."""
+    typed = [part.replace("FOLDER", str(folder)) for part in shlex.split(command)[2:]]
+    arguments = command_line.with_inline_languages(typed)
+    command_line.check(arguments)
+    first = [re.sub(r"=([^\[{,]*),.*", r"=\1", part) for part in arguments if part != "--multirun"]
+    first = [part for part in first if not part.startswith(("model=", "model.path="))]
+    config = command_line.compose([*first, "model=bloom", f"model.path={folder}", *SMALL])
+    results = job.run(config, tmp_path / "run", first, {})
+    assert (results is None) == ("mode=inspect" in command)
+    assert results is None or results["status"] == "complete"
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {line.split()[1] for line in LINES if line.startswith("make ")}
+    assert targets == {"run", "test"}
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_every_choice_that_the_table_of_groups_names_exists() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README, flags=re.MULTILINE)
+    assert len(rows) == 11
+    for group, cell in rows:
+        shipped = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} - {"inline"}
+        assert shipped == set(re.findall(r"`(\w+)`", cell)), group
