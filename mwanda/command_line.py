@@ -3,9 +3,10 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
+from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
 
 
 CONFIG_NAME = "config"
@@ -19,7 +20,7 @@ def start(run: Callable[[], Any]) -> None:
         if not any(argument.split("=")[0] in ONLY_SHOW for argument in sys.argv[1:]):
             check(sys.argv[1:])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         raise SystemExit(error.exit_code) from None
     run()
 
@@ -33,11 +34,11 @@ def with_inline_languages(arguments: Sequence[str]) -> list[str]:
     rewritten: list[str] = []
     for argument in arguments:
         key, separator, value = argument.partition("=")
-        if key != "langs" or not separator or "[" not in value:
+        if key != "langs" or not separator or "[" not in value or value.count("[") != value.count("]"):
             rewritten.append(argument)
             continue
         if not re.fullmatch(r"\[[^\[\]]*\](\s*,\s*\[[^\[\]]*\])*", value.strip()):
-            raise ConfigurationError("langs", value, "a sweep takes either lists of codes or names of choices")
+            raise ConfigurationError("langs", value, "a sweep takes lists of codes or names of choices, not both")
         rewritten += ["langs=inline", f"langs.codes={value}"]
     return rewritten
 
@@ -50,8 +51,19 @@ def check(arguments: Sequence[str]) -> None:
     """
     from hydra._internal.utils import get_args_parser
 
-    flags = get_args_parser().parse_args(list(arguments))
-    for overrides in _jobs(flags.overrides, sweep=flags.multirun):
+    flags, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        raise InputError(f"{unknown[0]}: there is no such option; settings are written KEY=VALUE, as in sparsity=0.5")
+    if flags.config_name or flags.config_path or flags.experimental_rerun:
+        return  # another main configuration than ours; the job checks it
+    more = []
+    if flags.config_dir:
+        folder = Path(flags.config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigurationError("--config-dir", flags.config_dir, "there is no such folder")
+        quoted = str(folder).replace("'", "\\'")
+        more = [f"hydra.searchpath=['file://{quoted}']"]
+    for overrides in _jobs([*flags.overrides, *more], sweep=flags.multirun):
         config = compose(overrides)
         check_configuration(config)
 
@@ -78,6 +90,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
     from mwanda.schema import CONF
 
+    _check_choices(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
@@ -85,6 +98,8 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
             return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if choice == "submitit_slurm":
+            raise ConfigurationError(group, "slurm", "needs a package: pip install 'mwanda[slurm]'") from None
         raise ConfigurationError(group or "config", choice, "there is no such choice", error.options or ()) from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from None
@@ -110,13 +125,7 @@ def resolved(config: Any) -> dict[str, Any]:
 
 def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:
     """Return the overrides of each job; without a sweep there is one."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise InputError(" ".join(str(error).split())) from None
+    parsed = _parsed(overrides)
     if not sweep:
         for override in parsed:
             if override.is_sweep_override():
@@ -129,26 +138,71 @@ def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:
     return [list(map(str, job)) for job in jobs]
 
 
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, parsed = OverridesParser.create(), []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException:
+            parsed.append(None)
+        if parsed[-1] is None or not parsed[-1].key_or_group:
+            raise InputError(f"{override}: cannot be read as KEY=VALUE; are all brackets and quotes closed?")
+    return parsed
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Refuse what Hydra takes for a group but this project does not: a list, a mapping, null, + or ~."""
+    from mwanda.schema import GROUPS, Settings, choices
+
+    for override in _parsed(overrides):
+        key = override.key_or_group
+        if override.is_delete() and key in Settings.model_fields:
+            raise ConfigurationError(key, "(nothing)", "must be given")
+        if key not in (*GROUPS, "langs"):
+            continue
+        value = override.get_value_string()
+        if not isinstance(override.value(), str | int | float):
+            raise ConfigurationError(key, value, "must name one choice", choices(key))
+        if override.is_add():
+            raise ConfigurationError(key, value, f"a choice is replaced, not added: write {key}={value}")
+
+
 def _explained(error: Exception, overrides: Sequence[str]) -> InputError:
     """Turn Hydra's several lines into one."""
     text = " ".join(str(error).split())
-    missing = re.search(r"Could not override '([^']+)'", text)
-    if missing:
-        key = missing.group(1)
-        value = next((each.partition("=")[2] for each in overrides if each.split("=")[0].lstrip("+~") == key), "")
-        return UnknownKeyError(key, value, _keys_beside(key, overrides))
-    return InputError(text)
+    missing = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
+    full_key = getattr(error, "full_key", None)
+    key = missing.group(1) if missing else str(full_key or "")
+    if not key:
+        return InputError(text)
+    value = next((each.partition("=")[2] for each in overrides if each.split("=")[0].lstrip("+~") == key), "")
+    if not missing:
+        return ConfigurationError(key, value, str(getattr(error, "msg", text)).splitlines()[0])
+    parent, valid = _deepest_parent(key, overrides)
+    part = key.removeprefix(f"{parent}.").split(".")[0]
+    if key == f"{parent}.{part}".strip("."):
+        return UnknownKeyError(key, value, valid)
+    return ConfigurationError(
+        key, value, f"there is no key '{part}'; choices: {', '.join(nearest_choices(part, valid))}"
+    )
 
 
-def _keys_beside(key: str, overrides: Sequence[str]) -> list[str]:
-    """Return the keys that exist where `key` was looked for."""
+def _deepest_parent(key: str, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the longest part of `key` that exists, and the keys in it."""
     from omegaconf import OmegaConf
 
     others = [each for each in overrides if each.split("=")[0].lstrip("+~") != key]
     node: Any = _unresolved(others)
+    found: list[str] = []
     for part in key.split(".")[:-1]:
-        node = node.get(part) if OmegaConf.is_dict(node) else None
-    return [str(name) for name in node if not str(name).startswith("_")] if OmegaConf.is_dict(node) else []
+        if not OmegaConf.is_dict(node) or part not in node:
+            break
+        found, node = [*found, part], node._get_node(part)
+    names = [str(name) for name in node if not str(name).startswith("_")] if OmegaConf.is_dict(node) else []
+    return ".".join(found), names
 
 
 def _unresolved(overrides: Sequence[str]) -> Any:
@@ -160,6 +214,6 @@ def _unresolved(overrides: Sequence[str]) -> Any:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return hydra_compose(CONFIG_NAME, list(overrides))
+            return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
         except HydraException:  # a second typo must not hide the first
-            return hydra_compose(CONFIG_NAME)
+            return hydra_compose(CONFIG_NAME, return_hydra_config=True)

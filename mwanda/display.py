@@ -86,7 +86,7 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
         table.add_column(heading, justify="right")
     ratios = {code: _ratio(pruned[code]["perplexity"], dense[code]["perplexity"]) for code in dense}
     measured = sorted(ratio for ratio in ratios.values() if ratio is not None)
-    for code in sorted(dense, key=lambda each: (ratios[each] is None, ratios[each])):
+    for code in sorted(dense, key=lambda each: (ratios[each] is None, ratios[each] or 0.0)):
         language, before, after, ratio = languages[code], dense[code], pruned[code], ratios[code]
         table.add_row(
             f"{code}  {language.name}",
@@ -100,9 +100,11 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
     table.add_section()
     for label, key in (("geometric mean", "geometric_mean"), ("mean", "mean"), ("worst language", "worst")):
         first, last = totals["dense"][key], totals["pruned"][key]
-        name = f"{label} ({totals['pruned']['worst_language']})" if key == "worst" else label
-        ratio = number(_ratio(last, first))
-        table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", "", f"× {ratio}", "")
+        # The worst language before and after may be two languages, whose ratio would mean nothing.
+        codes = [totals[which]["worst_language"] for which in ("dense", "pruned")]
+        name = f"{label} ({' → '.join(dict.fromkeys(codes))})" if key == "worst" else label
+        overall = "" if key == "worst" and len(set(codes)) > 1 else f"× {number(_ratio(last, first))}"
+        table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", "", overall, "")
     return table
 
 

@@ -3,6 +3,7 @@
 The only module besides the schema and the command line that sees the configuration.
 """
 
+import hashlib
 import logging
 import shutil
 import sys
@@ -75,7 +76,7 @@ class Parts:
             languages=find(settings.langs.codes),
             source=built["model"],
             corpus=built["corpus"],
-            evaluation_corpus=schema.build("corpus", corpus_of_evaluation),
+            evaluation_corpus=schema.build("evaluation.corpus", corpus_of_evaluation),
             calibration=built["calibration"],
             criterion=built["criterion"],
             schedule=built["schedule"],
@@ -225,6 +226,7 @@ class _Run:
             self._close(log, failed=failed)
             if refused and not existed:
                 shutil.rmtree(self.folder, ignore_errors=True)
+                _remove_if_empty(self.folder.parent)
         return self._results
 
     def _close(self, log: logging.Handler, *, failed: bool) -> None:
@@ -311,7 +313,9 @@ class _Run:
 
     @property
     def _run_id(self) -> str:
-        return f"{self._started:%Y%m%d%H%M%S%f}-{schema.config_hash(self.config)[:8]}"
+        """The same for every attempt of one job in one folder, so that a tracker goes on with its run."""
+        place = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()
+        return f"{schema.config_hash(self.config)[:8]}-{place[:8]}"
 
     def _frame(self, status: str) -> dict[str, Any]:
         from mwanda.record import SCHEMA

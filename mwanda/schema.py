@@ -8,14 +8,15 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
+from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from mwanda.errors import ConfigurationError, UnknownKeyError
+from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -31,6 +32,7 @@ GROUPS = (
     "tracking",
     "export",
 )
+MAY_BE_NOTHING = ("evaluation", "export")
 NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "tracking", "export")
 """Keys that change no number in results.json."""
 
@@ -47,14 +49,14 @@ class Languages(BaseModel):
 class Settings(BaseModel):
     """A run's whole configuration; components are still mappings with a `_target_`."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
     mode: Mode
     sparsity: float
     seed: int
     name: str
     resume: bool
-    output_dir: str
+    output_dir: Annotated[str, MinLen(1)]
     langs: Languages
     model: dict[str, Any]
     corpus: dict[str, Any]
@@ -91,13 +93,26 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
     given = dict(node)
     target = given.pop("_target_", None)
     if target is None:
+        if section not in MAY_BE_NOTHING:
+            raise ConfigurationError(f"{section}._target_", target, "must be given")
         if given:
             key, value = next(iter(given.items()))
             raise UnknownKeyError(f"{section}.{key}", value, [])
         return None
     factory = _import(section, str(target))
     checked = _checked(_arguments_of(factory), section, given)
-    return factory(**{key: getattr(checked, key) for key in type(checked).model_fields})
+    try:
+        return factory(**{key: getattr(checked, key) for key in type(checked).model_fields})
+    except ConfigurationError as error:
+        parent, _, group = section.rpartition(".")
+        if parent and error.key.startswith(f"{group}."):
+            raise InputError(f"{parent}.{error}") from None  # the class knows its group, not who else uses it
+        raise
+
+
+def choices(group: str) -> list[str]:
+    """Return the names of a group's choices."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def evaluation_corpus(settings: Settings) -> dict[str, Any]:
@@ -114,9 +129,8 @@ def evaluation_corpus(settings: Settings) -> dict[str, Any]:
         return settings.corpus
     changes = dict(named) if isinstance(named, Mapping) else {"choice": named}
     choice = str(changes.pop("choice", None))
-    choices = sorted(path.stem for path in (CONF / "corpus").glob("*.yaml"))
-    if choice not in choices:
-        raise ConfigurationError("evaluation.corpus", choice, "is no choice of the group corpus", choices)
+    if choice not in choices("corpus"):
+        raise ConfigurationError("evaluation.corpus", choice, "is no choice of the group corpus", choices("corpus"))
     node: dict[str, Any] = yaml.safe_load((CONF / "corpus" / f"{choice}.yaml").read_text(encoding="utf-8"))
     node.update(changes)
     if "???" in node.values():
@@ -135,9 +149,12 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def _import(section: str, target: str) -> Any:
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ConfigurationError(f"{section}._target_", target, "is no dataclass")
+    return found
 
 
 def _arguments_of(factory: Any) -> type[BaseModel]:
@@ -149,7 +166,11 @@ def _arguments_of(factory: Any) -> type[BaseModel]:
             default = one.default_factory() if one.default_factory is not MISSING else one.default
             arguments[one.name] = (hints[one.name], ... if default is MISSING else default)
     options = ConfigDict(
-        extra="forbid", coerce_numbers_to_str=True, protected_namespaces=(), arbitrary_types_allowed=True
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        arbitrary_types_allowed=True,
     )
     return create_model(factory.__name__, __config__=options, **arguments)
 

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tiny_models import save_tiny_model
 
 from mwanda import command_line, job
 from mwanda.corpora.embedded import all_sentences
-from tiny_models import save_tiny_model
 
 
 ROOT = Path(__file__).parent.parent

@@ -33,7 +33,7 @@ class Masks:
 
 def pack(kept: Bool[Tensor, "out in"]) -> UInt8[Tensor, "out bytes"]:
     """Return eight weights a byte, first weight in the highest bit, rows padded with zeros."""
-    return torch.from_numpy(np.packbits(kept.cpu().numpy(), axis=1))
+    return torch.from_numpy(np.packbits(kept.cpu().numpy(), axis=1)).contiguous()  # GPT-2's weights are transposed
 
 
 def unpack(packed: UInt8[Tensor, "out bytes"], columns: int) -> Bool[Tensor, "out in"]:

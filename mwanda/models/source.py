@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from safetensors import SafetensorError
+
 from mwanda import device as devices
 from mwanda import hub
 from mwanda.cache import cache_folder as cache_folder
@@ -98,7 +100,15 @@ class PretrainedModel:
 
         device = devices.choose(self.device)
         tokenizer = self.load_tokenizer()
-        model = self._from_hub(AutoModelForCausalLM, dtype=self.torch_dtype(device)).to(device).eval()
+        model, found = self._from_hub(AutoModelForCausalLM, dtype=self.torch_dtype(device), output_loading_info=True)
+        # The loader fills what it does not find with random numbers, which would be pruned and measured like any other.
+        absent = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
+        if absent:
+            raise ModelError(
+                f"model.path={self.path}: the checkpoint lacks {len(absent)} weight(s) of {type(model).__name__}, "
+                f"the first of them {absent[0]}; download it again, or choose another model"
+            )
+        model = model.to(device).eval()
         # A branch moves on; the record holds the commit that it was at.
         commit = None if self._folder else self._hub_answer[0]
         return LoadedModel(self.path, commit, model, tokenizer, device)
@@ -137,7 +147,7 @@ class PretrainedModel:
                 local_files_only=problem is not None,
                 **options,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(_explain(self.path, error, problem)) from error
 
 

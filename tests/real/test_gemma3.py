@@ -42,7 +42,8 @@ def loaded() -> LoadedModel:
 def test_the_cached_conversion_matches_its_checksum_and_is_what_the_package_holds(loaded: LoadedModel) -> None:
     folder = converted_folder()
     assert file_digest(folder / "model.safetensors") == (folder / "model.safetensors.sha256").read_text().strip()
-    assert loaded.revision is not None and loaded.revision.startswith("sha256:a5fd3b62230a")
+    assert loaded.revision is not None
+    assert loaded.revision.startswith("sha256:a5fd3b62230a")
     assert len(blocks_of(loaded.model)) == 18
     assert sum(block.size for block in blocks_of(loaded.model)) == 100_270_080
     assert loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight

@@ -1,0 +1,172 @@
+"""Every choice says what it is and how to ask for it, builds, and names the arguments of its class."""
+
+import re
+import shlex
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import yaml
+from hydra.utils import get_class
+
+from mwanda import command_line, schema
+from mwanda.job import Parts
+from mwanda.languages import known
+
+
+COMMIT = re.compile("[0-9a-f]{40}")
+CHOICES = {
+    "model": {
+        "bloom",
+        "bloom_1b7",
+        "bloom_7b1",
+        "llama3_1b",
+        "llama3_8b",
+        "aya23_8b",
+        "qwen3",
+        "xglm",
+        "gemma3",
+    },
+    "langs": {"flores30", "inline"},
+    "corpus": {"embedded", "flores_plus", "c4", "local"},
+    "calibration": {"small", "paper", "large"},
+    "criterion": {"magnitude", "wanda", "mwanda"},
+    "schedule": {"uniform", "owl", "cwl", "owl_cwl"},
+    "pattern": {"unstructured", "2of4", "4of8"},
+    "pruner": {"arrival", "block", "oneshot"},
+    "evaluation": {"perplexity", "none"},
+    "tracking": {"wandb", "none"},
+    "export": {"none", "hf", "masks"},
+    "hydra/launcher": {"slurm"},
+}
+# What a choice is there to change; every other value is the default of its class.
+CHANGED = {
+    "model": {"path", "revision"},
+    "corpus": {"path", "revision", "files"},
+    "calibration": {"sequences", "length", "seed"},
+    "pattern": {"keep", "of"},
+    "pruner": {"order"},
+}
+# Arguments that are no setting: what results.json calls a corpus.
+NO_SETTING = {"corpus": {"name"}}
+
+FILES = sorted(path for path in schema.CONF.rglob("*.yaml") if path.parent != schema.CONF)
+COMPONENTS = [path for path in FILES if path.parent.name in schema.GROUPS]
+
+
+def group_of(path: Path) -> str:
+    return path.parent.relative_to(schema.CONF).as_posix()
+
+
+def name_of(path: Path) -> str:
+    return f"{group_of(path)}={path.stem}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def command_of(path: Path) -> list[str]:
+    """Return the arguments of the command in a file's second line."""
+    line = path.read_text(encoding="utf-8").splitlines()[1]
+    start, program, *arguments = shlex.split(line.partition("   (")[0].removeprefix("# "))
+    assert (start, program) == ("python", "run.py")
+    return arguments
+
+
+def arguments_of(path: Path) -> dict[str, Field[Any]]:
+    """Return the arguments of the class that a file names."""
+    target = read(path)["_target_"]
+    skipped = NO_SETTING.get(group_of(path), set())
+    return {one.name: one for one in fields(get_class(target)) if one.init and one.name not in skipped}
+
+
+@pytest.mark.parametrize("group", CHOICES)
+def test_a_group_has_the_choices_that_users_are_promised(group: str) -> None:
+    assert set(schema.choices(group)) >= CHOICES[group]
+
+
+def test_every_group_is_known_to_the_schema() -> None:
+    assert {group_of(path) for path in FILES} == {*schema.GROUPS, "langs", "hydra/launcher"}
+
+
+@pytest.mark.parametrize("path", [*FILES, schema.CONF / "config.yaml"], ids=name_of)
+def test_a_file_opens_with_what_it_is_and_a_command(path: Path) -> None:
+    first, second, third, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch("# .{10,}[.)]|# .*https://[^ ]+|# The main configuration: .*", first)
+    assert second.startswith("# python run.py ")
+    assert not third.startswith("#")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_command_names_the_choice(path: Path) -> None:
+    arguments = command_line.with_inline_languages(command_of(path))
+    assert f"{group_of(path)}={path.stem}" in arguments
+
+
+@pytest.mark.parametrize("path", [*FILES, schema.CONF / "config.yaml"], ids=name_of)
+def test_the_command_composes_and_builds(path: Path, tmp_path: Path) -> None:
+    if group_of(path) == "hydra/launcher":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the launcher is not installed")
+    command = [each.replace("FOLDER", str(tmp_path)) for each in command_of(path)]
+    arguments = command_line.with_inline_languages(command)
+    command_line.check(arguments)
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
+def test_a_file_holds_the_arguments_of_its_class(path: Path) -> None:
+    node = read(path)
+    if node["_target_"] is None:
+        assert list(node) == ["_target_"]
+        return
+    arguments = list(arguments_of(path))
+    # The text of the evaluation is chosen with it, but read by the job.
+    expected = ["_target_", *(["corpus"] if group_of(path) == "evaluation" else []), *arguments]
+    assert list(node) == expected
+
+
+@pytest.mark.parametrize("path", [path for path in COMPONENTS if read(path)["_target_"]], ids=name_of)
+def test_values_are_the_defaults_of_the_class_unless_they_are_the_point(path: Path) -> None:
+    node = read(path)
+    for name, argument in arguments_of(path).items():
+        if name in CHANGED.get(group_of(path), ()):
+            continue
+        default = argument.default_factory() if argument.default_factory is not MISSING else argument.default
+        assert node[name] == (list(default) if isinstance(default, tuple) else default), name
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
+def test_comments_list_the_choices_that_there_are(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    listed = re.findall(r"^(\w+): .*# (\w+(?: \| \w+)+)$", text, re.MULTILINE)
+    hints = get_type_hints(get_class(read(path)["_target_"])) if listed else {}
+    for name, choices in listed:
+        assert set(choices.split(" | ")) == set(get_args(hints[name]))
+
+
+@pytest.mark.parametrize("path", [path for path in COMPONENTS if "revision" in read(path)], ids=name_of)
+def test_what_comes_from_the_hub_is_pinned(path: Path) -> None:
+    node = read(path)
+    if "/" in node["path"]:
+        assert COMMIT.fullmatch(node["revision"])
+    else:
+        assert node["revision"] is None
+
+
+@pytest.mark.parametrize("path", sorted((schema.CONF / "corpus").glob("*.yaml")), ids=name_of)
+def test_a_corpus_refers_to_nothing_outside_its_file(path: Path) -> None:
+    assert "${" not in path.read_text(encoding="utf-8")  # evaluation.corpus reads the file alone
+
+
+def test_the_languages_are_those_of_the_table() -> None:
+    assert read(schema.CONF / "langs" / "flores30.yaml")["codes"] == sorted(known())
+
+
+def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:
+    parts = Parts.of(command_line.compose([]))
+    names = [type(each).__name__ for each in (parts.source, parts.criterion, parts.schedule, parts.pattern)]
+    assert names == ["PackagedGemma", "MWanda", "Uniform", "Unstructured"]
+    assert len(parts.languages) == 30

@@ -1,0 +1,96 @@
+"""results.json is valid JSON, and there whole or not at all."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mwanda.record import environment, read_results, write_json, write_yaml
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+    content = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": (-math.inf, 2)}, 3: True, "e": "Kiswahili ሰላም"}
+    write_json(tmp_path / "results.json", content)
+    text = (tmp_path / "results.json").read_text(encoding="utf-8")
+    expected = {"a": None, "b": [None, 1.5], "c": {"d": [None, 2]}, "3": True, "e": "Kiswahili ሰላም"}
+    assert json.loads(text, parse_constant=_refuse) == expected
+    assert "ሰላም" in text
+    assert text.endswith("}\n")
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, {"new": 1})
+    assert read_results(tmp_path) == {"old": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_writing_replaces_what_was_there_and_makes_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    write_json(folder / "results.json", {"old": 1})
+    write_json(folder / "results.json", {"new": 2})
+    assert read_results(folder) == {"new": 2}
+    assert [each.name for each in folder.iterdir()] == ["results.json"]
+
+
+def test_others_may_read_the_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "results.json", {})
+    assert (tmp_path / "results.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_without_results_has_none(tmp_path: Path) -> None:
+    assert read_results(tmp_path) is None
+    assert read_results(tmp_path / "absent") is None
+
+
+def test_yaml_keeps_the_order_and_every_script(tmp_path: Path) -> None:
+    content = {"z": [1, None], "a": {"name": "ሰላም", "on": True}}
+    write_yaml(tmp_path / "config.yaml", content)
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == content
+    assert text.startswith("z:")
+    assert "ሰላም" in text
+
+
+def test_the_environment_names_versions_and_hides_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "secret-host")
+    found = environment("some device")
+    assert set(found) == {
+        "mwanda",
+        "python",
+        "torch",
+        "transformers",
+        "lm_eval",
+        "git_commit",
+        "git_dirty",
+        "device",
+        "hostname_hash",
+    }
+    assert found["device"] == "some device"
+    assert found["torch"][0].isdigit()
+    assert len(found["hostname_hash"]) == 12
+    assert "secret-host" not in json.dumps(found)
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = environment("cpu")
+    assert found["git_commit"] is None
+    assert found["git_dirty"] is None
+
+
+def _refuse(constant: str) -> Any:
+    raise AssertionError(f"{constant} is not JSON")
