@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +145,11 @@ def _parsed(overrides: Sequence[str]) -> list[Any]:
 
     parser, parsed = OverridesParser.create(), []
     for override in overrides:
-        try:
+        with suppress(HydraException):
             parsed.append(parser.parse_override(override))
-        except HydraException:
-            parsed.append(None)
-        if parsed[-1] is None or not parsed[-1].key_or_group:
-            raise InputError(f"{override}: cannot be read as KEY=VALUE; are all brackets and quotes closed?")
+            if parsed[-1].key_or_group:
+                continue
+        raise InputError(f"{override}: cannot be read as KEY=VALUE; are all brackets and quotes closed?")
     return parsed
 
 

@@ -43,7 +43,7 @@ CHOICES = {
 # What a choice is there to change; every other value is the default of its class.
 CHANGED = {
     "model": {"path", "revision"},
-    "corpus": {"path", "revision", "files"},
+    "corpus": {"path", "revision"},
     "calibration": {"sequences", "length", "seed"},
     "pattern": {"keep", "of"},
     "pruner": {"order"},

