@@ -8,6 +8,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +25,7 @@ from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
-from mwanda.pruner.audit import check_target
-from mwanda.pruner.engine import check_request
+from mwanda.pruner.engine import check_blocks, check_request
 from mwanda.schedules import Schedule
 from mwanda.tracking import RunIdentity, Tracker
 
@@ -226,7 +226,8 @@ class _Run:
             self._close(log, failed=failed)
             if refused and not existed:
                 shutil.rmtree(self.folder, ignore_errors=True)
-                _remove_if_empty(self.folder.parent)
+                with suppress(OSError):  # the folder of the day, when nothing else is in it
+                    self.folder.parent.rmdir()
         return self._results
 
     def _close(self, log: logging.Handler, *, failed: bool) -> None:
@@ -254,9 +255,7 @@ class _Run:
         logger.info("loading %s", parts.source.path)
         loaded = self._timed("load", parts.source.load)
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
-        for matrix in (matrix for block in blocks for matrix in block.matrices):
-            parts.pattern.check(matrix.shape)
-        check_target(blocks, parts.settings.sparsity)
+        check_blocks(blocks, parts.pattern, parts.settings.sparsity)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
         self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}

@@ -22,11 +22,11 @@ print(len(names))
 """
 
 
-def run(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str, path: Path = REPOSITORY) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={"PATH": "", "PYTHONPATH": str(REPOSITORY), "HOME": str(folder)},
+        env={"PATH": "", "PYTHONPATH": str(path), "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -54,17 +54,9 @@ def test_looking_loads_nothing_heavy(tmp_path: Path, flags: list[str], expected:
     watcher.write_text(f"import atexit\natexit.register(exec, {LOADED!r}, {{}})\n")
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "run.py"), *flags],
-        cwd=work,
-        env={"PATH": "", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert expected in done.stdout
-    assert done.stdout.endswith("loaded:\n")
+    printed = run(work, str(REPOSITORY / "run.py"), *flags, path=tmp_path)
+    assert expected in printed
+    assert printed.endswith("loaded:\n")
     assert not list(work.iterdir())
 
 

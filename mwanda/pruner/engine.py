@@ -98,9 +98,7 @@ class _Task:
 
     def run(self, sparsity: float) -> PruningReport:
         check_request(sparsity, self.pattern, self.schedule)
-        for matrix in self._matrices:
-            self.pattern.check(matrix.shape)
-        zeros = check_target(self.blocks, sparsity)
+        zeros = check_blocks(self.blocks, self.pattern, sparsity)
         order = self.settings.order if self.criterion.needs_statistics else "oneshot"
         statistics = self._look_ahead(order)
         sparsities, signals = self._allocate(sparsity, statistics, zeros)
@@ -246,6 +244,18 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
             f"pattern={pattern.name} is the same in all blocks",
             ["uniform"],
         )
+
+
+def check_blocks(blocks: Sequence[Block], pattern: Pattern, sparsity: float) -> list[int]:
+    """Return the zeros that each block holds already, or refuse what its weights do not allow.
+
+    Raises:
+        SparsityError: a matrix cannot follow the pattern, there are more zeros than the target, or no finite weights.
+    """
+    for block in blocks:
+        for matrix in block.matrices:
+            pattern.check(matrix.shape)
+    return check_target(blocks, sparsity)
 
 
 class _Stopwatch:
