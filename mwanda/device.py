@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -27,6 +28,17 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
+def take(local_rank: int) -> None:
+    """Make the GPU of this number the one that `cuda` means in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+
+
+def communication() -> str:
+    """Return how processes on this machine's devices talk to each other."""
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
 def describe(device: torch.device) -> str:
     """Return the device's name for the record."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -47,6 +59,28 @@ def release() -> None:
     """Give cached device memory back, so that the next job of a sweep finds it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the memory that is free on the device; on the CPU no more than a container's limit leaves."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_in_container()])
+
+
+def _left_in_container() -> list[int]:
+    """Return what the control group of this process leaves, where it has a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = (folder / "memory.current").read_text().strip()
+        # Pages of files that were read count as used, and are given back when memory is short.
+        counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return [int(limit) - int(used) + int(counters.get("inactive_file", 0))] if limit != "max" else []
+    except (OSError, ValueError):
+        return []
 
 
 def peak_resident_bytes() -> int:

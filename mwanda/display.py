@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ from mwanda.languages import Language
 
 
 if TYPE_CHECKING:
-    from mwanda.calibration import Calibration
+    from mwanda.memory import Plan
     from mwanda.models import Block, ModelSource
 
 
 BAR_WIDTH = 30
+HEADLINES = ("acc_norm", "acc", "exact_match,flexible-extract", "exact_match", "chrf")
 GIB = 2**30
 
 
@@ -54,6 +55,8 @@ def summary(
     perplexity = results["perplexity"]
     if perplexity:
         out.print(_language_table(perplexity, {language.code: language for language in languages}))
+    if results.get("tasks"):
+        out.print(_task_table(results["tasks"]))
     out.print(_layer_table(results["sparsity"]))
     achieved, model, timing = results["sparsity"]["achieved"], results["model"], results["timing"]
     out.print(
@@ -65,9 +68,9 @@ def summary(
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     """Return a number as people read it; a dash where the record has none, as for an infinite perplexity."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def _ratio(after: float | None, before: float | None) -> float | None:
@@ -108,6 +111,40 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
     return table
 
 
+def _task_table(tasks: dict[str, Any]) -> Table:
+    """One row for each task, by the one of its metrics that is reported most, and the mean of each suite."""
+    table = Table(title="Tasks (standard errors; the difference is paired over documents)")
+    for heading in ("task", "metric"):
+        table.add_column(heading)
+    for heading in ("documents", "dense", "pruned", "difference"):
+        table.add_column(heading, justify="right")
+    versions = ("dense", "pruned", "difference")
+    suites: dict[tuple[str, str], list[str]] = {}
+    for name, about in tasks["about"].items():
+        metric = headline(tasks["dense"][name])
+        suites.setdefault((about["suite"], metric), []).append(name)
+        cells = [_with_error(tasks[version][name], metric, signed=version == "difference") for version in versions]
+        table.add_row(name, metric, str(about["documents"]), *cells)
+    table.add_section()
+    for (suite, metric), names in suites.items():
+        if len(names) > 1:
+            found = [[tasks[version][name][metric] for name in names] for version in versions]
+            means = [None if None in values else sum(values) / len(values) for values in found]
+            cells = [number(means[0], 3), number(means[1], 3), number(means[2], 3, signed=True)]
+            table.add_row(f"[bold]{suite}, mean of {len(names)}[/]", metric, "", *cells)
+    return table
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the metric that stands for a task where there is room for one."""
+    return next((name for name in HEADLINES if name in metrics), next(iter(metrics)))
+
+
+def _with_error(metrics: dict[str, Any], metric: str, *, signed: bool) -> str:
+    name, comma, filtered = metric.partition(",")
+    return f"{number(metrics[metric], 3, signed)} ± {number(metrics[f'{name}_stderr{comma}{filtered}'], 3)}"
+
+
 def _colour(ratio: float | None, ranked: Sequence[float]) -> str:
     """Green for the third of languages that lost least, red for the third that lost most."""
     if ratio is None:
@@ -128,24 +165,19 @@ def _layer_table(sparsity: dict[str, Any]) -> Table:
     return table
 
 
-def inspection(source: "ModelSource", languages: int, calibration: "Calibration", order: str) -> None:
+def inspection(source: "ModelSource", plan: "Plan") -> None:
     """Print what would be pruned, what would not and why, and what memory a run takes."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     from mwanda.models import blocks_of
     from mwanda.models.family import family_of
 
-    config = source.load_config()
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=getattr(source, "trust_remote_code", False))
+    model = source.skeleton(source.load_config())
     blocks = blocks_of(model)
     out = console()
     heading = f"{source.path}: {type(model).__name__}, family {family_of(model).name}, {len(blocks)} blocks"
     out.print(heading, markup=False, soft_wrap=True)
     out.print(_matrix_table(blocks))
     out.print(_left_out_table(model, blocks))
-    for line in _memory(source, model, blocks, languages, calibration, order):
+    for line in _memory(model, blocks, plan):
         out.print(line)
 
 
@@ -154,23 +186,36 @@ def _matrix_table(blocks: "Sequence[Block]") -> Table:
     table = Table(title="Prunable matrices")
     for heading in ("blocks", "matrix", "out × in", "weights"):
         table.add_column(heading, justify="right" if heading in ("out × in", "weights") else "left")
-    alike: dict[tuple[tuple[str, tuple[int, int]], ...], list[int]] = {}
+    alike: dict[tuple[tuple[str, tuple[int, int], int], ...], list[int]] = {}
     for block in blocks:
-        shape = tuple((matrix.name.removeprefix(f"{block.name}."), matrix.shape) for matrix in block.matrices)
-        alike.setdefault(shape, []).append(block.index)
-    for shape, indices in alike.items():
+        alike.setdefault(tuple(_kinds(block)), []).append(block.index)
+    for kinds, indices in alike.items():
         first = True
-        for name, (rows, columns) in shape:
+        for name, (rows, columns), count in kinds:
             label = f"{indices[0]}–{indices[-1]} ({len(indices)})" if first else ""
-            table.add_row(label, name, f"{rows} × {columns}", f"{rows * columns * len(indices):,}")
+            table.add_row(label, name, f"{rows} × {columns}", f"{rows * columns * count * len(indices):,}")
             first = False
         table.add_section()
     table.add_row("", "[bold]in all[/]", "", f"[bold]{sum(block.size for block in blocks):,}[/]")
     return table
 
 
+def _kinds(block: "Block") -> list[tuple[str, tuple[int, int], int]]:
+    """Return name, shape and number of a block's matrices, the experts of a mixture counted as one kind."""
+    kinds: dict[str, tuple[str, tuple[int, int], int]] = {}
+    for matrix in block.matrices:
+        _, shape, before = kinds.get(matrix.parameter_name, ("", matrix.shape, 0))
+        name = matrix.name.removeprefix(f"{block.name}.")
+        label = name if matrix.expert is None else f"{name.rpartition('.')[0]}, {before + 1} experts"
+        kinds[matrix.parameter_name] = (label, shape, before + 1)
+    return list(kinds.values())
+
+
 def _left_out_table(model: Any, blocks: "Sequence[Block]") -> Table:
-    planned = {id(matrix.module.weight) for block in blocks for matrix in block.matrices}
+    from mwanda.models.family import left_alone
+
+    planned = {id(matrix.tensor) for block in blocks for matrix in block.matrices}
+    within = left_alone(model, blocks)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     # On the meta device tying is what the configuration says, as no storage can be compared.
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
@@ -182,10 +227,12 @@ def _left_out_table(model: Any, blocks: "Sequence[Block]") -> Table:
             reason = "input embeddings, tied to the LM head: never pruned" if tied else "input embeddings: never pruned"
         elif head is not None and parameter is head.weight:
             reason = "LM head: never pruned" + (", tied to the input embeddings" if tied else "")
+        elif name in within:
+            reason = within[name]
         elif parameter.dim() < 2:
             reason = "norms and biases: not matrices"
         else:
-            reason = f"{name}: outside the decoder blocks' linear layers"
+            reason = f"{name}: outside the blocks"
         groups[reason] = groups.get(reason, 0) + parameter.numel()
     table = Table(title="Left out")
     table.add_column("what and why")
@@ -195,32 +242,13 @@ def _left_out_table(model: Any, blocks: "Sequence[Block]") -> Table:
     return table
 
 
-def _memory(
-    source: Any, model: Any, blocks: "Sequence[Block]", languages: int, calibration: "Calibration", order: str
-) -> list[str]:
-    import torch
+def _memory(model: Any, blocks: "Sequence[Block]", plan: "Plan") -> list[str]:
+    from mwanda.memory import LIBRARIES, estimate
 
-    from mwanda import device
-
-    dtype = source.torch_dtype(device.choose(source.device))
-    width = torch.empty((), dtype=dtype).element_size()
-    unique = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    weights = sum(unique.values()) * width
-    features = [[matrix.shape[1] for matrix in block.matrices] for block in blocks]
-    watched = {
-        "oneshot": sum(map(sum, features)),
-        "block": max(map(sum, features)),
-        "arrival": max(map(max, features)),
-    }[order]
-    statistics = watched * languages * (8 + 8 + 8)
-    hidden = model.config.hidden_size
-    in_flight = 0 if order == "oneshot" else calibration.sequences * calibration.length * hidden * width * 3
-    scores = max(matrix.weight.numel() for block in blocks for matrix in block.matrices) * (4 + 4 + 1 + 8)
+    parts = estimate(model, blocks, plan) | {"libraries": LIBRARIES}
     return [
-        "Memory of a run (estimate)",
-        f"  weights ({str(dtype).removeprefix('torch.')}): {weights / GIB:.2f} GiB",
-        f"  statistics of {languages} languages (order {order}): {statistics / GIB:.3f} GiB",
-        f"  activations in flight ({calibration.sequences} × {calibration.length} tokens): {in_flight / GIB:.3f} GiB",
-        f"  scores and mask of the largest matrix: {scores / GIB:.3f} GiB",
-        f"  in all, besides the libraries: {(weights + statistics + in_flight + scores) / GIB:.2f} GiB",
+        f"Memory of a run (estimate): order {plan.order}, {plan.languages} languages, {plan.tokens:,} calibration "
+        f"tokens, {str(plan.dtype).removeprefix('torch.')}, offload {plan.offload}",
+        *(f"  {name}: {size / GIB:.3f} GiB" for name, size in parts.items()),
+        f"  in all: {sum(parts.values()) / GIB:.2f} GiB",
     ]

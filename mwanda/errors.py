@@ -63,3 +63,7 @@ def nearest_choices(value: str, choices: Iterable[str], shown: int = 12) -> list
     close = difflib.get_close_matches(value, every, n=5, cutoff=0.5)
     ordered = close + [choice for choice in every if choice not in close]
     return ordered if len(ordered) <= shown else [*ordered[:shown], f"… ({len(ordered)} in all)"]
+
+
+class MemoryShortageError(InputError):
+    """The run cannot fit into memory; the message names a setting with which it would."""

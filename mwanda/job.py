@@ -4,40 +4,51 @@ The only module besides the schema and the command line that sees the configurat
 """
 
 import hashlib
+import json
 import logging
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import schema
+from mwanda import distributed, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
+from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.evaluation import LanguagePerplexity, Perplexity, aggregate
+from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate
 from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
-from mwanda.pruner.engine import check_blocks, check_request
+from mwanda.pruner.audit import check_blocks
+from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
 from mwanda.tracking import RunIdentity, Tracker
+from mwanda.tracking.nothing import Nothing
 
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mwanda import memory
     from mwanda.calibration import CalibrationSet
+    from mwanda.evaluation.harness import Scores, Task
+    from mwanda.evaluation.perplexity import Text
     from mwanda.export import Export
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
+    from mwanda.pruner.journal import Journal
 
+
+CHECKPOINT, WORK = "checkpoint", "weights"
+"""Folders within that of the run, there while it runs: what is finished, and pruned blocks that are not in memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +67,7 @@ class Parts:
     schedule: Schedule
     pattern: Pattern
     pruner: Pruner
-    evaluation: Perplexity | None
+    evaluation: Perplexity | Harness | None
     tracker: Tracker
     export: "Export | None"
 
@@ -88,7 +99,19 @@ class Parts:
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
         parts.calibration.divide(dict.fromkeys((language.code for language in parts.languages), 1))
+        if parts.harness is not None:
+            parts.harness.choose(parts.languages)
         return parts
+
+    @property
+    def perplexity(self) -> Perplexity | None:
+        """The part of the evaluation that measures perplexity."""
+        return self.evaluation if isinstance(self.evaluation, Perplexity) else None
+
+    @property
+    def harness(self) -> Harness | None:
+        """The part of the evaluation that runs tasks."""
+        return self.evaluation if isinstance(self.evaluation, Harness) else None
 
     def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return calibration and evaluation sentences per language.
@@ -99,7 +122,7 @@ class Parts:
         calibration, evaluation = {}, {}
         for language in self.languages:
             calibration[language.code] = list(self.corpus.sentences(language, "calibration"))
-            if self.evaluation is not None:
+            if self.perplexity is not None or (self.harness is not None and self.harness.reads_corpus):
                 evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
                 check_disjoint(language, calibration[language.code], evaluation[language.code])
         return calibration, evaluation
@@ -139,18 +162,44 @@ def run(
 
     quiet_libraries()
     parts = Parts.of(config)
+    world = distributed.join()
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
-        if parts.settings.mode == "prepare":
+        if world.first and parts.settings.mode == "prepare":
             _prepare(parts)
-        else:
-            inspection(parts.source, len(parts.languages), parts.calibration, parts.pruner.order)
+        elif world.first:
+            inspection(parts.source, _memory_plan(parts))
         return None
+    shared = Path(world.same(str(folder.absolute())))
+    if not world.first:
+        logging.getLogger("mwanda").setLevel(logging.WARNING)
+        parts = replace(parts, tracker=Nothing())
+        if shared != folder.absolute():
+            _remove_if_empty(folder)  # Hydra has made one for each process
+        folder = shared
     finished = _finished(config, folder, parts)
+    world.wait()  # nobody writes results before everybody has looked
     if finished is None:
-        finished = _Run(config, parts, folder, overrides, names, study).go()
-    summary(finished, folder, parts.languages)
+        finished = _Run(config, parts, folder, overrides, names, study, world).go()
+    if world.first:
+        summary(finished, folder, parts.languages)
     return finished
+
+
+def _memory_plan(parts: Parts) -> "memory.Plan":
+    from mwanda import device, memory
+
+    source, calibration, pruner = parts.source, parts.calibration, parts.pruner
+    return memory.Plan(
+        order=pruner.order,
+        offload=source.offload,
+        activations=pruner.activations,
+        needs=parts.criterion.needs,
+        languages=len(parts.languages),
+        tokens=calibration.sequences * calibration.length,
+        batch_tokens=pruner.batch_size * calibration.length,
+        dtype=source.torch_dtype(device.choose(source.device)),
+    )
 
 
 def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str, Any] | None:
@@ -161,6 +210,10 @@ def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str
     """
     from mwanda.record import read_results
 
+    if (folder / CHECKPOINT).is_dir() and not parts.settings.resume:
+        raise ConfigurationError(
+            "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
+        )
     found = read_results(folder)
     if found is None or found["status"] != "complete":
         return None
@@ -180,10 +233,12 @@ def _prepare(parts: Parts) -> None:
     from mwanda.display import console
 
     calibration, evaluation = parts.text()
+    if parts.harness is not None:
+        parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
     loaded = parts.source.load()
     parts.calibration.build(loaded.tokenizer, calibration)
-    if parts.evaluation is not None:
-        parts.evaluation.texts(loaded.tokenizer, evaluation)
+    if parts.perplexity is not None:
+        parts.perplexity.texts(loaded.tokenizer, evaluation)
     ready = f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}"
     console().print(ready, markup=False, soft_wrap=True)
 
@@ -196,22 +251,25 @@ class _Run:
     overrides: list[str]
     names: Mapping[str, str]
     study: str | None
+    world: World
 
     def go(self) -> dict[str, Any]:
-        from mwanda.record import RESULTS, write_json, write_yaml
+        from mwanda.record import write_yaml
 
         existed = self.folder.is_dir() and any(self.folder.iterdir())
         self._results: dict[str, Any] = {}
         self._started, self._clock = datetime.now(UTC), perf_counter()
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = _log_to(self.folder / "run.log")
+        log: logging.Handler = logging.NullHandler()
         failed, refused = True, False
         try:
-            write_yaml(self.folder / "config.yaml", self.config)
-            write_yaml(self.folder / "overrides.yaml", self.overrides)
+            if self.world.first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                log = _log_to(self.folder / "run.log")
+                write_yaml(self.folder / "config.yaml", self.config)
+                write_yaml(self.folder / "overrides.yaml", self.overrides)
             self._work()
-            write_json(self.folder / RESULTS, self._results)
+            self._write_results()
             failed = False
         except InputError:
             refused = True
@@ -220,15 +278,21 @@ class _Run:
             _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
-            write_json(self.folder / RESULTS, self._results)
+            self._write_results()
             raise
         finally:
             self._close(log, failed=failed)
-            if refused and not existed:
+            if refused and not existed and self.world.first:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with suppress(OSError):  # the folder of the day, when nothing else is in it
                     self.folder.parent.rmdir()
         return self._results
+
+    def _write_results(self) -> None:
+        from mwanda.record import RESULTS, write_json
+
+        if self.world.first:
+            write_json(self.folder / RESULTS, self._results)
 
     def _close(self, log: logging.Handler, *, failed: bool) -> None:
         from mwanda import device
@@ -241,9 +305,10 @@ class _Run:
     def _work(self) -> None:
         from mwanda import device, record
         from mwanda.models import blocks_of
-        from mwanda.progress import Terminal
+        from mwanda.progress import Silent, Terminal
 
-        parts, progress, seed = self.parts, Terminal(), self.parts.settings.seed
+        parts, seed = self.parts, self.parts.settings.seed
+        self._progress = Terminal() if self.world.first else Silent()
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
         calibration_text, evaluation_text = parts.text()
@@ -251,29 +316,26 @@ class _Run:
         calibration = parts.calibration.build(tokenizer, calibration_text)
         if calibration.count != parts.calibration.sequences:
             logger.info("%d sequences give each language the same number of tokens", calibration.count)
-        texts = parts.evaluation.texts(tokenizer, evaluation_text) if parts.evaluation else {}
+        texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
+        tasks: list[Task] = []
+        if parts.harness is not None:
+            logger.info("loading tasks: %s", ", ".join(parts.harness.tasks))
+            tasks = parts.harness.load(parts.languages, parts.evaluation_corpus, seed)
+        self._check_model()
         logger.info("loading %s", parts.source.path)
         loaded = self._timed("load", parts.source.load)
+        loaded.work_in(self.folder / WORK)
+        journal = self._journal(calibration.fingerprint())
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
-        check_blocks(blocks, parts.pattern, parts.settings.sparsity)
+        check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
         self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}
         parts.tracker.start(self._identity(), self.config)
 
         measured: dict[str, dict[str, LanguagePerplexity]] = {}
-
-        def evaluate(which: str) -> None:
-            if parts.evaluation is not None:
-                logger.info("evaluating the %s model", which)
-                measured[which] = self._timed(
-                    "evaluate",
-                    lambda: parts.evaluation.measure(  # type: ignore[union-attr]
-                        loaded.model, tokenizer, texts, progress, f"evaluate {which}", seed
-                    ),
-                )
-
-        evaluate("dense")
+        scores: dict[str, Scores] = {}
+        self._evaluate("dense", loaded, texts, tasks, measured, scores, journal)
         logger.info("calibrating and pruning to %s", parts.settings.sparsity)
         report = parts.pruner.prune(
             loaded.model,
@@ -282,13 +344,22 @@ class _Run:
             parts.schedule,
             parts.pattern,
             parts.settings.sparsity,
-            progress,
+            self._progress,
+            loaded.weights,
+            journal,
+            self.world,
         )
         self._timing |= report.seconds
-        evaluate("pruned")
+        self._evaluate("pruned", loaded, texts, tasks, measured, scores)
         self._results |= self._sections(loaded, calibration, report, measured)
-        if parts.export is not None:
+        if parts.harness is not None:
+            self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
+        if parts.export is not None and self.world.first:
             self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
+        self.world.wait()
+        if journal is not None:
+            journal.discard()
+        shutil.rmtree(self.folder / WORK, ignore_errors=True)
         self._results |= self._frame("complete")
         self._results["memory"] = {
             "peak_rss_bytes": device.peak_resident_bytes(),
@@ -297,6 +368,73 @@ class _Run:
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
+
+    def _check_model(self) -> None:
+        """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
+        from mwanda import device, memory
+        from mwanda.models import blocks_of
+        from mwanda.models.forward import is_causal
+
+        parts, source = self.parts, self.parts.source
+        config = source.load_config()
+        if parts.evaluation is not None and not is_causal(config):
+            raise ConfigurationError(
+                "evaluation",
+                self.names.get("evaluation", type(parts.evaluation).__name__.lower()),
+                f"{source.path} does not predict a token from those before it alone, and has no perplexity",
+                ["none"],
+            )
+        skeleton, free = source.skeleton(config), device.available_bytes(device.choose(source.device))
+        logger.info(memory.check(skeleton, blocks_of(skeleton), _memory_plan(parts), free))
+
+    def _journal(self, fingerprint: str) -> "Journal | None":
+        from mwanda.pruner.journal import Journal
+
+        if not self.parts.pruner.checkpoint:
+            return None
+        key = f"{schema.config_hash(self.config)}-{fingerprint}"
+        return Journal(self.folder / CHECKPOINT, key, self.world)
+
+    def _evaluate(
+        self,
+        which: str,
+        loaded: "LoadedModel",
+        texts: "Mapping[str, Text]",
+        tasks: "list[Task]",
+        measured: dict[str, dict[str, LanguagePerplexity]],
+        scores: "dict[str, Scores]",
+        journal: "Journal | None" = None,
+    ) -> None:
+        from mwanda.models import blocks_of
+        from mwanda.models.streaming import fetched_on_call
+        from mwanda.models.weights import Resident
+
+        perplexity, harness, seed = self.parts.perplexity, self.parts.harness, self.parts.settings.seed
+        title = f"evaluate {which}"
+        if perplexity is None and harness is None:
+            return
+        logger.info("evaluating the %s model", which)
+        noted = journal.noted(which) if journal is not None else None
+        if perplexity is not None and noted is not None:
+            logger.info("taken from %s", CHECKPOINT)
+            measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
+        elif perplexity is not None:
+            measured[which] = self._timed(
+                "evaluate",
+                lambda: perplexity.measure(
+                    loaded.model, loaded.tokenizer, texts, self._progress, title, seed, loaded.weights, self.world
+                ),
+            )
+            if journal is not None:
+                # As a text, which unlike a record can hold infinity.
+                journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
+        if harness is not None:
+            resident = isinstance(loaded.weights, Resident)
+            with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
+                scores[which] = self._timed(
+                    "evaluate",
+                    lambda: harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed),
+                )
 
     def _timed(self, stage: str, work: Any) -> Any:
         start = perf_counter()
@@ -371,9 +509,9 @@ class _Run:
     def _perplexity(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> dict[str, Any]:
         from mwanda.evaluation.perplexity import as_record
 
-        if not measured or self.parts.evaluation is None:
+        if not measured or self.parts.perplexity is None:
             return {}
-        protocol = self.parts.evaluation.protocol
+        protocol = self.parts.perplexity.protocol
         return {
             "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
             **{which: as_record(one) for which, one in measured.items()},

@@ -11,11 +11,15 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 import mwanda
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 SCHEMA = "mwanda.results/1"
@@ -43,6 +47,22 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file that is there whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A tensor that shares memory with another, or is transposed, is written as values of its own.
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata or {}))
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -18,7 +18,8 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.wanda import Wanda
 from mwanda.models import blocks_of
-from mwanda.models.family import family_of
+from mwanda.models.family import family_of, left_alone
+from mwanda.models.forward import forward
 from mwanda.models.source import PretrainedModel
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
@@ -40,6 +41,8 @@ class FamilyContract:
         adapter: the name of the `Family` that is to handle it.
         path: where the list of blocks is.
         linears: the linear layers of a block, in the order in which they are defined.
+        spared: what else in a block has two or more dimensions and is not to be pruned, by its name in the block.
+        expert_tokens: fewer tokens than these are too few to judge an expert by; the default of `Pruner`.
         dtype: float64 keeps rounding away from the comparison of masks; for models that cannot compute in it, float32.
     """
 
@@ -47,12 +50,34 @@ class FamilyContract:
     adapter: ClassVar[str]
     path: ClassVar[str]
     linears: ClassVar[tuple[str, ...]]
+    spared: ClassVar[tuple[str, ...]] = ()
+    expert_tokens: ClassVar[int] = 32
     dtype: ClassVar[torch.dtype] = torch.float64
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        """The matrices of each block, by their names in it, for each list of blocks by its path."""
+        return {self.path: [self.linears] * BLOCKS}
+
+    @property
+    def blocks(self) -> list[str]:
+        """The names of the blocks."""
+        return [f"{path}.{index}" for path, blocks in self.stacks.items() for index in range(len(blocks))]
 
     @property
     def expected(self) -> list[list[str]]:
         """The names of the matrices of each block."""
-        return [[f"{self.path}.{block}.{linear}" for linear in self.linears] for block in range(BLOCKS)]
+        matrices = [names for blocks in self.stacks.values() for names in blocks]
+        return [[f"{block}.{name}" for name in names] for block, names in zip(self.blocks, matrices, strict=True)]
+
+    @property
+    def sparsities(self) -> list[float]:
+        """What is asked of each block."""
+        return [SPARSITY] * len(self.expected)
+
+    def planned(self, model: nn.Module) -> set[str]:
+        """Return the names of the parameters that are pruned."""
+        return {oracle.parameter_of(model, name) for names in self.expected for name in names}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -73,22 +98,39 @@ class FamilyContract:
     def test_blocks_and_their_linears_are_found(self, dense: PreTrainedModel) -> None:
         blocks = blocks_of(dense)
         assert family_of(dense).name == self.adapter
-        assert [block.name for block in blocks] == [f"{self.path}.{index}" for index in range(BLOCKS)]
+        assert [block.name for block in blocks] == self.blocks
+        assert [f"{block.stack}.{block.name.rpartition('.')[2]}" for block in blocks] == self.blocks
         assert [[matrix.name for matrix in block.matrices] for block in blocks] == self.expected
-        assert [block.index for block in blocks] == list(range(BLOCKS))
+        assert [block.index for block in blocks] == list(range(len(blocks)))
         assert all(matrix.block == block.index for block in blocks for matrix in block.matrices)
 
+    def test_the_plan_needs_no_weights(self, dense: PreTrainedModel) -> None:
+        with torch.device("meta"):
+            empty = type(dense)(dense.config)
+        found = [(matrix.name, matrix.shape) for block in blocks_of(empty) for matrix in block.matrices]
+        assert found == [(matrix.name, matrix.shape) for block in blocks_of(dense) for matrix in block.matrices]
+
     def test_no_weight_of_a_block_that_multiplies_tokens_is_missed(self, dense: PreTrainedModel) -> None:
-        within = dense.get_submodule(self.path).named_parameters()
-        matrices = {f"{self.path}.{name}" for name, parameter in within if parameter.dim() > 1}
-        assert matrices == {f"{name}.weight" for names in self.expected for name in names}
+        within = [
+            (block, f"{block}.{name}", parameter)
+            for block in self.blocks
+            for name, parameter in dense.get_submodule(block).named_parameters()
+        ]
+        spared = {f"{block}.{name}" for block in self.blocks for name in self.spared}
+        assert {name for _, name, parameter in within if parameter.dim() > 1} - spared == self.planned(dense)
+        assert not spared & self.planned(dense)
+
+    def test_what_is_spared_is_told_with_the_reason(self, dense: PreTrainedModel) -> None:
+        reasons = left_alone(dense, blocks_of(dense))
+        within = {name for name, _ in dense.named_parameters()}
+        assert set(reasons) == {f"{block}.{name}" for block in self.blocks for name in self.spared} & within
 
     def test_embeddings_and_head_are_not_in_the_plan(self, dense: PreTrainedModel) -> None:
         outside = {id(dense.get_input_embeddings().weight), id(dense.get_output_embeddings().weight)}
-        assert not outside & {id(matrix.module.weight) for block in blocks_of(dense) for matrix in block.matrices}
+        assert not outside & {id(matrix.tensor) for block in blocks_of(dense) for matrix in block.matrices}
 
     def test_weights_are_out_by_in(self, dense: PreTrainedModel) -> None:
-        matrices = [matrix for block in blocks_of(dense) for matrix in block.matrices]
+        matrices = [matrix for block in blocks_of(dense) for matrix in block.matrices if matrix.expert is None]
         inputs = oracle.capture(dense, [matrix.name for matrix in matrices], CALIBRATION)
         for matrix in matrices:
             values = torch.cat(inputs[matrix.name])
@@ -100,7 +142,26 @@ class FamilyContract:
     def test_writing_to_a_weight_writes_the_model(self, model: PreTrainedModel) -> None:
         for matrix in [matrix for block in blocks_of(model) for matrix in block.matrices]:
             matrix.weight.fill_(7)
-            assert bool((model.get_parameter(f"{matrix.name}.weight") == 7).all())
+            assert matrix.parameter_name == oracle.parameter_of(model, matrix.name)
+            assert bool((oracle.weight_of(model, matrix.name) == 7).all())
+        assert all(bool((model.get_parameter(name) == 7).all()) for name in self.planned(model))
+
+    def test_the_forward_pass_is_the_model_s_own(self, dense: PreTrainedModel) -> None:
+        names = [name for names in self.expected for name in names if not oracle.is_expert(dense, name)]
+        wanted = oracle.capture(dense, names, CALIBRATION)
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            dense.get_submodule(name).register_forward_pre_hook(
+                lambda _, args, name=name: seen.update({name: args[0].flatten(0, -2)})
+            )
+            for name in names
+        ]
+        with torch.no_grad():
+            forward(dense, torch.cat(CALIBRATION.sequences))
+        for hook in hooks:
+            hook.remove()
+        assert list(seen) == list(wanted)
+        assert all(torch.equal(values, torch.cat(wanted[name])) for name, values in seen.items())
 
     def test_a_saved_model_loads_with_the_same_logits(self, tmp_path: Path) -> None:
         loaded = PretrainedModel(str(save_tiny_model(self.family, tmp_path)), device="cpu").load()
@@ -114,10 +175,10 @@ class FamilyContract:
     @every_order
     def test_wanda_masks_equal_the_oracle(self, model: PreTrainedModel, dense: PreTrainedModel, order: Order) -> None:
         prune_with_wanda(model, order)
-        self.assert_as_pruned_by_the_oracle(model, dense, order, [SPARSITY] * BLOCKS)
+        self.assert_as_pruned_by_the_oracle(model, dense, order, self.sparsities)
 
     def test_mwanda_with_cwl_masks_equal_the_oracle(self, model: PreTrainedModel, dense: PreTrainedModel) -> None:
-        sparsities = oracle.cwl_sparsities(dense, self.expected, CALIBRATION, SPARSITY, width=0.1)
+        sparsities = oracle.cwl_sparsities(dense, self.expected, CALIBRATION, SPARSITY, 0.1, self.expert_tokens)
         report = Pruner("arrival", batch_size=4).prune(
             model, CALIBRATION, MWanda(variance_weight=0.5), CWL(width=0.1), Unstructured(), SPARSITY
         )
@@ -127,9 +188,7 @@ class FamilyContract:
 
     def test_two_of_four_masks_equal_the_oracle(self, model: PreTrainedModel, dense: PreTrainedModel) -> None:
         Pruner("block", batch_size=4).prune(model, CALIBRATION, Wanda(), Uniform(), NOfM(2, 4), SPARSITY)
-        self.assert_as_pruned_by_the_oracle(
-            model, dense, "block", [SPARSITY] * BLOCKS, select=oracle.lowest_two_of_four
-        )
+        self.assert_as_pruned_by_the_oracle(model, dense, "block", self.sparsities, select=oracle.lowest_two_of_four)
 
     @every_order
     def test_magnitude_masks_equal_the_oracle(
@@ -137,7 +196,7 @@ class FamilyContract:
     ) -> None:
         Pruner(order).prune(model, CALIBRATION, Magnitude(), Uniform(), Unstructured(), SPARSITY)
         self.assert_as_pruned_by_the_oracle(
-            model, dense, "oneshot", [SPARSITY] * BLOCKS, oracle.magnitude, oracle.lowest_of_matrix
+            model, dense, "oneshot", self.sparsities, oracle.magnitude, oracle.lowest_of_matrix
         )
 
     @every_order
@@ -152,7 +211,7 @@ class FamilyContract:
     def test_only_planned_weights_change_and_only_to_zero(
         self, pruned: PreTrainedModel, dense: PreTrainedModel
     ) -> None:
-        planned = {f"{name}.weight" for names in self.expected for name in names}
+        planned = self.planned(dense)
         for name, before in dense.state_dict().items():
             after = pruned.state_dict()[name]
             assert after.dtype == before.dtype
@@ -186,7 +245,8 @@ class FamilyContract:
         self, model: PreTrainedModel, order: Order, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         last = list(oracle.capture(model, self.expected[-1], CALIBRATION))[-1]
-        monkeypatch.setattr(model.get_submodule(last), "forward", raiser(ArithmeticError("half-way")))
+        owner = oracle.parameter_of(model, last).rpartition(".")[0]
+        monkeypatch.setattr(model.get_submodule(owner), "forward", raiser(ArithmeticError("half-way")))
         with pytest.raises(ArithmeticError, match="half-way"):
             prune_with_wanda(model, order)
         assert not hooked(model)
@@ -201,7 +261,7 @@ class FamilyContract:
         select: oracle.Select = oracle.lowest_of_rows,
     ) -> None:
         expected = copy.deepcopy(dense)
-        oracle.prune(expected, self.expected, CALIBRATION, order, sparsities, score, select)
+        oracle.prune(expected, self.expected, CALIBRATION, order, sparsities, score, select, self.expert_tokens)
         found, wanted = masks(model), masks(expected)
         assert [name for name in wanted if found[name] != wanted[name]] == []
 
@@ -215,7 +275,7 @@ def prune_with_wanda(
 
 def masks(model: nn.Module) -> dict[str, list[list[bool]]]:
     """Return where each matrix of the model is zero."""
-    return {name: (value == 0).tolist() for name, value in model.state_dict().items() if value.dim() == 2}
+    return {name: (value == 0).tolist() for name, value in model.state_dict().items() if value.dim() > 1}
 
 
 def reversed_set(calibration: CalibrationSet) -> CalibrationSet:
@@ -227,7 +287,7 @@ def reversed_set(calibration: CalibrationSet) -> CalibrationSet:
 @torch.no_grad()
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
     """Run the model with its head."""
-    values: Tensor = model(input_ids=tokens, use_cache=False).logits
+    values: Tensor = oracle.run(model, tokens).logits
     return values
 
 

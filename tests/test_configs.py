@@ -35,7 +35,7 @@ CHOICES = {
     "schedule": {"uniform", "owl", "cwl", "owl_cwl"},
     "pattern": {"unstructured", "2of4", "4of8"},
     "pruner": {"arrival", "block", "oneshot"},
-    "evaluation": {"perplexity", "none"},
+    "evaluation": {"perplexity", "harness", "full", "none"},
     "tracking": {"wandb", "none"},
     "export": {"none", "hf", "masks"},
     "hydra/launcher": {"slurm"},

@@ -6,16 +6,17 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from tiny_models import save_tiny_model, tiny_model
 
-from mwanda.calibration import Calibration
 from mwanda.display import BAR_WIDTH, console, inspection, number, quiet_libraries, summary
 from mwanda.languages import Language, find
+from mwanda.memory import Plan
 from mwanda.models.source import PretrainedModel
 
 
@@ -187,11 +188,20 @@ def test_bars_of_libraries_are_off_outside_a_terminal(own_logging: logging.Logge
     assert transformers_logging.get_verbosity() == logging.ERROR
 
 
+def plan(order: Literal["block", "arrival", "oneshot"], languages: int, tokens: int) -> Plan:
+    return Plan(order, "none", "device", "norms", languages, tokens, 32, torch.float32)
+
+
 @pytest.mark.parametrize(
     ("family", "expected"),
     [
         ("bloom", ["self_attention.query_key_value", "48 × 16", "1,536", "input embeddings, tied to the LM head"]),
-        ("gpt2", ["attn.c_attn", "48 × 16", "24 × 16", "transformer.wpe.weight: outside", "tied to the LM head"]),
+        (
+            "gpt2",
+            ["attn.c_attn", "48 × 16", "24 × 16", "transformer.wpe.weight: outside the blocks", "tied to the LM head"],
+        ),
+        ("mixtral", ["gate_up_proj, 4 experts", "48 × 16", "6,144", "mlp.gate.weight in the blocks: a router, which"]),
+        ("qwen2_moe", ["mlp.shared_expert_gate.weight in the blocks: left alone by its family"]),
         ("gpt_neox", ["mlp.dense_h_to_4h", "24 × 16", "input embeddings: never", "LM head: never"]),
     ],
 )
@@ -199,18 +209,21 @@ def test_inspection_names_matrices_what_is_left_out_and_memory(
     family: str, expected: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = PretrainedModel(str(save_tiny_model(family, tmp_path / "model")))
-    inspection(source, 2, Calibration(sequences=4, length=16), "arrival")
+    inspection(source, plan("arrival", 2, 64))
     shown = capsys.readouterr().out
     for part in [*expected, "2 blocks", "0–1 (2)", "norms and biases", "Memory of a run", "order arrival", "GiB"]:
         assert part in shown
     assert "\x1b" not in shown
 
 
-def test_inspection_counts_every_parameter_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inspection(PretrainedModel(str(save_tiny_model("bloom", tmp_path))), 2, Calibration(), "block")
+@pytest.mark.parametrize("family", ["bloom", "qwen3_moe", "mt5", "m2m_100", "xlm-roberta"])
+def test_inspection_counts_every_parameter_once(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspection(PretrainedModel(str(save_tiny_model(family, tmp_path))), plan("block", 2, 64))
     shown = capsys.readouterr().out
     prunable = re.search(r"in all +│ +│ +([\d,]+)", shown)
     assert prunable is not None
     left_out = re.findall(r"│ +([\d,]+) │$", shown.partition("Left out")[2], re.MULTILINE)
     total = sum(int(count.replace(",", "")) for count in [prunable.group(1), *left_out])
-    assert total == sum(parameter.numel() for parameter in tiny_model("bloom").parameters())
+    assert total == sum(parameter.numel() for parameter in tiny_model(family).parameters())

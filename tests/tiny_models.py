@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from mwanda.calibration import CalibrationSet
 
@@ -18,6 +25,7 @@ POSITIONS = 256
 BLOCKS = 2
 HIDDEN = 16
 FEED_FORWARD = 24
+EXPERTS = 4
 
 _GROUPED_HEADS: dict[str, Any] = {
     "hidden_size": HIDDEN,
@@ -29,6 +37,22 @@ _GROUPED_HEADS: dict[str, Any] = {
 }
 _ALL_HEADS = {key: value for key, value in _GROUPED_HEADS.items() if key != "num_key_value_heads"}
 _ONE_LOCAL_BLOCK = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+
+_EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
+_ENCODER = {**_ALL_HEADS, "max_position_embeddings": POSITIONS + 4}
+_T5 = {"d_model": HIDDEN, "d_kv": 4, "d_ff": FEED_FORWARD, "num_layers": BLOCKS, "num_heads": 4}
+_BART_LIKE = {
+    "d_model": HIDDEN,
+    "encoder_layers": BLOCKS,
+    "decoder_layers": BLOCKS,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": FEED_FORWARD,
+    "decoder_ffn_dim": FEED_FORWARD,
+    "max_position_embeddings": POSITIONS,
+    "decoder_start_token_id": 1,
+}
+_T5_START = 2  # padding, as in the published checkpoints
 
 SIZES: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_size": HIDDEN, "n_layer": BLOCKS, "n_head": 4},
@@ -60,8 +84,38 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": HIDDEN, "n_inner": FEED_FORWARD, "n_layer": BLOCKS, "n_head": 4, "n_positions": POSITIONS},
     "stablelm": _GROUPED_HEADS,
     "phi": _ALL_HEADS,
+    "phi3": _GROUPED_HEADS,
+    "falcon": {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 4},
+    "olmo2": _GROUPED_HEADS,
+    "mixtral": {**_GROUPED_HEADS, **_EXPERTS, "num_local_experts": EXPERTS},
+    "qwen2_moe": {
+        **_GROUPED_HEADS,
+        **_EXPERTS,
+        "num_experts": EXPERTS,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 20,
+    },
+    "qwen3_moe": {
+        **_GROUPED_HEADS,
+        **_EXPERTS,
+        "head_dim": 8,
+        "num_experts": EXPERTS,
+        "moe_intermediate_size": 8,
+        "mlp_only_layers": [0],
+    },
+    "t5": {**_T5, "decoder_start_token_id": _T5_START},
+    "mt5": {**_T5, "decoder_start_token_id": _T5_START},
+    "m2m_100": _BART_LIKE,
+    "mbart": _BART_LIKE,
+    "xlm-roberta": _ENCODER,
+    "xlm-roberta-xl": _ENCODER,
 }
-"""The configuration of each family, by `model_type`; all dimensions are multiples of four."""
+"""The configuration of each family, by `model_type`; dimensions are multiples of four, those of experts of eight."""
+
+_AUTO_CLASSES: dict[str, Any] = {
+    **dict.fromkeys(("t5", "mt5", "m2m_100", "mbart"), AutoModelForSeq2SeqLM),
+    **dict.fromkeys(("xlm-roberta", "xlm-roberta-xl"), AutoModelForMaskedLM),
+}
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -93,8 +147,10 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
     """
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     config = AutoConfig.for_model(family, **{**SIZES[family], "vocab_size": VOCABULARY, **special, **overrides})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    model = _AUTO_CLASSES.get(family, AutoModelForCausalLM).from_config(config, dtype=torch.float64)
     _randomise(model, torch.Generator().manual_seed(seed))
+    if dtype == torch.float64 and "num_experts_per_tok" in SIZES[family]:
+        model.set_experts_implementation("eager")  # the products that are chosen otherwise know no float64
     return model.to(dtype).eval()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
@@ -23,6 +23,7 @@ class C4:
         documents: how many documents of a language and split are read at most.
     """
 
+    parallel: ClassVar[bool] = False  # sentence N does not say the same in every language
     path: str = "allenai/c4"
     revision: str | None = None
     documents: Annotated[int, Gt(0)] = 500

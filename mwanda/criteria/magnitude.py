@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
-from mwanda.statistics import LanguageStatistics
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Magnitude:
     """`S_ij = |W_ij|` (Han et al. 2015), compared over the matrix as in the Wanda paper's baseline, or over a row."""
 
     group: ComparisonGroup = "matrix"
-    needs_statistics: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "nothing"
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the absolute weights."""

@@ -9,7 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
-from mwanda.statistics import LanguageStatistics, activation_probability, language_root_mean_square, pooled_norm
+from mwanda.statistics import (
+    LanguageStatistics,
+    Needs,
+    activation_probability,
+    language_root_mean_square,
+    pooled_norm,
+    seen,
+)
 
 
 @dataclass(frozen=True)
@@ -33,35 +40,48 @@ class MWanda:
     disagreement: Literal["variance", "standard_deviation"] = "variance"
     normalised: bool = False
     probability_exponent: Annotated[float, Ge(0)] = 0.0
-    needs_statistics: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup] = "row"
 
+    @property
+    def needs(self) -> Needs:
+        """Sums of squares; counts of positive inputs too when β > 0."""
+        return "counts" if self.probability_exponent > 0 else "norms"
+
     def importance(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
-        """Return `√N · (A_j + λ·V_j) · P_j^β`, the factor that takes the place of Wanda's `‖X_j‖₂`."""
+        """Return `√N · (A_j + λ·V_j) · P_j^β`, the factor that takes the place of Wanda's `‖X_j‖₂`.
+
+        Languages without a token here (an expert need not meet every one) are left out of `A_j`, `V_j` and `P_j`.
+        """
         importance = self._shared(statistics)
         if self.variance_weight > 0:
             scale = statistics.tokens.sum().sqrt()
             importance = importance + self.variance_weight * scale * self._disagreement(statistics)
         if self.probability_exponent > 0:
-            importance = importance * activation_probability(statistics).mean(dim=0).pow(self.probability_exponent)
+            probability = _mean(activation_probability(statistics), seen(statistics))
+            importance = importance * probability.pow(self.probability_exponent)
         return importance
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the language-aware scores."""
         assert statistics is not None
-        return weight.abs().float() * self.importance(statistics)
+        return weight.abs().float().mul_(self.importance(statistics))
 
     def _shared(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
         if self.shared == "pooled":
             return pooled_norm(statistics)
         # √N · mean_l a_lj, written so that the factor is exactly one when there is one language.
-        ratio = statistics.tokens.sum() / statistics.tokens.double()
-        return (statistics.sum_squares * ratio[:, None]).sqrt().mean(dim=0).float()
+        ratio = statistics.tokens.sum() / statistics.tokens.clamp(min=1).double()
+        return _mean((statistics.sum_squares * ratio[:, None]).sqrt(), seen(statistics)).float()
 
     def _disagreement(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
-        profiles = language_root_mean_square(statistics)
+        profiles, weights = language_root_mean_square(statistics), seen(statistics)
         if self.normalised:
             norms = torch.linalg.vector_norm(profiles, dim=1, keepdim=True)
-            profiles = profiles * (norms.mean() / norms.clamp(min=torch.finfo(norms.dtype).tiny))
-        variance = profiles.var(dim=0, correction=0)
+            # In this order, as the common norm over that of a silent language would be infinite.
+            profiles = profiles / norms.clamp(min=torch.finfo(norms.dtype).tiny) * _mean(norms, weights)
+        variance = _mean((profiles - _mean(profiles, weights)).square(), weights)
         return variance if self.disagreement == "variance" else variance.sqrt()
+
+
+def _mean(values: Float[Tensor, "L in"], weights: Float[Tensor, " L"]) -> Float[Tensor, " in"]:
+    return (values * weights[:, None]).sum(dim=0) / weights.sum().clamp(min=1)

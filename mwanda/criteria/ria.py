@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
-from mwanda.statistics import LanguageStatistics, pooled_norm
+from mwanda.statistics import LanguageStatistics, Needs, pooled_norm
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,19 @@ class RIA:
     """
 
     exponent: Annotated[float, Ge(0)] = 0.5
-    needs_statistics: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "norms"
     group: ClassVar[ComparisonGroup] = "row"
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the relative importance of each weight in its row and column, times the activations."""
         assert statistics is not None
-        magnitude = weight.abs().float()
-        # A row or column of zeros has the relative importance zero, not 0/0.
-        tiny = torch.finfo(torch.float32).tiny
-        column = magnitude / magnitude.sum(dim=0, keepdim=True).clamp(min=tiny)
-        row = magnitude / magnitude.sum(dim=1, keepdim=True).clamp(min=tiny)
-        return (column + row) * pooled_norm(statistics).pow(self.exponent)
+        return relative_importance(weight) * pooled_norm(statistics).pow(self.exponent)
+
+
+def relative_importance(weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    """Return `|W_ij| / Σ_k|W_kj| + |W_ij| / Σ_k|W_ik|`; a row or column of zeros has the importance zero, not 0/0."""
+    magnitude = weight.abs().float()
+    tiny = torch.finfo(torch.float32).tiny
+    column = magnitude / magnitude.sum(dim=0, keepdim=True).clamp(min=tiny)
+    row = magnitude / magnitude.sum(dim=1, keepdim=True).clamp(min=tiny)
+    return column + row

@@ -66,6 +66,7 @@ class Scorer:
         self._scale = float(getattr(config, "logit_scale", None) or 1.0)
         divisor = getattr(config, "logits_scaling", None)
         self._scale = self._scale / divisor if divisor else self._scale
+        self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
         self.fast = self._agrees()
 
     @torch.no_grad()

@@ -1,9 +1,9 @@
 """Perplexity and bits per byte of a model, per language."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -11,14 +11,24 @@ from annotated_types import Ge, Gt
 from scipy.stats import bootstrap
 
 from mwanda.calibration.packing import document_start
+from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.protocol import Protocol, Window, windows
+from mwanda.models import blocks_of
+from mwanda.models.streaming import fetched_on_call
+from mwanda.models.weights import Resident, Weights
 from mwanda.progress import Progress, Silent
+from mwanda.pruner.walk import run_by_block
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Windows = Sequence[tuple[str, Window]]
+TOKENS_PER_READING = 1 << 16
+"""Scored tokens that pass a block together when blocks are read from disk: their hidden states are in memory."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,22 @@ class Perplexity:
         progress: Progress | None = None,
         title: str = "evaluate",
         seed: int = 0,
+        weights: Weights | None = None,
+        world: World | None = None,
     ) -> dict[str, LanguagePerplexity]:
-        """Return the perplexity of `model` in each language."""
+        """Return the perplexity of `model` in each language.
+
+        Args:
+            model: to be measured.
+            tokenizer: that made `texts`.
+            texts: what is scored.
+            progress: shows how far it has come.
+            title: of the progress.
+            seed: of the bootstrap.
+            weights: where blocks are kept; None when the whole model is in memory.
+            world: the processes that share the work.
+        """
+        world = world or World()
         start = document_start(tokenizer) if self.start_token else None
         cut = [
             (code, window)
@@ -106,13 +130,15 @@ class Perplexity:
         ]
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
-        scorer = Scorer(model)
-        batches = _by_length(cut, self.batch_tokens)
-        for batch in (progress or Silent()).track(batches, title, unit="tokens", weight=_scored):
-            for (code, window), values in zip(batch, _score(scorer, batch, model.device), strict=True):
+        batches = world.share(_by_length(cut, self.batch_tokens))
+        shown = (progress or Silent()).track(batches, title, unit="tokens", weight=_scored)
+        for batch, scored in _losses(model, shown, weights or Resident()):
+            for (code, window), values in zip(batch, scored, strict=True):
                 owners = np.array(texts[code].owners[window.first : window.first + window.scored])
                 np.add.at(loss[code], owners, values.double().cpu().numpy())
                 np.add.at(counts[code], owners, 1)
+        for part in (*loss.values(), *counts.values()):
+            world.total(torch.from_numpy(part))
         return {
             code: _summarise(loss[code], counts[code], sum(text.sizes), self.resamples, seed)
             for code, text in texts.items()
@@ -144,14 +170,42 @@ def _by_length(cut: Sequence[tuple[str, Window]], batch_tokens: int) -> list[lis
     return batches
 
 
+def _losses(
+    model: "PreTrainedModel", batches: Iterable[Windows], weights: Weights
+) -> Iterator[tuple[Windows, list[torch.Tensor]]]:
+    """Yield each batch with its losses; blocks that are on disk are read once for many batches."""
+    if isinstance(weights, Resident):
+        scorer = Scorer(model)
+        yield from ((batch, _score(scorer, batch)) for batch in batches)
+        return
+    blocks = blocks_of(model)
+    with fetched_on_call(weights, blocks):
+        scorer = Scorer(model)
+    for group in _groups(batches):
+        found = run_by_block(lambda batch: _score(scorer, batch), blocks, group, weights)
+        yield from zip(group, found, strict=True)
+
+
+def _groups(batches: Iterable[Windows]) -> Iterator[list[Windows]]:
+    group: list[Windows] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(_scored(each) for each in group) >= TOKENS_PER_READING:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def _scored(batch: Sequence[tuple[str, Window]]) -> int:
     return sum(window.scored for _, window in batch)
 
 
-def _score(scorer: Scorer, batch: Sequence[tuple[str, Window]], device: Any) -> list[torch.Tensor]:
+@torch.no_grad()
+def _score(scorer: Scorer, batch: Windows) -> list[torch.Tensor]:
     lengths = [len(window.tokens) for _, window in batch]
     padded = [window.tokens + window.tokens[-1:] * (max(lengths) - len(window.tokens)) for _, window in batch]
-    return scorer.score(torch.tensor(padded, device=device), [window.scored for _, window in batch], lengths)
+    return scorer.score(torch.tensor(padded, device=scorer.device), [window.scored for _, window in batch], lengths)
 
 
 def _summarise(loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int) -> LanguagePerplexity:

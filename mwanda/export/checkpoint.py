@@ -1,12 +1,17 @@
 """The pruned model as a folder that `from_pretrained` loads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from mwanda.display import number
 from mwanda.export.base import write_atomically
-from mwanda.models import LoadedModel
+from mwanda.models import LoadedModel, blocks_of
+from mwanda.models.weights import Resident, visit
+from mwanda.record import write_json, write_tensors
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,38 @@ class Checkpoint:
         """Write `model/` and return it."""
 
         def save(target: Path) -> None:
-            loaded.model.save_pretrained(target)
+            if isinstance(loaded.weights, Resident):
+                loaded.model.save_pretrained(target)
+            else:
+                _save_by_block(loaded, target)
             loaded.tokenizer.save_pretrained(target)
             (target / "README.md").write_text(card(results), encoding="utf-8")
 
         write_atomically(folder / self.name, save)
         return folder / self.name
+
+
+def _save_by_block(loaded: LoadedModel, target: Path) -> None:
+    """Write one file a block and one for everything else, with the index by which `from_pretrained` finds them."""
+    blocks = blocks_of(loaded.model)
+    tied = set(loaded.model.all_tied_weights_keys)
+    rest = {name: value for name, value in loaded.model.state_dict().items() if not value.is_meta and name not in tied}
+    places: dict[str, str] = {}
+
+    def write(number: int, tensors: Mapping[str, Tensor]) -> None:
+        name = f"model-{number:05d}-of-{len(blocks) + 1:05d}.safetensors"
+        write_tensors(target / name, tensors, {"format": "pt"})
+        places.update(dict.fromkeys(tensors, name))
+
+    target.mkdir(parents=True)
+    write(1, rest)
+    for block in visit(loaded.weights, blocks):
+        write(block.index + 2, {f"{block.name}.{name}": value for name, value in block.module.state_dict().items()})
+    index = {"metadata": {"total_size": sum(path.stat().st_size for path in target.iterdir())}, "weight_map": places}
+    write_json(target / "model.safetensors.index.json", index)
+    loaded.model.config.save_pretrained(target)
+    if loaded.model.generation_config is not None:
+        loaded.model.generation_config.save_pretrained(target)
 
 
 def card(results: dict[str, Any]) -> str:

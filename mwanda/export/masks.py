@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 from torch import Tensor
 
 from mwanda.export.base import write_atomically
+from mwanda.export.bits import pack, unpack
 from mwanda.models import LoadedModel, blocks_of
+from mwanda.models.weights import visit
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,14 @@ class Masks:
         """Write `masks.safetensors` and return it."""
         from safetensors.torch import save_file
 
-        matrices = [matrix for block in blocks_of(loaded.model) for matrix in block.matrices]
-        packed = {matrix.name: pack(matrix.weight != 0) for matrix in matrices}
-        shapes = {matrix.name: f"{matrix.shape[0]}x{matrix.shape[1]}" for matrix in matrices}
+        packed, shapes = {}, {}
+        for block in visit(loaded.weights, blocks_of(loaded.model)):
+            for matrix in block.matrices:
+                packed[matrix.name] = pack(matrix.weight != 0)
+                shapes[matrix.name] = f"{matrix.shape[0]}x{matrix.shape[1]}"
         target = folder / self.name
         write_atomically(target, lambda path: save_file(packed, path, metadata=shapes))
         return target
-
-
-def pack(kept: Bool[Tensor, "out in"]) -> UInt8[Tensor, "out bytes"]:
-    """Return eight weights a byte, first weight in the highest bit, rows padded with zeros."""
-    return torch.from_numpy(np.packbits(kept.cpu().numpy(), axis=1)).contiguous()  # GPT-2's weights are transposed
-
-
-def unpack(packed: UInt8[Tensor, "out bytes"], columns: int) -> Bool[Tensor, "out in"]:
-    """Undo `pack`."""
-    return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=columns).astype(bool))
 
 
 def load(path: Path) -> dict[str, Bool[Tensor, "out in"]]:

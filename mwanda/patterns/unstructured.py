@@ -4,11 +4,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
-from mwanda.patterns.base import count_to_remove, lowest
+from mwanda.patterns.base import Quota, count_to_remove
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Unstructured:
     """
 
     name: ClassVar[str] = "unstructured"
+    cell: ClassVar[int | None] = None
 
     def fixed_sparsity(self) -> float | None:
         """Return None: any target will do."""
@@ -28,29 +29,18 @@ class Unstructured:
     def check(self, shape: tuple[int, int]) -> None:
         """Accept every shape."""
 
-    def removed(
-        self, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
-    ) -> Bool[Tensor, "out in"]:
-        """Return True where a weight is removed; weights that are zero already are scored below zero."""
-        groups = _grouped(scores, group)
-        return lowest(groups, _level((groups < 0).sum(dim=1), groups.shape[1], sparsity)).view(scores.shape)
+    def groups(self, values: Tensor, group: ComparisonGroup) -> Tensor:
+        """Return the rows, or the whole matrix as one."""
+        return values if group == "row" else values.reshape(1, -1)
 
-    def planned(self, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> int:
-        """Return the zeros to find: weights that were zero count, and none of them comes back."""
-        groups = _grouped(zeros, group)
-        before = groups.sum(dim=1)
-        return int(before.clamp(min=_level(before, groups.shape[1], sparsity)).sum())
+    def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
+        """Return the largest level up to `floor(s · size)` with which all groups together do not overspend."""
+        level = count_to_remove(sparsity, size)
+        budget = level * zeros.numel()
 
+        def total(count: int) -> int:
+            return int(zeros.clamp(min=count).sum())
 
-def _level(zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> int:
-    """Return the largest count up to `floor(s · size)` with which all groups together do not overspend."""
-    count = count_to_remove(sparsity, size)
-    budget = count * zeros.numel()
-    if int(zeros.clamp(min=count).sum()) <= budget:
-        return count
-    affordable = bisect_right(range(count), budget, key=lambda level: int(zeros.clamp(min=level).sum()))
-    return max(0, affordable - 1)
-
-
-def _grouped(values: Tensor, group: ComparisonGroup) -> Tensor:
-    return values if group == "row" else values.reshape(1, -1)
+        if total(level) > budget:
+            level = max(0, bisect_right(range(level), budget, key=total) - 1)
+        return Quota(level, total(level))

@@ -1,13 +1,21 @@
 """Counts zeros before and after pruning and compares them with the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import AuditError, SparsityError
-from mwanda.models import Block, Matrix
+from mwanda.models import Block
+from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
+
+
+ZeroCounts = Mapping[str, Int[Tensor, " groups"]]
+"""For each matrix, on the CPU, how many weights of each comparison group are zero."""
 
 
 @dataclass
@@ -23,38 +31,60 @@ class MatrixPlan:
     zeros: int = -1
 
 
-def check_target(blocks: Sequence[Block], sparsity: float) -> list[int]:
-    """Return the zeros that each block holds already.
+def check_blocks(
+    blocks: Sequence[Block],
+    pattern: Pattern,
+    group: ComparisonGroup,
+    sparsity: float,
+    weights: Weights | None = None,
+) -> ZeroCounts:
+    """Return the zeros that are there already, or refuse what the weights do not allow.
 
     Raises:
-        SparsityError: there are more of them than the target allows, or a weight is not a number.
+        SparsityError: a matrix cannot follow the pattern, there are more zeros than the target, or no finite weights.
     """
-    zeros = [sum(int((matrix.weight == 0).sum()) for matrix in block.matrices) for block in blocks]
-    size = sum(block.size for block in blocks)
-    if sum(zeros) > sparsity * size:
-        raise SparsityError(
-            f"sparsity={sparsity}: {sum(zeros) / size:.4f} of the prunable weights are zero already; "
-            "choose a larger target"
-        )
     for block in blocks:
         for matrix in block.matrices:
-            if not bool(torch.isfinite(matrix.weight).all()):
+            pattern.check(matrix.shape)
+    counts: dict[str, Tensor] = {}
+    for block in visit(weights or Resident(), blocks):
+        # Extremes are infinite or not a number when any weight is.
+        extremes = [torch.stack(torch.aminmax(matrix.weight)) for matrix in block.matrices]
+        finite = torch.stack(extremes).isfinite().all(dim=1).tolist()
+        for matrix, sound in zip(block.matrices, finite, strict=True):
+            if not sound:
                 raise SparsityError(f"{matrix.name} holds weights that are not finite; the model file is damaged")
-    return zeros
+        zeros = [_zeros(pattern.groups(matrix.weight, group)) for matrix in block.matrices]
+        # One transfer a block, so that an accelerator is not waited for at each matrix.
+        parts = torch.cat(zeros).cpu().split([part.numel() for part in zeros])
+        counts.update({matrix.name: part.clone() for matrix, part in zip(block.matrices, parts, strict=True)})
+    total, size = sum(int(count.sum()) for count in counts.values()), sum(block.size for block in blocks)
+    if total > sparsity * size:
+        raise SparsityError(
+            f"sparsity={sparsity}: {total / size:.4f} of the prunable weights are zero already; choose a larger target"
+        )
+    return counts
 
 
-def audit(matrices: Sequence[Matrix], plans: Sequence[MatrixPlan], pattern: Pattern) -> None:
+def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights | None = None) -> None:
     """Count the zeros of every matrix, write them into its plan, and fail on any difference.
 
     Raises:
         AuditError: a matrix was left out, pruned twice, or holds another number of zeros than planned.
     """
     by_name = {plan.name: plan for plan in plans}
-    if len(by_name) != len(plans) or set(by_name) != {matrix.name for matrix in matrices}:
-        missing = sorted({matrix.name for matrix in matrices} - set(by_name))
+    names = {matrix.name for block in blocks for matrix in block.matrices}
+    if len(by_name) != len(plans) or set(by_name) != names:
+        missing = sorted(names - set(by_name))
         raise AuditError(f"not every matrix was pruned exactly once; not pruned: {', '.join(missing) or 'none'}")
-    for matrix in matrices:
-        plan = by_name[matrix.name]
-        plan.zeros = int((matrix.weight == 0).sum())
-        if plan.zeros != plan.planned:
-            raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
+    for block in visit(weights or Resident(), blocks):
+        counts = torch.stack([_zeros(matrix.weight).sum() for matrix in block.matrices]).tolist()
+        for matrix, count in zip(block.matrices, counts, strict=True):
+            plan = by_name[matrix.name]
+            plan.zeros = count
+            if plan.zeros != plan.planned:
+                raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
+
+
+def _zeros(values: Float[Tensor, "groups size"]) -> Int[Tensor, " groups"]:
+    return (values == 0).view(torch.uint8).sum(dim=1, dtype=torch.int32)

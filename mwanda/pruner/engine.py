@@ -7,43 +7,59 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.distributed import World
 from mwanda.errors import CalibrationError, ConfigurationError, SparsityError
-from mwanda.models import Block, Matrix, blocks_of
+from mwanda.models import Block, blocks_of
+from mwanda.models.forward import forward
+from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
 from mwanda.progress import Progress, Silent
-from mwanda.pruner.audit import MatrixPlan, audit, check_target
-from mwanda.pruner.lockstep import Lockstep
-from mwanda.pruner.observe import Observer
-from mwanda.schedules import BlockMatrix, Schedule
-from mwanda.statistics import LanguageStatistics
+from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.journal import Journal
+from mwanda.pruner.parking import Activations, parking_of
+from mwanda.pruner.remover import Remover
+from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds
+from mwanda.pruner.walk import Visitor, Walk
+from mwanda.schedules import Schedule
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 Order = Literal["block", "arrival", "oneshot"]
-Statistics = Mapping[str, LanguageStatistics]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PruningReport:
-    """What was done to each matrix, and why."""
+    """What was done to each matrix, and why.
+
+    Args:
+        order: in which it was done.
+        plans: what was planned and counted, a matrix each.
+        sparsities: of each block.
+        signals: of the schedule, a block each.
+        blocks: their names.
+        pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
+        seconds: spent on each stage.
+    """
 
     order: Order
     plans: list[MatrixPlan]
     sparsities: list[float]
     signals: list[tuple[float, ...]]
     blocks: list[str]
+    pooled: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,11 +72,30 @@ class Pruner:
         batch_size: sequences in a forward pass; changes speed and memory, not the result.
         signal_fraction: the share of each language's sequences that a schedule looks at before pruning starts, when
             the order is not `oneshot`.
+        expert_tokens: an expert of a mixture that saw fewer calibration tokens is scored with the statistics of all
+            experts of its layer.
+        activations: where hidden states wait between blocks: on the `device`, in `ram`, or on `disk`.
+        checkpoint: whether a run writes down each finished block, so that it can be resumed.
+
+    Raises:
+        ConfigurationError: the order needs its activations in memory.
     """
 
     order: Order = "arrival"
     batch_size: Annotated[int, Gt(0)] = 8
     signal_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    expert_tokens: Annotated[int, Ge(0)] = 32
+    activations: Activations = "device"
+    checkpoint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.order == "arrival" and self.activations != "device":
+            raise ConfigurationError(
+                "pruner.activations",
+                self.activations,
+                "order=arrival holds the inputs of a matrix for all batches; use pruner.order=block or oneshot",
+                ["device"],
+            )
 
     @torch.no_grad()
     def prune(
@@ -72,14 +107,43 @@ class Pruner:
         pattern: Pattern,
         sparsity: float,
         progress: Progress | None = None,
+        weights: Weights | None = None,
+        journal: Journal | None = None,
+        world: World | None = None,
     ) -> PruningReport:
         """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
 
+        Args:
+            model: in evaluation mode; its weights are changed.
+            calibration: what its inputs are taken from.
+            criterion: scores weights.
+            schedule: spreads sparsity over blocks.
+            pattern: which weights compete.
+            sparsity: over all prunable weights.
+            progress: shows how far it has come.
+            weights: where blocks are kept; None when the whole model is in memory.
+            journal: what an interrupted run has finished; None keeps none.
+            world: the processes that share the calibration set.
+
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
+            CalibrationError: the calibration inputs are not finite, do not reach a matrix, or are fewer sequences than
+                there are processes.
             AuditError: the outcome is not what was planned.
         """
-        task = _Task(model, blocks_of(model), calibration, criterion, schedule, pattern, self, progress or Silent())
+        task = _Task(
+            model,
+            blocks_of(model),
+            calibration,
+            criterion,
+            schedule,
+            pattern,
+            self,
+            progress or Silent(),
+            weights or Resident(),
+            journal,
+            world or World(),
+        )
         return task.run(sparsity)
 
 
@@ -93,137 +157,119 @@ class _Task:
     pattern: Pattern
     settings: Pruner
     progress: Progress
-    seconds: dict[str, float] = field(default_factory=lambda: {"calibrate": 0.0, "schedule": 0.0, "prune": 0.0})
-    plans: list[MatrixPlan] = field(default_factory=list)
+    weights: Weights
+    journal: Journal | None
+    world: World
+    seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, sparsity: float) -> PruningReport:
+        start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
-        zeros = check_blocks(self.blocks, self.pattern, sparsity)
-        order = self.settings.order if self.criterion.needs_statistics else "oneshot"
-        statistics = self._look_ahead(order)
-        sparsities, signals = self._allocate(sparsity, statistics, zeros)
-        targets = {matrix.name: sparsities[matrix.block] for matrix in self._matrices}
-        {"oneshot": self._prune_all, "block": self._prune_by_block, "arrival": self._prune_on_arrival}[order](
-            targets, statistics
-        )
-        audit(self._matrices, self.plans, self.pattern)
+        zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.weights)
+        order = self.settings.order if self.criterion.needs != "nothing" else "oneshot"
+        dense = self._look_ahead(order)
+        sparsities = self._allocate(sparsity, dense.signals, zeros)
+        remover = self._plan(sparsities, zeros)
+        pooled = dense.calibrator.pooled
+        if order == "oneshot":
+            self._prune_all(remover, dense.statistics)
+        else:
+            pooled = self._prune_on_the_way(order, remover)
+        audit(self.blocks, remover.plans, self.weights)
+        if pooled:
+            logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
+        seconds = self.seconds.by_stage
+        seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
-        return PruningReport(order, self.plans, sparsities, signals, names, self.seconds)
+        plans = list(remover.planned.values())  # in the order of the model, also where some were taken from the journal
+        return PruningReport(order, plans, sparsities, dense.signals, names, pooled, seconds)
 
-    @property
-    def _matrices(self) -> list[Matrix]:
-        return [matrix for block in self.blocks for matrix in block.matrices]
+    def _look_ahead(self, order: Order) -> Dense:
+        """Return dense statistics and signals of the whole model, when anything is decided from them."""
+        by_criterion = order == "oneshot" and self.criterion.needs != "nothing"
+        needs = self.criterion.needs if by_criterion else self.schedule.needs
+        visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
+        if needs != "nothing":
+            with visitor.hooks:
+                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.settings.signal_fraction)
+        if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
+            logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
+        return visitor
+
+    def _prune_on_the_way(self, order: Order, remover: Remover) -> list[str]:
+        """Prune in the order `block` or `arrival`; return the experts that share statistics."""
+        kind = ByBlock if order == "block" else OnArrival
+        record = isinstance(self.weights, Resident)
+        visitor = kind(self._calibrator(self.criterion.needs), remover, record)
+        self._walk(visitor, "calibrate and prune", 1.0)
+        return visitor.calibrator.pooled
+
+    def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
+        blocks = self.progress.track(self.blocks, "prune", unit="blocks")
+        for block in visit(self.weights, blocks):
+            with self.seconds.on("prune"):
+                for matrix in block.matrices:
+                    remover.remove(matrix, statistics.get(matrix.name))
+                self.weights.keep(block)
+
+    def _calibrator(self, needs: Needs) -> Calibrator:
+        return Calibrator(len(self.calibration.codes), needs, self.settings.expert_tokens, self.world, self.seconds)
+
+    def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
+        bar = iter(self.progress.track(self.blocks, title, unit="blocks"))
+        with parking_of(self.settings.activations) as parking:
+            walk = Walk(
+                lambda batch: forward(self.model, batch.tokens),
+                self.blocks,
+                self._batches(fraction),
+                self.weights,
+                lambda: next(bar, None),
+                parking,
+                self.journal,
+            )
+            walk.run(visitor)
+        next(bar, None)
 
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
-        """Return the calibration batches, or those of the first `fraction` of each language's sequences."""
+        """Return this process's calibration batches, or those of the first `fraction` of each language's sequences."""
         parts = tuple(part[: max(1, round(fraction * part.shape[0]))] for part in self.calibration.sequences)
         chosen = CalibrationSet(self.calibration.codes, parts, self.calibration.packing)
-        return chosen.batches(self.settings.batch_size, self._matrices[0].weight.device)
+        if chosen.count < self.world.size:
+            # A process without a batch would visit no block, and the others would wait for its statistics for ever.
+            raise CalibrationError(
+                f"{self.world.size} processes share {chosen.count} calibration sequences; start no more than those"
+            )
+        # The batches are those of one process, so that their numbers are too; each process takes every N-th.
+        size = min(self.settings.batch_size, max(1, chosen.count // self.world.size))
+        return self.world.share(chosen.batches(size, _input_device(self.model)))
 
-    def _look_ahead(self, order: Order) -> Statistics:
-        """Return dense statistics of the whole model, when anything is decided from them."""
-        wanted_by_criterion = order == "oneshot" and self.criterion.needs_statistics
-        if not wanted_by_criterion and not self.schedule.needs_statistics:
-            return {}
-        fraction = 1.0 if order == "oneshot" else self.settings.signal_fraction
-        with _Stopwatch(self.seconds, "calibrate"):
-            return self._observe_dense(self._batches(fraction))
-
-    def _observe_dense(self, batches: Sequence[Batch]) -> Statistics:
-        observer = Observer(self._matrices, len(self.calibration.codes))
-        with observer.watching():
-            for batch in self.progress.track(batches, "calibrate", unit="tokens", weight=_tokens):
-                with observer.reading(batch):
-                    self._forward(batch)
-        _check_finite(observer.statistics)
-        return observer.statistics
-
-    def _forward(self, batch: Batch) -> None:
-        """Run the decoder without its LM head, keeping no cache."""
-        decoder = getattr(self.model, "base_model", self.model)
-        decoder(input_ids=batch.tokens, use_cache=False)
-
-    def _allocate(
-        self, sparsity: float, statistics: Statistics, zeros: list[int]
-    ) -> tuple[list[float], list[tuple[float, ...]]]:
-        with _Stopwatch(self.seconds, "schedule"):
-            signals: list[tuple[float, ...]] = []
-            if self.schedule.needs_statistics:
-                for block in self.progress.track(self.blocks, "schedule", unit="blocks"):
-                    matrices = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
-                    signals.append(tuple(self.schedule.signal(matrices)))
-                if any(not torch.isfinite(torch.tensor(signal)).all() for signal in signals):
-                    logger.warning(
-                        "a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform"
-                    )
+    def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:
+        with self.seconds.on("schedule"):
             sizes = [block.size for block in self.blocks]
             shares = [size / sum(sizes) for size in sizes]
-            lower = [count / size for count, size in zip(zeros, sizes, strict=True)]
+            lower = [
+                sum(int(zeros[matrix.name].sum()) for matrix in block.matrices) / block.size for block in self.blocks
+            ]
             sparsities = self.schedule.allocate(signals, shares, sparsity, lower)
             achieved = sum(share * value for share, value in zip(shares, sparsities, strict=True))
             # A block that is empty already is the one case in which a sparsity of 1 is right.
             bounded = all(0 <= value < 1 or value == floor for value, floor in zip(sparsities, lower, strict=True))
             if not (abs(achieved - sparsity) <= 1e-9 and bounded):
                 raise SparsityError(f"the schedule gave {achieved:.6f} over all blocks where {sparsity} was asked for")
-            return sparsities, signals
+            return sparsities
 
-    def _prune_all(self, targets: Mapping[str, float], statistics: Statistics) -> None:
-        for block in self.progress.track(self.blocks, "prune", unit="blocks"):
+    def _plan(self, sparsities: Sequence[float], zeros: ZeroCounts) -> Remover:
+        """Decide how much goes of each matrix, before any is touched."""
+        quotas, planned = {}, {}
+        for block in self.blocks:
             for matrix in block.matrices:
-                self._prune_matrix(matrix, statistics.get(matrix.name), targets[matrix.name])
-
-    def _prune_by_block(self, targets: Mapping[str, float], statistics: Statistics) -> None:
-        by_module = {block.module: block for block in self.blocks}
-        bar = iter(self.progress.track(self.blocks, "calibrate and prune", unit="blocks"))
-        with Lockstep(self._forward, self._batches(), list(by_module)) as walk:
-            while arrivals := walk.advance():
-                block = by_module[arrivals[0].module]
-                observer = Observer(block.matrices, len(self.calibration.codes))
-                with _Stopwatch(self.seconds, "calibrate"), observer.watching():
-                    for arrival in arrivals:
-                        with observer.reading(arrival.batch):
-                            arrival.module(*arrival.args, **arrival.kwargs)
-                _check_finite(observer.statistics)
-                for matrix in block.matrices:
-                    self._prune_matrix(matrix, observer.statistics[matrix.name], targets[matrix.name])
-                next(bar, None)
-        next(bar, None)
-
-    def _prune_on_arrival(self, targets: Mapping[str, float], statistics: Statistics) -> None:
-        by_module = {matrix.module: matrix for matrix in self._matrices}
-        bar = iter(self.progress.track(self._matrices, "calibrate and prune", unit="matrices"))
-        previous: list[torch.Tensor] = []
-        observer: Observer | None = None
-        with Lockstep(self._forward, self._batches(), list(by_module)) as walk:
-            while arrivals := self._timed(walk.advance):
-                matrix = by_module[arrivals[0].module]
-                inputs = [arrival.args[0] for arrival in arrivals]
-                shared = observer is not None and _same(inputs, previous)
-                with _Stopwatch(self.seconds, "calibrate"):
-                    if observer is None or not shared:
-                        observer = Observer([matrix], len(self.calibration.codes))
-                        for arrival, values in zip(arrivals, inputs, strict=True):
-                            observer.add(matrix.name, values, arrival.batch)
-                        _check_finite(observer.statistics)
-                (seen,) = observer.statistics.values()
-                self._prune_matrix(matrix, seen, targets[matrix.name])
-                previous = inputs
-                next(bar, None)
-        next(bar, None)
-
-    def _timed(self, advance: Callable[[], list]) -> list:  # type: ignore[type-arg]
-        with _Stopwatch(self.seconds, "calibrate"):
-            return advance()
-
-    def _prune_matrix(self, matrix: Matrix, statistics: LanguageStatistics | None, sparsity: float) -> None:
-        with _Stopwatch(self.seconds, "prune"):
-            weight, group = matrix.weight, self.criterion.group
-            zeros = weight == 0
-            planned = self.pattern.planned(zeros, sparsity, group)
-            # A weight that is zero already goes before others that score zero (their input may never be active).
-            scores = self.criterion.score(weight, statistics).masked_fill(zeros, -1)
-            weight.masked_fill_(self.pattern.removed(scores, sparsity, group), 0)
-            self.plans.append(MatrixPlan(matrix.name, matrix.shape, matrix.block, sparsity, int(zeros.sum()), planned))
+                counts, target = zeros[matrix.name], sparsities[block.index]
+                size = matrix.weight.numel() // counts.numel()
+                quota = self.pattern.quota(counts, size, target)
+                before = int(counts.sum())
+                quotas[matrix.name] = quota
+                planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
+        return Remover(self.criterion, self.pattern, quotas, planned)
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
@@ -237,7 +283,7 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
     fixed = pattern.fixed_sparsity()
     if fixed is not None and abs(sparsity - fixed) > 1e-12:
         raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and schedule.needs_statistics:
+    if fixed is not None and schedule.needs != "nothing":
         raise ConfigurationError(
             "schedule",
             type(schedule).__name__.lower(),
@@ -246,42 +292,6 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
         )
 
 
-def check_blocks(blocks: Sequence[Block], pattern: Pattern, sparsity: float) -> list[int]:
-    """Return the zeros that each block holds already, or refuse what its weights do not allow.
-
-    Raises:
-        SparsityError: a matrix cannot follow the pattern, there are more zeros than the target, or no finite weights.
-    """
-    for block in blocks:
-        for matrix in block.matrices:
-            pattern.check(matrix.shape)
-    return check_target(blocks, sparsity)
-
-
-class _Stopwatch:
-    """Adds the time spent in a `with` block to one entry."""
-
-    def __init__(self, seconds: dict[str, float], key: str):
-        self._seconds, self._key = seconds, key
-
-    def __enter__(self) -> None:
-        self._start = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._key] += perf_counter() - self._start
-
-
-def _tokens(batch: Batch) -> int:
-    return batch.tokens.numel()
-
-
-def _same(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
-
-
-def _check_finite(statistics: Statistics) -> None:
-    for name, seen in statistics.items():
-        if not bool(torch.isfinite(seen.sum_squares).all()):
-            raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
-        if int(seen.tokens.sum()) == 0:
-            raise CalibrationError(f"no calibration token reached {name}")
+def _input_device(model: nn.Module) -> torch.device:
+    """Return where tokens have to be: with the first weight that is anywhere."""
+    return next(parameter.device for parameter in model.parameters() if not parameter.is_meta)

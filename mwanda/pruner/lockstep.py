@@ -8,36 +8,63 @@ re-made by hand, and nothing has to be raised to leave a forward pass half-way.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
-from torch import nn
+from torch import Tensor, nn
 
-from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
+from mwanda.pruner.parking import Parking
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A batch about to enter a module."""
+class Arrival(Generic[T]):
+    """A batch about to enter a module; `index` counts the batches."""
 
-    batch: Batch
+    index: int
+    batch: T
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    def states(self) -> list[Tensor]:
+        """Return the hidden states among the arguments: sequences × tokens × features."""
+        values = (*self.args, *self.kwargs.values())
+        return [
+            value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3
+        ]
 
-class Lockstep:
-    """Runs `forward` for all batches at once, pausing each at every module of `stops`."""
 
-    def __init__(self, forward: Callable[[Batch], object], batches: Sequence[Batch], stops: Sequence[nn.Module]):
+class Lockstep(Generic[T]):
+    """Runs `forward` for all batches at once, pausing each at every module of `stops`.
+
+    Args:
+        forward: one batch's way through the model.
+        batches: what it is called with.
+        stops: where to pause.
+        parking: where the hidden states of waiting batches are kept; None leaves them where they are.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[T], object],
+        batches: Sequence[T],
+        stops: Sequence[nn.Module],
+        parking: Parking | None = None,
+    ):
+        self.results: list[Any] = [None] * len(batches)
         self._travellers = [(batch, greenlet(forward)) for batch in batches]
-        self._ours = {traveller: batch for batch, traveller in self._travellers}
+        self._ours = {traveller: index for index, (_, traveller) in enumerate(self._travellers)}
         self._stops = stops
+        self._parking = parking
         self._hooks: list[Any] = []
+        self._waiting: list[Arrival[T]] = []
         self._started = False
 
-    def __enter__(self) -> "Lockstep":
+    def __enter__(self) -> "Lockstep[T]":
         self._hooks = [stop.register_forward_pre_hook(self._pause, with_kwargs=True) for stop in self._stops]
         return self
 
@@ -50,27 +77,59 @@ class Lockstep:
             if traveller:  # still waiting half-way: unwind it, so that no frame outlives the walk
                 traveller.throw()
 
-    def advance(self) -> list[Arrival]:
+    @property
+    def index(self) -> int | None:
+        """The batch whose forward pass is running, or None while all of them wait."""
+        return self._ours.get(getcurrent())
+
+    @property
+    def batch(self) -> T | None:
+        """The batch whose forward pass is running, or None while all of them wait."""
+        return None if self.index is None else self._travellers[self.index][0]
+
+    def advance(self) -> list[Arrival[T]]:
         """Let every batch go on to its next stop; return where they are, or nothing when all have finished.
+
+        It is one list, whose entries are replaced as the batches move on, so that what one waits with is freed
+        before the next one moves.
 
         Raises:
             CalibrationError: the batches are not at the same module.
         """
-        arrivals = [
-            traveller.switch() if self._started else traveller.switch(batch) for batch, traveller in self._travellers
-        ]
+        still = 0
+        for place, (batch, traveller) in enumerate(self._travellers):
+            if self._started:
+                self.fetch(self._waiting[place])
+                outcome = traveller.switch()
+            else:
+                outcome = traveller.switch(batch)
+            if isinstance(outcome, Arrival):
+                still += 1
+                self.park(outcome)
+            else:
+                self.results[place] = outcome
+            self._waiting[place : place + 1] = [outcome]
         self._started = True
-        waiting = [arrival for arrival in arrivals if isinstance(arrival, Arrival)]
-        if len({arrival.module for arrival in waiting}) > 1 or len(waiting) not in (0, len(arrivals)):
+        if still not in (0, len(self._travellers)) or len({arrival.module for arrival in self._waiting if still}) > 1:
             raise CalibrationError("batches took different ways through the model; use pruner.order=oneshot")
-        if not waiting:
-            self._travellers = []
-        return waiting
+        if not still:
+            self._travellers, self._waiting = [], []
+        return self._waiting
+
+    def park(self, arrival: Arrival[T]) -> None:
+        """Put what a batch waits with where `parking` says."""
+        if self._parking is not None:
+            self._parking.park(arrival.index, arrival.states())
+
+    def fetch(self, arrival: Arrival[T]) -> None:
+        """Undo `park`."""
+        if self._parking is not None:
+            self._parking.fetch(arrival.index)
 
     def _pause(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        batch = self._ours.get(getcurrent())
-        if batch is None:  # not one of the travelling batches: a call by whoever drives them
+        index = self.index
+        if index is None:  # not one of the travelling batches: a call by whoever drives them
             return
         parent = getcurrent().parent
         assert parent is not None
-        parent.switch(Arrival(batch, module, args, kwargs))
+        parent.switch(Arrival(index, self._travellers[index][0], module, args, kwargs))

@@ -1,27 +1,49 @@
-"""Collects language statistics from the inputs of linear layers."""
+"""Collects language statistics from the inputs of linear layers, and of the experts of a mixture."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
-from mwanda.statistics import LanguageStatistics, SequenceSums
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 class Observer:
-    """Statistics of several matrices; an input that several matrices share (query, key, value) is reduced once."""
+    """Statistics of several matrices; an input that several matrices share (query, key, value) is reduced once.
 
-    def __init__(self, matrices: Sequence[Matrix], languages: int):
+    An expert's statistics come from the tokens that are routed to it.
+
+    Args:
+        matrices: to be watched.
+        languages: how many there are.
+        needs: what of the inputs is asked for.
+        current: which batch is on its way, when nobody says so by `reading`.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[Matrix],
+        languages: int,
+        needs: Needs = "counts",
+        current: Callable[[], Batch | None] = lambda: None,
+    ):
         self.statistics = {
-            matrix.name: LanguageStatistics.zeros(languages, matrix.shape[1], matrix.weight.device)
+            matrix.name: LanguageStatistics.zeros(languages, matrix.shape[1], matrix.weight.device, needs)
             for matrix in matrices
         }
-        self._names: Mapping[nn.Module, str] = {matrix.module: matrix.name for matrix in matrices}
+        self._needs, self._languages, self._current = needs, languages, current
+        self._names = {matrix.module: matrix.name for matrix in matrices if matrix.expert is None}
+        self._experts: dict[nn.Module, list[Matrix]] = {}
+        for matrix in matrices:
+            if matrix.expert is not None:
+                self._experts.setdefault(matrix.module, []).append(matrix)
         self._batch: Batch | None = None
         self._last: tuple[Tensor, SequenceSums] | None = None
 
@@ -29,9 +51,11 @@ class Observer:
     def watching(self) -> Iterator[None]:
         """Hook the matrices for the time of the block."""
         hooks = [module.register_forward_pre_hook(self._see) for module in self._names]
+        hooks += [module.register_forward_pre_hook(self._see_experts) for module in self._experts]
         try:
             yield
         finally:
+            self._last = None
             for hook in hooks:
                 hook.remove()
 
@@ -47,12 +71,38 @@ class Observer:
     def add(self, name: str, inputs: Tensor, batch: Batch) -> None:
         """Add the inputs that `batch` brings to the matrix `name`."""
         if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, SequenceSums.of(by_sequence(inputs, batch.tokens)))
+            self._last = (inputs, SequenceSums.of(by_sequence(inputs, batch.tokens), self._needs))
         self.statistics[name].add(self._last[1], batch.languages)
 
+    def add_experts(self, module: nn.Module, args: tuple[Any, ...], batch: Batch) -> None:
+        """Add what the experts of `module` multiply when it is called with `args`, by running it once more.
+
+        Each language's tokens pass by themselves, so that every input seen is known to be of that language.
+
+        Raises:
+            CalibrationError: the module is not called as transformers calls experts.
+        """
+        if len(args) != 3 or args[0].shape[0] != batch.tokens.numel():
+            raise CalibrationError(f"{type(module).__name__} is not called with hidden states and their routing")
+        of_tokens = batch.languages.repeat_interleave(batch.tokens.shape[1])
+        for language in of_tokens.unique():
+            mine = of_tokens == language
+
+            def record(name: str, inputs: Tensor, label: Tensor = language[None]) -> None:
+                self.statistics[name].add(SequenceSums.of(inputs[None], self._needs), label)
+
+            with _plain_experts(module), _Listening(self._experts[module], record):
+                module.forward(*(values[mine] for values in args))
+
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._batch is not None:
-            self.add(self._names[module], args[0], self._batch)
+        batch = self._batch or self._current()
+        if batch is not None:
+            self.add(self._names[module], args[0], batch)
+
+    def _see_experts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        batch = self._batch or self._current()
+        if batch is not None:
+            self.add_experts(module, args, batch)
 
 
 def by_sequence(inputs: Tensor, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T I"]:
@@ -64,3 +114,60 @@ def by_sequence(inputs: Tensor, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B 
     if inputs.numel() != tokens.numel() * inputs.shape[-1]:
         raise CalibrationError(f"a linear layer got inputs of shape {tuple(inputs.shape)} for {tuple(tokens.shape)}")
     return inputs.reshape(*tokens.shape, inputs.shape[-1])
+
+
+def pool_rare_experts(
+    statistics: dict[str, LanguageStatistics], matrices: Sequence[Matrix], fewest_tokens: int
+) -> list[str]:
+    """Give an expert that saw fewer than `fewest_tokens` tokens the statistics of all experts of its parameter.
+
+    Returns the names of the matrices concerned. So few inputs say more about the calibration text than about the
+    expert; what its neighbours see comes from the same hidden states.
+    """
+    siblings: dict[tuple[nn.Module, str], list[str]] = {}
+    for matrix in matrices:
+        if matrix.expert is not None and matrix.name in statistics:
+            siblings.setdefault((matrix.module, matrix.parameter), []).append(matrix.name)
+    pooled = []
+    for names in siblings.values():
+        counts = torch.stack([statistics[name].tokens.sum() for name in names]).tolist()
+        rare = [name for name, count in zip(names, counts, strict=True) if count < fewest_tokens]
+        if rare:
+            total = LanguageStatistics.total(statistics[name] for name in names)
+            statistics.update(dict.fromkeys(rare, total))
+            pooled += rare
+    return pooled
+
+
+class _Listening(TorchFunctionMode):
+    """Reports the input of every product with one of the given matrices."""
+
+    def __init__(self, matrices: Sequence[Matrix], record: Callable[[str, Tensor], None]):
+        super().__init__()
+        self._names = {_place(matrix.weight): matrix.name for matrix in matrices}
+        self._record = record
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.linear:
+            name = self._names.get(_place(args[1]))
+            if name is not None:
+                self._record(name, args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _place(weight: Tensor) -> tuple[int, int, torch.Size]:
+    return weight.untyped_storage().data_ptr(), int(weight.storage_offset()), weight.shape
+
+
+@contextmanager
+def _plain_experts(module: nn.Module) -> Iterator[None]:
+    """Have the experts multiplied one after the other, not in one fused product in which inputs cannot be seen."""
+    config: Any = module.config
+    before = config._experts_implementation
+    config._experts_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._experts_implementation = before

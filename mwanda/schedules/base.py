@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
-from mwanda.statistics import LanguageStatistics
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 MOST_OF_A_BLOCK = 0.999
@@ -29,8 +29,8 @@ class Schedule(Protocol):
     """Gives each block a sparsity."""
 
     @property
-    def needs_statistics(self) -> bool:
-        """Whether `signal` must be called for each block before `allocate`."""
+    def needs(self) -> Needs:
+        """What `signal` has to know of the inputs; with `nothing` it is not called before `allocate`."""
         ...
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
@@ -43,7 +43,7 @@ class Schedule(Protocol):
         """Return a sparsity per block with `Σ shares · sparsity = target`.
 
         Args:
-            signals: what `signal` returned, block by block; empty when `needs_statistics` is False.
+            signals: what `signal` returned, block by block; empty when `needs` is `nothing`.
             shares: each block's share of the prunable weights, summing to one.
             target: the sparsity over all blocks.
             lower: the share of each block that is zero already.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.schedules.base import BlockMatrix, project, spread
-from mwanda.statistics import language_root_mean_square
+from mwanda.statistics import LanguageStatistics, Needs, language_root_mean_square
 
 
 Similarity = Literal["pearson", "cosine", "spearman"]
@@ -32,11 +32,11 @@ class CWL:
     width: Annotated[float, Ge(0)] = 0.08
     similarity: Similarity = "pearson"
     weighting: Literal["equal", "size"] = "equal"
-    needs_statistics: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""
-        values = [mean_similarity(language_root_mean_square(matrix.statistics), self.similarity) for matrix in matrices]
+        values = [mean_similarity(_profiles(matrix.statistics), self.similarity) for matrix in matrices]
         sizes = [matrix.weight.numel() if self.weighting == "size" else 1 for matrix in matrices]
         mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
         return (mean if self.protect == "shared" else -mean,)
@@ -46,6 +46,11 @@ class CWL:
     ) -> list[float]:
         """Return sparsities that fall with the similarity of languages; uniform when there is one language."""
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
+
+
+def _profiles(statistics: LanguageStatistics) -> Float[Tensor, "L in"]:
+    """Return the profiles of the languages that have tokens here (an expert need not meet every one)."""
+    return language_root_mean_square(statistics)[statistics.tokens > 0]
 
 
 def mean_similarity(profiles: Float[Tensor, "L in"], similarity: Similarity = "pearson") -> float:

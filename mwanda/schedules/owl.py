@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.schedules.base import BlockMatrix, project, spread
-from mwanda.statistics import pooled_norm
+from mwanda.statistics import Needs, pooled_norm
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OWL:
 
     outlier_threshold: Annotated[float, Gt(0)] = 5.0
     width: Annotated[float, Ge(0)] = 0.08
-    needs_statistics: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `D_k`, the share of outliers among the block's Wanda scores."""

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from mwanda.schedules.base import BlockMatrix, project, spread
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl import OWL
+from mwanda.statistics import Needs
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class OWLCWL:
     protect: Literal["shared", "specific"] = "shared"
     width: Annotated[float, Ge(0)] = 0.08
     cwl_weight: Annotated[float, Ge(0), Le(1)] = 0.5
-    needs_statistics: ClassVar[bool] = True
+    needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return OWL's signal and CWL's."""

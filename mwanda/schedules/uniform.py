@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mwanda.schedules.base import BlockMatrix, project
+from mwanda.statistics import Needs
 
 
 @dataclass(frozen=True)
 class Uniform:
     """`s_k = S`, but for blocks that hold more zeros than that already."""
 
-    needs_statistics: ClassVar[bool] = False
+    needs: ClassVar[Needs] = "nothing"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return nothing: no block is different."""

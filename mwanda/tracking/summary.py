@@ -39,6 +39,7 @@ def single_values(results: Results) -> dict[str, Any]:
             version: {code: measured.get(metric) for code, measured in _part(perplexity, version).items()}
             for version in VERSIONS
         }
+    values["tasks"] = {which: scores for which, scores in _part(results, "tasks").items() if which != "about"}
     values["ratio"] = {code: _ratio(perplexity, code) for code in _codes(perplexity)}
     return dict(_leaves("", values))
 

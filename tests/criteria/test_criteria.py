@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jaxtyping import Float
 from numpy.typing import NDArray
+from selection import chosen
 from torch import Tensor
 
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
+from mwanda.criteria.mria import MRIA
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.ria import RIA
 from mwanda.criteria.wanda import Wanda
@@ -109,13 +111,22 @@ def mwanda_knobs_by_hand(example: Example) -> Array:
     return np.asarray(np.abs(example.weight) * (importance * probability))
 
 
-def ria_by_hand(example: Example) -> Array:
+def relative_by_hand(example: Example, importance: Array) -> Array:
     magnitude = np.abs(example.weight)
     scores = np.zeros_like(magnitude)
     for i, j in np.argwhere(magnitude > 0):
         relative = magnitude[i, j] / magnitude[:, j].sum() + magnitude[i, j] / magnitude[i].sum()
-        scores[i, j] = relative * np.sqrt(norms(example)[j])
+        scores[i, j] = relative * np.sqrt(importance[j])
     return scores
+
+
+def ria_by_hand(example: Example) -> Array:
+    return relative_by_hand(example, norms(example))
+
+
+def mria_by_hand(example: Example) -> Array:
+    root_tokens = np.float32(math.sqrt(LANGUAGES * TOKENS))
+    return relative_by_hand(example, norms(example) + np.float32(16) * root_tokens * loudness(example).var(axis=0))
 
 
 CRITERIA: dict[str, tuple[Criterion, Callable[[Example], Array]]] = {
@@ -125,6 +136,7 @@ CRITERIA: dict[str, tuple[Criterion, Callable[[Example], Array]]] = {
     "mwanda": (MWanda(), mwanda_by_hand),
     "mwanda with all knobs": (MWanda(2.0, "mean", "standard_deviation", False, 1.0), mwanda_knobs_by_hand),
     "ria": (RIA(), ria_by_hand),
+    "mria": (MRIA(16.0), mria_by_hand),
 }
 
 
@@ -164,7 +176,7 @@ def test_unstructured_masks_equal_a_plain_loop(name: str, sparsity: float, seed:
     criterion, by_hand = CRITERIA[name]
     example, pattern = tied_example(seed), Unstructured()
     expected = mask_by_hand(by_hand(example), comparison_groups(criterion, pattern), sparsity)
-    assert pattern.removed(example.score(criterion), sparsity, criterion.group).tolist() == expected
+    assert chosen(pattern, example.score(criterion), sparsity, criterion.group).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -174,7 +186,7 @@ def test_n_of_m_masks_equal_a_plain_loop(name: str, pattern: NOfM, seed: int) ->
     criterion, by_hand = CRITERIA[name]
     example = tied_example(seed)
     expected = mask_by_hand(by_hand(example), comparison_groups(criterion, pattern), 0.5)
-    assert pattern.removed(example.score(criterion), 0.5, criterion.group).tolist() == expected
+    assert chosen(pattern, example.score(criterion), 0.5, criterion.group).tolist() == expected
 
 
 def test_the_example_ties_in_every_row() -> None:
@@ -184,7 +196,7 @@ def test_the_example_ties_in_every_row() -> None:
 
 
 def test_the_example_tells_the_criteria_apart() -> None:
-    masks = [Unstructured().removed(tied_example(0).score(criterion), 0.6, "row") for criterion, _ in CRITERIA.values()]
+    masks = [chosen(Unstructured(), tied_example(0).score(criterion), 0.6, "row") for criterion, _ in CRITERIA.values()]
     distinct = {tuple(mask.flatten().tolist()) for mask in masks}
     # The two kinds of magnitude differ in their group only.
     assert len(distinct) == len(CRITERIA) - 1
@@ -208,7 +220,12 @@ def test_criteria_keep_the_protocol(name: str) -> None:
     criterion = CRITERIA[name][0]
     assert isinstance(criterion, Criterion)
     assert criterion.group == ("matrix" if name == "magnitude of the matrix" else "row")
-    assert criterion.needs_statistics == (not name.startswith("magnitude"))
+    expected = {
+        "magnitude of the matrix": "nothing",
+        "magnitude of a row": "nothing",
+        "mwanda with all knobs": "counts",
+    }
+    assert criterion.needs == expected.get(name, "norms")
 
 
 def test_magnitude_needs_no_statistics() -> None:
@@ -320,8 +337,8 @@ def test_mwanda_with_one_language_equals_wanda_bit_for_bit(weight: Array, inputs
     expected = Wanda().score(torch.from_numpy(weight), statistics)
     assert torch.equal(scores, expected)
     for pattern in (Unstructured(), NOfM(2, 4), NOfM(4, 8)):
-        mask = pattern.removed(scores, 0.6, criterion.group)
-        assert torch.equal(mask, pattern.removed(expected, 0.6, Wanda.group))
+        mask = chosen(pattern, scores, 0.6, criterion.group)
+        assert torch.equal(mask, chosen(pattern, expected, 0.6, Wanda.group))
 
 
 @PROPERTY
@@ -383,5 +400,5 @@ def test_ria_gives_zero_to_rows_and_columns_of_zeros() -> None:
 
 def test_silent_inputs_give_finite_scores() -> None:
     example = Example(np.ones((ROWS, FEATURES), np.float32), np.zeros((LANGUAGES, TOKENS, FEATURES), np.float32))
-    for criterion in (Wanda(), RIA(), MWanda(normalised=True, probability_exponent=0.5), MWanda(shared="mean")):
+    for criterion in (Wanda(), RIA(), MRIA(), MWanda(normalised=True, probability_exponent=0.5), MWanda(shared="mean")):
         assert example.score(criterion).tolist() == [[0.0] * FEATURES] * ROWS

@@ -1,11 +1,24 @@
 """Every family keeps the contract; a new one is a few lines here."""
 
+import copy
 from typing import ClassVar
 
+import pruning_oracle as oracle
+import pytest
 import torch
-from family_contract import FamilyContract
+from family_contract import CALIBRATION, SPARSITY, FamilyContract
+from pruning_oracle import every_order
+from tiny_models import BLOCKS, EXPERTS
+from torch import nn
+from transformers import PreTrainedModel
 
+from mwanda.criteria.wanda import Wanda
+from mwanda.models import blocks_of
 from mwanda.models.family import families
+from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner import Pruner
+from mwanda.pruner.engine import Order
+from mwanda.schedules.uniform import Uniform
 
 
 SEPARATE_PROJECTIONS = (
@@ -25,6 +38,29 @@ BART_LIKE_PROJECTIONS = (
     "fc1",
     "fc2",
 )
+EXPERT_MATRICES = tuple(
+    f"mlp.experts.{parameter}.{expert}" for parameter in ("gate_up_proj", "down_proj") for expert in range(EXPERTS)
+)
+FUSED_PROJECTIONS = (
+    "self_attention.query_key_value",
+    "self_attention.dense",
+    "mlp.dense_h_to_4h",
+    "mlp.dense_4h_to_h",
+)
+ENCODER_PROJECTIONS = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+
+
+def cross_attending(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a decoder has where its encoder has `names`: attention to the encoder after that to itself."""
+    own = tuple(name for name in names if name.startswith("self_attn"))
+    return (*own, *(name.replace("self_attn", "encoder_attn") for name in own), *names[len(own) :])
 
 
 class LlamaLikeContract(FamilyContract):
@@ -73,7 +109,7 @@ class TestBloom(FamilyContract):
     family = "bloom"
     adapter = "bloom"
     path = "transformer.h"
-    linears = ("self_attention.query_key_value", "self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+    linears = FUSED_PROJECTIONS
 
 
 class TestOPT(FamilyContract):
@@ -107,16 +143,35 @@ class TestGPT2(FamilyContract):
 
 
 class TestStableLM(FamilyContract):
-    """A family the project does not know: the block list is found by itself."""
-
     family = "stablelm"
-    adapter = "generic"
+    adapter = "stablelm"
     path = "model.layers"
     linears = SEPARATE_PROJECTIONS
 
 
+class TestOLMo2(FamilyContract):
+    family = "olmo2"
+    adapter = "olmo2"
+    path = "model.layers"
+    linears = SEPARATE_PROJECTIONS
+
+
+class TestPhi3(FamilyContract):
+    family = "phi3"
+    adapter = "phi3"
+    path = "model.layers"
+    linears = ("self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj")
+
+
+class TestFalcon(FamilyContract):
+    family = "falcon"
+    adapter = "falcon"
+    path = "transformer.h"
+    linears = FUSED_PROJECTIONS
+
+
 class TestPhi(FamilyContract):
-    """Another one, with other names."""
+    """A family the project does not know: the block list is found by itself."""
 
     family = "phi"
     adapter = "generic"
@@ -129,6 +184,184 @@ class TestPhi(FamilyContract):
         "mlp.fc1",
         "mlp.fc2",
     )
+
+
+class XLMRContract(FamilyContract):
+    adapter = "xlm_roberta"
+    path = "roberta.encoder.layer"
+    linears = ENCODER_PROJECTIONS
+
+
+class TestXLMR(XLMRContract):
+    family = "xlm-roberta"
+
+
+class TestXLMRXL(XLMRContract):
+    family = "xlm-roberta-xl"
+
+
+class EncoderDecoderContract(FamilyContract):
+    """Two lists of blocks.
+
+    Attributes:
+        path: where the encoder's are.
+        linears: of a block of the encoder.
+        decoder_path: where the decoder's are.
+        decoder_linears: of a block of the decoder.
+    """
+
+    decoder_path: ClassVar[str]
+    decoder_linears: ClassVar[tuple[str, ...]]
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        return {self.path: [self.linears] * BLOCKS, self.decoder_path: [self.decoder_linears] * BLOCKS}
+
+
+class T5Contract(EncoderDecoderContract):
+    adapter = "t5"
+    path = "encoder.block"
+    decoder_path = "decoder.block"
+    spared = ("layer.0.SelfAttention.relative_attention_bias.weight",)
+
+
+class TestT5(T5Contract):
+    family = "t5"
+    linears = (
+        *(f"layer.0.SelfAttention.{name}" for name in "qkvo"),
+        "layer.1.DenseReluDense.wi",
+        "layer.1.DenseReluDense.wo",
+    )
+    decoder_linears = (
+        *(f"layer.0.SelfAttention.{name}" for name in "qkvo"),
+        *(f"layer.1.EncDecAttention.{name}" for name in "qkvo"),
+        "layer.2.DenseReluDense.wi",
+        "layer.2.DenseReluDense.wo",
+    )
+
+
+class TestMT5(T5Contract):
+    family = "mt5"
+    linears = (
+        *(f"layer.0.SelfAttention.{name}" for name in "qkvo"),
+        *(f"layer.1.DenseReluDense.{name}" for name in ("wi_0", "wi_1", "wo")),
+    )
+    decoder_linears = (
+        *(f"layer.0.SelfAttention.{name}" for name in "qkvo"),
+        *(f"layer.1.EncDecAttention.{name}" for name in "qkvo"),
+        *(f"layer.2.DenseReluDense.{name}" for name in ("wi_0", "wi_1", "wo")),
+    )
+
+
+class BartLikeContract(EncoderDecoderContract):
+    path = "model.encoder.layers"
+    linears = BART_LIKE_PROJECTIONS
+    decoder_path = "model.decoder.layers"
+    decoder_linears = cross_attending(BART_LIKE_PROJECTIONS)
+
+
+class TestM2M100(BartLikeContract):
+    family = "m2m_100"
+    adapter = "m2m_100"
+
+
+class TestMBart(BartLikeContract):
+    """An encoder-decoder the project does not know: both lists are found by themselves."""
+
+    family = "mbart"
+    adapter = "generic"
+
+
+class MixtureContract(FamilyContract):
+    """Experts in some blocks, all of them in two parameters."""
+
+    path = "model.layers"
+    spared = ("mlp.gate.weight",)
+
+    @every_order
+    @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+    def test_experts_with_few_tokens_are_judged_by_those_of_all(
+        self, model: PreTrainedModel, dense: PreTrainedModel, order: Order, share: float
+    ) -> None:
+        names = [name for name in self.expected[-1] if "gate_up_proj" in name]
+        seen = oracle.capture(dense, names, CALIBRATION)
+        counts = sorted(sum(len(part) for part in seen[name]) for name in names)
+        few = {0.0: 0, 0.5: (counts[0] + counts[-1]) // 2, 1.0: 10**6}[share]
+        assert counts[0] < counts[-1]
+        Pruner(order, batch_size=4, expert_tokens=few).prune(
+            model, CALIBRATION, Wanda(), Uniform(), Unstructured(), SPARSITY
+        )
+        expected = copy.deepcopy(dense)
+        oracle.prune(expected, self.expected, CALIBRATION, order, self.sparsities, expert_tokens=few)
+        wrong = [
+            name
+            for name in self.planned(model)
+            if not torch.equal(*(each.get_parameter(name) for each in (model, expected)))
+        ]
+        assert wrong == []
+
+    def test_the_oracle_s_inputs_make_the_output_of_the_experts(self, dense: PreTrainedModel) -> None:
+        """Checks what the comparisons above rest on: the router's choice, and the products of each expert by hand."""
+        path = next(name for name in self.expected[-1] if "gate_up_proj" in name).rsplit(".", 2)[0]
+        mixture, calls = dense.get_submodule(path), []
+        hook = mixture.register_forward_hook(lambda _, args, output: calls.append((*args, output)))
+        oracle.run(dense, torch.cat(CALIBRATION.sequences))
+        hook.remove()
+        ((hidden, chosen, weights, output),) = calls
+        counts = [part.numel() for part in CALIBRATION.sequences]
+        made = torch.zeros_like(output)
+        for expert, (_, second) in enumerate(oracle.routed(hidden, chosen, mixture.gate_up_proj.data, counts)):
+            tokens, place = (chosen == expert).nonzero(as_tuple=True)
+            made[tokens] += torch.cat(second) @ mixture.down_proj.data[expert].T * weights[tokens, place, None]
+        torch.testing.assert_close(made, output)
+
+    def test_an_expert_s_two_matrices_make_its_output(self, dense: PreTrainedModel) -> None:
+        experts = {
+            (matrix.module, matrix.parameter, matrix.expert): matrix
+            for block in blocks_of(dense)
+            for matrix in block.matrices
+            if matrix.expert is not None
+        }
+        values = torch.randn(5, dense.config.hidden_size, dtype=self.dtype, generator=torch.Generator().manual_seed(0))
+        for module, expert in {(module, expert) for module, _, expert in experts}:
+            first, second = (experts[module, name, expert] for name in ("gate_up_proj", "down_proj"))
+            assert first.tensor is module.gate_up_proj
+            assert second.shape == (first.shape[1], first.shape[0] // 2)
+            gate, up = (values @ first.weight.T).chunk(2, dim=1)
+            chosen = torch.full((5, 1), expert)
+            with torch.no_grad():
+                found = module(values, chosen, torch.ones(5, 1, dtype=self.dtype))
+            torch.testing.assert_close((nn.functional.silu(gate) * up) @ second.weight.T, found)
+
+
+class TestMixtral(MixtureContract):
+    family = "mixtral"
+    adapter = "mixtral"
+    linears = (*SEPARATE_PROJECTIONS[:4], *EXPERT_MATRICES)
+
+
+class TestQwen2MoE(MixtureContract):
+    """A further expert sees all tokens, behind a gate of its own."""
+
+    family = "qwen2_moe"
+    adapter = "qwen_moe"
+    linears = (
+        *SEPARATE_PROJECTIONS[:4],
+        *EXPERT_MATRICES,
+        *(f"mlp.shared_expert.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+    )
+    spared = ("mlp.gate.weight", "mlp.shared_expert_gate.weight")
+
+
+class TestQwen3MoE(MixtureContract):
+    """The first block has a plain feed-forward layer."""
+
+    family = "qwen3_moe"
+    adapter = "qwen_moe"
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        return {self.path: [SEPARATE_PROJECTIONS, (*SEPARATE_PROJECTIONS[:4], *EXPERT_MATRICES)]}
 
 
 def contracts(base: type[FamilyContract] = FamilyContract) -> set[type[FamilyContract]]:

@@ -1,16 +1,28 @@
 """Models from folders; `test_hub.py` has those from a hub."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import device as devices
 from mwanda.errors import ConfigurationError, ModelError
 from mwanda.models.source import DtypeChoice, PretrainedModel, cache_folder, file_digest
+
+
+@contextmanager
+def changed_weights(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the weights of a checkpoint and write them back as they are at the end."""
+    weights = load_file(folder / "model.safetensors")
+    yield weights
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +98,71 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytes
     assert cache_folder() == tmp_path / ".cache" / "mwanda"
 
 
-def test_a_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("llama", transformers.LlamaForCausalLM),
+        ("mt5", transformers.MT5ForConditionalGeneration),
+        ("m2m_100", transformers.M2M100ForConditionalGeneration),
+        ("xlm-roberta", transformers.XLMRobertaForMaskedLM),
+        ("qwen3_moe", transformers.Qwen3MoeForCausalLM),
+    ],
+)
+def test_the_configuration_says_which_class_loads_a_model(family: str, expected: type, tmp_path: Path) -> None:
+    assert type(PretrainedModel(str(save_tiny_model(family, tmp_path)), device="cpu").load().model) is expected
+
+
+@pytest.mark.parametrize(
+    ("family", "weight"),
+    [
+        ("llama", "model.layers.0.mlp.up_proj.weight"),
+        ("mt5", "shared.weight"),
+        ("m2m_100", "model.decoder.layers.0.fc1.bias"),
+        ("xlm-roberta", "lm_head.bias"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_weight_is_refused(family: str, weight: str, tmp_path: Path) -> None:
     """The loader itself would fill the gap with random numbers."""
-    folder = save_tiny_model("llama", tmp_path / "model")
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.layers.0.mlp.up_proj.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 weight\(s\).*up_proj"):
+    folder = save_tiny_model(family, tmp_path / "model")
+    with changed_weights(folder) as weights:
+        del weights[weight]
+    with pytest.raises(ModelError, match=r"the checkpoint lacks \d weight\(s\) of"):
         PretrainedModel(str(folder)).load()
+
+
+def test_a_weight_of_another_shape_is_refused_by_its_name(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    with changed_weights(other) as weights:
+        weights["model.norm.weight"] = torch.ones(3)
+    with pytest.raises(ModelError, match=r"lacks 1 weight\(s\).*another shape, the first of them model\.norm\.weight;"):
+        PretrainedModel(str(other)).load()
+
+
+@pytest.mark.parametrize("matrix", ["w1", "w2"])
+def test_a_mixture_that_lacks_one_expert_is_refused(matrix: str, tmp_path: Path) -> None:
+    folder = save_tiny_model("mixtral", tmp_path / "model")
+    with changed_weights(folder) as weights:
+        del weights[f"model.layers.1.block_sparse_moe.experts.2.{matrix}.weight"]
+    with pytest.raises(ModelError, match=r"download it again") as caught:
+        PretrainedModel(str(folder)).load()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["mt5", "m2m_100", "xlm-roberta"])
+def test_a_checkpoint_may_hold_tied_weights_once_or_each_time(family: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(family, tmp_path / "model")
+    every = {name: value.clone() for name, value in tiny_model(family).state_dict().items()}
+    with changed_weights(folder) as weights:
+        assert len(weights) < len(every)
+        weights.update(every)
+    loaded = PretrainedModel(str(folder)).load().model
+    assert all(torch.equal(value, every[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_head_of_its_own_stays_so(tmp_path: Path) -> None:
+    """The published mT5 has one although its configuration cannot say it."""
+    folder = save_tiny_model("mt5", tmp_path / "model")
+    with changed_weights(folder) as weights:
+        weights["lm_head.weight"] = weights["shared.weight"] * 2
+    loaded = PretrainedModel(str(folder)).load().model
+    assert torch.equal(loaded.lm_head.weight, loaded.shared.weight * 2)

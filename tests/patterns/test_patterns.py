@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jaxtyping import Bool, Float
+from selection import chosen, planned
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
@@ -82,14 +83,14 @@ def test_among_equals_the_leftmost_go_first() -> None:
 @PROPERTY
 @given(scores=score_matrices(), sparsity=SPARSITIES)
 def test_each_row_loses_the_floor_of_its_share(scores: Float[Tensor, "out in"], sparsity: float) -> None:
-    removed = Unstructured().removed(scores, sparsity, "row")
+    removed = chosen(Unstructured(), scores, sparsity, "row")
     assert removed.sum(dim=1).tolist() == [exact_count(sparsity, scores.shape[1])] * scores.shape[0]
 
 
 @PROPERTY
 @given(scores=score_matrices(), sparsity=SPARSITIES)
 def test_the_whole_matrix_loses_the_floor_of_its_share(scores: Float[Tensor, "out in"], sparsity: float) -> None:
-    removed = Unstructured().removed(scores, sparsity, "matrix")
+    removed = chosen(Unstructured(), scores, sparsity, "matrix")
     assert int(removed.sum()) == exact_count(sparsity, scores.numel())
     assert torch.equal(removed.reshape(1, -1), stable_selection(scores.reshape(1, -1), int(removed.sum())))
 
@@ -97,7 +98,7 @@ def test_the_whole_matrix_loses_the_floor_of_its_share(scores: Float[Tensor, "ou
 @PROPERTY
 @given(scores=score_matrices(columns_of=8), pattern=st.sampled_from([TWO_OF_FOUR, FOUR_OF_EIGHT, NOfM(1, 4)]))
 def test_each_group_keeps_n_of_m_and_the_highest(scores: Float[Tensor, "out in"], pattern: NOfM) -> None:
-    removed = pattern.removed(scores, 0.123, "row").reshape(-1, pattern.of)
+    removed = chosen(pattern, scores, 0.123, "row").reshape(-1, pattern.of)
     assert removed.sum(dim=1).tolist() == [pattern.of - pattern.keep] * removed.shape[0]
     assert torch.equal(removed, stable_selection(scores.reshape(-1, pattern.of), pattern.of - pattern.keep))
 
@@ -107,7 +108,7 @@ def test_each_group_keeps_n_of_m_and_the_highest(scores: Float[Tensor, "out in"]
 def test_masks_are_nested_in_sparsity(
     scores: Float[Tensor, "out in"], sparsities: tuple[float, float], group: ComparisonGroup
 ) -> None:
-    fewer, more = (Unstructured().removed(scores, sparsity, group) for sparsity in sorted(sparsities))
+    fewer, more = (chosen(Unstructured(), scores, sparsity, group) for sparsity in sorted(sparsities))
     assert not bool((fewer & ~more).any())
 
 
@@ -116,23 +117,23 @@ def test_masks_are_nested_in_sparsity(
 def test_planned_zeros_are_those_found_after_unstructured_removal(
     scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
 ) -> None:
-    removed = Unstructured().removed(scores.masked_fill(scores == 0, -1), sparsity, group)
-    assert Unstructured().planned(scores == 0, sparsity, group) == zeros_after(scores, removed)
+    removed = chosen(Unstructured(), scores.masked_fill(scores == 0, -1), sparsity, group)
+    assert planned(Unstructured(), scores == 0, sparsity, group) == zeros_after(scores, removed)
 
 
 @PROPERTY
 @given(scores=score_matrices(columns_of=8), pattern=st.sampled_from([TWO_OF_FOUR, FOUR_OF_EIGHT]))
 def test_planned_zeros_are_those_found_after_n_of_m_removal(scores: Float[Tensor, "out in"], pattern: NOfM) -> None:
-    removed = pattern.removed(scores, 0.5, "row")
-    assert pattern.planned(scores == 0, 0.5, "row") == zeros_after(scores, removed)
+    removed = chosen(pattern, scores, 0.5, "row")
+    assert planned(pattern, scores == 0, 0.5, "row") == zeros_after(scores, removed)
 
 
 def test_zeros_beyond_the_target_are_made_up_for_by_other_rows_but_not_by_other_groups_of_m() -> None:
     """Two rows of four at one half are four zeros: three stand in the first row, so the second loses one."""
     zeros = torch.tensor([[True, True, True, False], [False, False, False, False]])
-    assert Unstructured().planned(zeros, 0.5, "row") == 4
-    assert Unstructured().planned(zeros, 0.5, "matrix") == 4
-    assert TWO_OF_FOUR.planned(zeros, 0.5, "row") == 5
+    assert planned(Unstructured(), zeros, 0.5, "row") == 4
+    assert planned(Unstructured(), zeros, 0.5, "matrix") == 4
+    assert planned(TWO_OF_FOUR, zeros, 0.5, "row") == 5
 
 
 @PROPERTY
@@ -146,28 +147,28 @@ def test_the_memory_layout_of_scores_does_not_matter(
     scores: Float[Tensor, "out in"], pattern: Pattern, sparsity: float, group: ComparisonGroup
 ) -> None:
     transposed = scores.t().contiguous().t()
-    expected = pattern.removed(scores, sparsity, group)
-    assert torch.equal(pattern.removed(transposed, sparsity, group), expected)
-    assert pattern.planned(transposed == 0, sparsity, group) == pattern.planned(scores == 0, sparsity, group)
+    expected = chosen(pattern, scores, sparsity, group)
+    assert torch.equal(chosen(pattern, transposed, sparsity, group), expected)
+    assert planned(pattern, transposed == 0, sparsity, group) == planned(pattern, scores == 0, sparsity, group)
 
 
 @pytest.mark.parametrize("pattern", [Unstructured(), TWO_OF_FOUR, FOUR_OF_EIGHT])
 def test_scores_are_left_as_they_are(pattern: Pattern) -> None:
     scores = torch.rand(3, 16, generator=torch.Generator().manual_seed(0))
     before = scores.clone()
-    removed = pattern.removed(scores, 0.5, "row")
+    removed = chosen(pattern, scores, 0.5, "row")
     assert int(removed.sum()) == 24
     assert torch.equal(scores, before)
 
 
 def test_sparsity_zero_removes_nothing() -> None:
-    assert not bool(Unstructured().removed(torch.zeros(2, 5), 0.0, "row").any())
+    assert not bool(chosen(Unstructured(), torch.zeros(2, 5), 0.0, "row").any())
 
 
 def test_n_of_m_ignores_the_sparsity_and_the_comparison_group() -> None:
     scores = torch.rand(3, 16, generator=torch.Generator().manual_seed(0))
     groups: tuple[ComparisonGroup, ...] = ("row", "matrix")
-    masks = [TWO_OF_FOUR.removed(scores, sparsity, group) for sparsity in (0.0, 0.9) for group in groups]
+    masks = [chosen(TWO_OF_FOUR, scores, sparsity, group) for sparsity in (0.0, 0.9) for group in groups]
     assert all(torch.equal(mask, masks[0]) for mask in masks)
     assert int(masks[0].sum()) == 24
 
@@ -190,7 +191,7 @@ def test_n_of_m_refuses_rows_that_do_not_divide() -> None:
 
 def test_unstructured_accepts_rows_of_any_length() -> None:
     Unstructured().check((7, 13))
-    assert Unstructured().removed(torch.rand(7, 13), 0.5, "row").sum(dim=1).tolist() == [6] * 7
+    assert chosen(Unstructured(), torch.rand(7, 13), 0.5, "row").sum(dim=1).tolist() == [6] * 7
 
 
 @pytest.mark.parametrize(("keep", "of"), [(4, 4), (5, 4)])

@@ -156,7 +156,7 @@ def test_uniform_gives_exactly_the_target(target: float) -> None:
 def test_schedules_keep_the_protocol(name: str) -> None:
     schedule = SCHEDULES[name]
     assert isinstance(schedule, Schedule)
-    assert schedule.needs_statistics == (name != "uniform")
+    assert schedule.needs == ("nothing" if name == "uniform" else "norms")
     assert len(schedule.signal([block_matrix(np.eye(4), np.ones((4, 4)) + np.eye(4))])) == SIGNAL_COUNTS[name]
 
 

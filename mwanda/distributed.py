@@ -1,0 +1,93 @@
+"""Several processes that share one run: each takes a part of the batches, all of them prune alike.
+
+`torchrun --nproc-per-node N run.py …` starts them; without it there is one, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from mwanda.statistics import LanguageStatistics
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Args:
+        rank: which of them this is.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Return this process's part of `items`: every `size`-th."""
+        return list(items[self.rank :: self.size])
+
+    def add_up(self, statistics: Sequence[LanguageStatistics]) -> None:
+        """Sum statistics over all processes, in place.
+
+        Sums are of float64 (second moments of float32), so that they differ from those of one process by no more
+        than the order of a sum does.
+        """
+        if self.size > 1:
+            for tensor in (tensor for each in statistics for tensor in each.tensors() if tensor is not None):
+                distributed.all_reduce(tensor)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def same(self, text: str) -> str:
+        """Return the first process's `text`."""
+        if self.size == 1:
+            return text
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+        length = torch.tensor([data.numel()], device=device)
+        distributed.broadcast(length, src=0)
+        if not self.first:
+            data = torch.zeros(int(length), dtype=torch.uint8, device=device)
+        distributed.broadcast(data, src=0)
+        return bytes(data.tolist()).decode()
+
+
+def join() -> World:
+    """Return the processes that `torchrun` started, connected: by NCCL on GPUs, by gloo on the CPU."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not distributed.is_initialized():
+        from mwanda import device
+
+        device.take(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group(backend=device.communication())
+    return World(distributed.get_rank(), size)
+
+
+def leave() -> None:
+    """Disconnect, if connected."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

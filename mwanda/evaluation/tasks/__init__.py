@@ -1,0 +1,1 @@
+"""Tasks of our own over an aligned corpus; they need no network."""

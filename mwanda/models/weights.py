@@ -1,0 +1,107 @@
+"""Where the weights of blocks are while they are not in use: in memory, or on disk for models that are larger."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mwanda.models.family import Block
+from mwanda.record import write_tensors
+
+
+class Weights(Protocol):
+    """Brings a block's weights into memory and takes them away."""
+
+    def fetch(self, block: Block) -> None:
+        """Bring the block's weights into memory, pruned when they have been kept."""
+        ...
+
+    def keep(self, block: Block) -> None:
+        """Make what is in memory now the block's weights for good."""
+        ...
+
+    def release(self, block: Block) -> None:
+        """Free the memory of the block's weights."""
+        ...
+
+    def resume(self, blocks: Sequence[Block]) -> None:
+        """Say which blocks an earlier, interrupted run has kept."""
+        ...
+
+
+class Resident:
+    """The whole model stays in memory."""
+
+    def fetch(self, block: Block) -> None:
+        """Do nothing."""
+
+    def keep(self, block: Block) -> None:
+        """Do nothing."""
+
+    def release(self, block: Block) -> None:
+        """Do nothing."""
+
+    def resume(self, blocks: Sequence[Block]) -> None:
+        """Do nothing."""
+
+
+class Streamed:
+    """One block at a time is read from disk; pruned blocks are written to a folder, one file each.
+
+    Args:
+        dense: the weights of the checkpoint by the names of the model's parameters, read on access.
+        folder: for the pruned blocks; made when the first of them is written.
+        device: where the weights are used.
+    """
+
+    def __init__(self, dense: Mapping[str, Tensor], folder: Path, device: torch.device):
+        self._dense, self._folder, self._device = dense, folder, device
+        self._kept: set[int] = set()
+
+    def fetch(self, block: Block) -> None:
+        """Read the block's weights, pruned when they have been kept."""
+        kept = self._read(block) if block.index in self._kept else {}
+        for name, parameter in list(block.module.named_parameters()):
+            if parameter.is_meta:
+                full = f"{block.name}.{name}"
+                values = kept.pop(full) if full in kept else self._dense[full]
+                # A copy: what is read may be the file itself, mapped into memory.
+                _assign(block.module, name, values.to(self._device, parameter.dtype, copy=True))
+
+    def keep(self, block: Block) -> None:
+        """Write the block's weights under a temporary name and rename the file."""
+        tensors = {f"{block.name}.{name}": values.data for name, values in block.module.named_parameters()}
+        write_tensors(self._path(block), tensors)
+        self._kept.add(block.index)
+
+    def release(self, block: Block) -> None:
+        """Leave shapes without values."""
+        for name, parameter in list(block.module.named_parameters()):
+            _assign(block.module, name, torch.empty_like(parameter, device="meta"))
+
+    def resume(self, blocks: Sequence[Block]) -> None:
+        """Take these blocks from the folder."""
+        self._kept = {block.index for block in blocks}
+
+    def _path(self, block: Block) -> Path:
+        return self._folder / f"block-{block.index:05d}.safetensors"
+
+    def _read(self, block: Block) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self._path(block))
+
+
+def visit(weights: Weights, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield each block while its weights are in memory."""
+    for block in blocks:
+        weights.fetch(block)
+        yield block
+        weights.release(block)
+
+
+def _assign(module: nn.Module, name: str, values: Tensor) -> None:
+    owner, _, last = name.rpartition(".")
+    setattr(module.get_submodule(owner), last, nn.Parameter(values, requires_grad=False))

@@ -1,0 +1,71 @@
+"""Removes the weights of one matrix, and remembers that it did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mwanda.criteria import Criterion
+from mwanda.criteria.base import Reconstruction
+from mwanda.export.bits import pack, unpack
+from mwanda.models import Matrix
+from mwanda.patterns import Pattern, Quota, removed
+from mwanda.pruner.audit import MatrixPlan
+from mwanda.statistics import LanguageStatistics
+
+
+@dataclass
+class Remover:
+    """Zeroes weights in place, after a plan that was made for every matrix beforehand.
+
+    Args:
+        criterion: scores weights.
+        pattern: says which of them compete.
+        quotas: how much of each matrix goes.
+        planned: what is expected of each matrix.
+        plans: those of the matrices that have been pruned.
+    """
+
+    criterion: Criterion
+    pattern: Pattern
+    quotas: Mapping[str, Quota]
+    planned: Mapping[str, MatrixPlan]
+    plans: list[MatrixPlan] = field(default_factory=list)
+
+    def remove(self, matrix: Matrix, statistics: LanguageStatistics | None) -> None:
+        """Zero the weights that the criterion scores lowest."""
+        weight, quota, group = matrix.weight, self.quotas[matrix.name], self.criterion.group
+        if isinstance(self.criterion, Reconstruction):
+            assert statistics is not None
+            new = self.criterion.reconstruct(weight, statistics, quota.planned, self.pattern.cell, quota.level)
+            weight.copy_(_cast(new, weight.dtype))
+        else:
+            scores = self.criterion.score(weight, statistics)
+            if self.planned[matrix.name].zeros_before:
+                # A weight that is zero already goes before others that score zero (their input may never be active).
+                scores = scores.masked_fill(weight == 0, -1)
+            weight.masked_fill_(removed(self.pattern, scores, quota.level, group), 0)
+        self.plans.append(self.planned[matrix.name])
+
+    def record(self, matrix: Matrix) -> Tensor:
+        """Return what is needed to do the same again: packed bits, or the weights where a criterion changes them."""
+        if isinstance(self.criterion, Reconstruction):
+            return matrix.weight.contiguous()
+        return pack(matrix.weight != 0)
+
+    def repeat(self, matrix: Matrix, record: Tensor | None) -> None:
+        """Do what an earlier run did; without a record the weights are pruned already."""
+        weight = matrix.weight
+        if record is not None and record.dtype == torch.uint8:
+            weight.masked_fill_(~unpack(record, matrix.shape[1]).to(weight.device), 0)
+        elif record is not None:
+            weight.copy_(record)
+        self.plans.append(self.planned[matrix.name])
+
+
+def _cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
+    """Return `values` in `dtype`, where what is not zero does not become zero by rounding."""
+    cast = values.to(dtype)
+    return torch.where((cast == 0) & (values != 0), torch.finfo(dtype).tiny, cast)

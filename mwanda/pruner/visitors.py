@@ -1,0 +1,269 @@
+"""What is done at each block, in the three orders and in the look ahead of a schedule."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import ClassVar
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from mwanda.calibration import Batch
+from mwanda.criteria.base import Reconstruction
+from mwanda.distributed import World
+from mwanda.errors import CalibrationError
+from mwanda.models import Block, Matrix
+from mwanda.pruner.lockstep import Lockstep
+from mwanda.pruner.observe import Observer, pool_rare_experts
+from mwanda.pruner.remover import Remover
+from mwanda.pruner.walk import Arrivals, Decision
+from mwanda.schedules import BlockMatrix, Schedule
+from mwanda.statistics import LanguageStatistics, Needs
+
+
+@dataclass
+class Seconds:
+    """Time spent by stage; what is left of a whole run is calibration."""
+
+    by_stage: dict[str, float] = field(default_factory=lambda: {"calibrate": 0.0, "schedule": 0.0, "prune": 0.0})
+
+    @contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.by_stage[stage] += perf_counter() - start
+
+
+@dataclass
+class Calibrator:
+    """Makes observers, and completes what they saw.
+
+    Args:
+        languages: of the calibration set.
+        needs: what of the inputs is asked for.
+        fewest_tokens: an expert with fewer is given the statistics of all experts of its layer.
+        world: the processes that share the batches.
+        seconds: the clock.
+        pooled: matrices of experts that were given the statistics of all.
+    """
+
+    languages: int
+    needs: Needs
+    fewest_tokens: int
+    world: World
+    seconds: Seconds
+    pooled: list[str] = field(default_factory=list)
+    _unchecked: dict[str, LanguageStatistics] = field(default_factory=dict)
+
+    def observer(self, matrices: Sequence[Matrix], lockstep: Lockstep[Batch] | None = None) -> Observer:
+        """Return an observer that has seen nothing; with `lockstep` it sees the batches on their way."""
+        current = (lambda: lockstep.batch) if lockstep is not None else (lambda: None)
+        return Observer(matrices, self.languages, self.needs, current)
+
+    def complete(self, observer: Observer, matrices: Sequence[Matrix]) -> dict[str, LanguageStatistics]:
+        """Return what all processes saw, and give experts that saw too little the statistics of their neighbours."""
+        statistics = dict(observer.statistics)
+        self.world.add_up(list(statistics.values()))
+        rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
+        self.pooled += [name for name in rare if name not in self.pooled]
+        self._unchecked |= statistics
+        return statistics
+
+    def check(self) -> None:
+        """Check everything completed since the last time; once a block, so that a device is not waited for often.
+
+        Raises:
+            CalibrationError: an input was not finite, or a matrix saw no token at all.
+        """
+        if not self._unchecked:
+            return
+        seen = list(self._unchecked.values())
+        finite = torch.stack([torch.isfinite(each.sum_squares).all() for each in seen]).tolist()
+        tokens = torch.stack([each.tokens.sum() for each in seen]).tolist()
+        for name, sound, count in zip(self._unchecked, finite, tokens, strict=True):
+            if not sound:
+                raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
+            if count == 0:
+                raise CalibrationError(f"no calibration token reached {name}")
+        self._unchecked = {}
+
+
+@dataclass
+class Dense:
+    """Collects the statistics of dense blocks, and a schedule's signals while the weights are in memory."""
+
+    calibrator: Calibrator
+    schedule: Schedule
+    keep_statistics: bool
+    signals: list[tuple[float, ...]] = field(default_factory=list)
+    statistics: dict[str, LanguageStatistics] = field(default_factory=dict)
+    phase: str = "dense"
+    changes_weights: ClassVar[bool] = False
+    hooks: ExitStack = field(default_factory=ExitStack)
+    _observer: Observer | None = None
+
+    def stops(self, block: Block) -> Sequence[nn.Module]:
+        """Wait nowhere inside a block."""
+        return ()
+
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+        """Watch the block's matrices while the batches pass."""
+        self._observer = self.calibrator.observer(block.matrices, lockstep)
+        self.hooks.enter_context(self._observer.watching())
+
+    def reach(self, arrivals: Arrivals) -> None:
+        """Never called."""
+
+    def leave(self, block: Block) -> Decision:
+        """Take the signals, and keep the statistics if asked to."""
+        assert self._observer is not None
+        self.hooks.close()
+        statistics = self.calibrator.complete(self._observer, block.matrices)
+        self.calibrator.check()
+        self._observer = None
+        signal: tuple[float, ...] = ()
+        if self.schedule.needs != "nothing":
+            with self.calibrator.seconds.on("schedule"):
+                pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
+                signal = tuple(self.schedule.signal(pairs))
+            self.signals.append(signal)
+        kept = statistics if self.keep_statistics else {}
+        self.statistics |= kept
+        return Decision(_flat(kept), {"signal": signal, "pooled": self.calibrator.pooled})
+
+    def restore(self, block: Block, decision: Decision) -> None:
+        """Take signals and statistics from the journal."""
+        self.calibrator.pooled = list(decision.facts["pooled"])
+        if self.schedule.needs != "nothing":
+            # JSON has no NaN, which is the signal of one language.
+            self.signals.append(tuple(math.nan if value is None else value for value in decision.facts["signal"]))
+        if self.keep_statistics:
+            for matrix in block.matrices:
+                self.statistics[matrix.name] = _deep(decision.tensors, matrix.name)
+
+
+@dataclass
+class _Pruning:
+    """What the two orders that prune on the way have in common.
+
+    Args:
+        record_masks: whether the journal has to hold what was decided, or the weights themselves are on disk.
+    """
+
+    calibrator: Calibrator
+    remover: Remover
+    record_masks: bool
+    phase: str = "prune"
+    changes_weights: ClassVar[bool] = True
+
+    def leave(self, block: Block) -> Decision:
+        """Return the masks."""
+        self.calibrator.check()
+        tensors = {matrix.name: self.remover.record(matrix) for matrix in block.matrices} if self.record_masks else {}
+        return Decision(tensors, {"pooled": self.calibrator.pooled})
+
+    def restore(self, block: Block, decision: Decision) -> None:
+        """Prune as before."""
+        self.calibrator.pooled = list(decision.facts["pooled"])
+        for matrix in block.matrices:
+            self.remover.repeat(matrix, decision.tensors.get(matrix.name))
+
+    def _remove(self, matrices: Sequence[Matrix], statistics: dict[str, LanguageStatistics]) -> None:
+        if isinstance(self.remover.criterion, Reconstruction):
+            self.calibrator.check()  # before anything is solved for: what is not finite has no solution
+        with self.calibrator.seconds.on("prune"):
+            for matrix in matrices:
+                self.remover.remove(matrix, statistics[matrix.name])
+
+
+class ByBlock(_Pruning):
+    """Runs each dense block once to observe it, prunes it, and lets the batches pass."""
+
+    def stops(self, block: Block) -> Sequence[nn.Module]:
+        """Wait nowhere inside a block."""
+        return ()
+
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+        """Observe and prune."""
+        observer = self.calibrator.observer(block.matrices)
+        with observer.watching():
+            for arrival in arrivals:
+                lockstep.fetch(arrival)
+                with observer.reading(arrival.batch):
+                    arrival.module(*arrival.args, **arrival.kwargs)
+                lockstep.park(arrival)
+        self._remove(block.matrices, self.calibrator.complete(observer, block.matrices))
+
+    def reach(self, arrivals: Arrivals) -> None:
+        """Never called."""
+
+
+@dataclass
+class OnArrival(_Pruning):
+    """Prunes a matrix when all batches are about to enter it."""
+
+    _matrices: dict[nn.Module, list[Matrix]] = field(default_factory=dict)
+    _seen: LanguageStatistics | None = None
+    _inputs: list[ref[Tensor]] = field(default_factory=list)
+
+    def stops(self, block: Block) -> Sequence[nn.Module]:
+        """Wait at every module that holds a matrix."""
+        for matrix in block.matrices:
+            self._matrices.setdefault(matrix.module, []).append(matrix)
+        return list({matrix.module: None for matrix in block.matrices})
+
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+        """Do nothing yet."""
+
+    def reach(self, arrivals: Arrivals) -> None:
+        """Observe the inputs of the module, and prune it."""
+        matrices = self._matrices[arrivals[0].module]
+        if matrices[0].expert is not None:
+            self._reach_experts(matrices, arrivals)
+            return
+        (matrix,) = matrices
+        inputs: list[Tensor] = [arrival.args[0] for arrival in arrivals]
+        if self._seen is None or not self._same(inputs):
+            observer = self.calibrator.observer(matrices)
+            for arrival, values in zip(arrivals, inputs, strict=True):
+                observer.add(matrix.name, values, arrival.batch)
+            self._seen = self.calibrator.complete(observer, matrices)[matrix.name]
+        self._inputs = [ref(values) for values in inputs]
+        self._remove([matrix], {matrix.name: self._seen})
+
+    def _reach_experts(self, matrices: Sequence[Matrix], arrivals: Arrivals) -> None:
+        """Prune one parameter after the other; what the second multiplies has been made by the pruned first."""
+        for parameter in dict.fromkeys(matrix.parameter for matrix in matrices):
+            part = [matrix for matrix in matrices if matrix.parameter == parameter]
+            observer = self.calibrator.observer(part)
+            for arrival in arrivals:
+                observer.add_experts(arrival.module, arrival.args, arrival.batch)
+            self._remove(part, self.calibrator.complete(observer, part))
+        self._seen = None
+
+    def _same(self, inputs: Sequence[Tensor]) -> bool:
+        """Return whether these are the very tensors that the matrix before was called with (query, key, value)."""
+        before = [inputs_before() for inputs_before in self._inputs]
+        return len(before) == len(inputs) and all(a is b for a, b in zip(before, inputs, strict=True))
+
+
+def _flat(statistics: dict[str, LanguageStatistics]) -> dict[str, Tensor]:
+    return {
+        f"{name}/{field}": tensor
+        for name, each in statistics.items()
+        for field, tensor in vars(each).items()
+        if tensor is not None
+    }
+
+
+def _deep(tensors: object, name: str) -> LanguageStatistics:
+    assert isinstance(tensors, dict)
+    return LanguageStatistics(
+        **{key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
+    )

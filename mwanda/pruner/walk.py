@@ -1,0 +1,201 @@
+"""One pass of all calibration batches over all blocks: weights come and go, and what is finished is written down."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from mwanda.calibration import Batch
+from mwanda.models import Block
+from mwanda.models.weights import Weights
+from mwanda.pruner.journal import Journal
+from mwanda.pruner.lockstep import Arrival, Lockstep
+from mwanda.pruner.parking import Parking
+
+
+Arrivals = list[Arrival[Batch]]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided in a block, as the journal keeps it."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+class Visitor(Protocol):
+    """What happens at each block."""
+
+    @property
+    def phase(self) -> str:
+        """What the journal calls this pass."""
+        ...
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether blocks are to be kept as they are when they have been visited."""
+        ...
+
+    def stops(self, block: Block) -> Sequence[nn.Module]:
+        """Return the modules inside a block at which all batches are to wait."""
+        ...
+
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+        """All batches are about to enter the block."""
+        ...
+
+    def reach(self, arrivals: Arrivals) -> None:
+        """All batches are about to enter one of the stops."""
+        ...
+
+    def leave(self, block: Block) -> Decision:
+        """All batches have left the block."""
+        ...
+
+    def restore(self, block: Block, decision: Decision) -> None:
+        """An earlier, interrupted run has finished the block with this decision."""
+        ...
+
+
+@dataclass
+class Walk:
+    """Takes the model's own forward pass over `batches` from block to block.
+
+    Args:
+        forward: one batch's way through the model.
+        blocks: in the order in which the forward pass meets them.
+        batches: all of this process.
+        weights: where the weights of blocks are.
+        step: called at each block, to show how far it has come.
+        parking: where waiting hidden states are, or None.
+        journal: what is finished, or None.
+    """
+
+    forward: Callable[[Batch], object]
+    blocks: Sequence[Block]
+    batches: Sequence[Batch]
+    weights: Weights
+    step: Callable[[], object]
+    parking: Parking | None = None
+    journal: Journal | None = None
+
+    def run(self, visitor: Visitor) -> None:
+        """Visit every block, those that the journal has finished only by what was decided in them."""
+        done = self.journal.finished(visitor.phase) if self.journal else 0
+        for block in self.blocks[:done]:
+            assert self.journal is not None
+            self.step()
+            visitor.restore(block, Decision(*self.journal.decided(visitor.phase, block.index)))
+        if visitor.changes_weights:
+            self.weights.resume(self.blocks[:done])
+        if done < len(self.blocks):
+            self._go(visitor, done)
+
+    def _go(self, visitor: Visitor, done: int) -> None:
+        left = self.blocks[done:]
+        by_module = {block.module: block for block in left}
+        stops = [*by_module, *(stop for block in left for stop in visitor.stops(block))]
+        outputs: dict[int, Any] = {}
+        current: Block | None = None
+        with ExitStack() as stack:
+            lockstep = stack.enter_context(Lockstep(self.forward, self.batches, stops, self.parking))
+            if self.journal is not None:
+                stack.enter_context(self._answering(self.blocks[:done], visitor.phase, lockstep))
+                stack.enter_context(_recording(left, lockstep, outputs))
+            while arrivals := lockstep.advance():
+                block = by_module.get(arrivals[0].module)
+                if block is None:
+                    visitor.reach(arrivals)
+                    continue
+                if current is not None:
+                    self._finish(current, visitor, lockstep, arrivals, outputs)
+                current = block
+                self.step()
+                self.weights.fetch(block)
+                visitor.enter(block, arrivals, lockstep)
+            if current is not None:
+                self._finish(current, visitor, lockstep, [], outputs)
+
+    def _finish(
+        self,
+        block: Block,
+        visitor: Visitor,
+        lockstep: Lockstep[Batch],
+        arrivals: Arrivals,
+        outputs: dict[int, Any],
+    ) -> None:
+        decision = visitor.leave(block)
+        if visitor.changes_weights:
+            self.weights.keep(block)
+        self.weights.release(block)
+        if self.journal is not None:
+            for arrival in arrivals:
+                lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be parked
+                self.journal.save_output(visitor.phase, block, arrival.index, outputs[arrival.index])
+                lockstep.park(arrival)
+            outputs.clear()
+            self.journal.finish(visitor.phase, block, decision.tensors, decision.facts, outputs=bool(arrivals))
+
+    @contextmanager
+    def _answering(self, finished: Sequence[Block], phase: str, lockstep: Lockstep[Batch]) -> Iterator[None]:
+        """Have finished blocks return what the last of their stack has returned, without computing anything."""
+        recent: dict[tuple[str, int], Any] = {}
+
+        def answer(stack: str) -> Callable[..., Any]:
+            def forward(*_: Any, **__: Any) -> Any:
+                assert self.journal is not None
+                assert lockstep.index is not None
+                place = (stack, lockstep.index)
+                if place not in recent:
+                    recent.clear()
+                    recent[place] = self.journal.output(phase, *place)
+                return recent[place]
+
+            return forward
+
+        before = {block.module: block.module.__dict__.get("forward") for block in finished}
+        for block in finished:
+            block.module.__dict__["forward"] = answer(block.stack)
+        try:
+            yield
+        finally:
+            for module, own in before.items():
+                module.__dict__.pop("forward")
+                if own is not None:
+                    module.__dict__["forward"] = own
+
+
+@contextmanager
+def _recording(blocks: Sequence[Block], lockstep: Lockstep[Batch], outputs: dict[int, Any]) -> Iterator[None]:
+    """Remember what each block returns for each batch."""
+
+    def remember(module: nn.Module, args: Any, output: Any) -> None:
+        if lockstep.index is not None:
+            outputs[lockstep.index] = output
+
+    hooks = [block.module.register_forward_hook(remember) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def run_by_block(forward: Callable[[T], R], blocks: Sequence[Block], items: Sequence[T], weights: Weights) -> list[R]:
+    """Return what `forward` returns for each item, reading each block's weights once for all of them."""
+    by_module = {block.module: block for block in blocks}
+    current: Block | None = None
+    with Lockstep(forward, items, list(by_module)) as lockstep:
+        while arrivals := lockstep.advance():
+            if current is not None:
+                weights.release(current)
+            current = by_module[arrivals[0].module]
+            weights.fetch(current)
+        if current is not None:
+            weights.release(current)
+        return lockstep.results

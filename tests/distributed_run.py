@@ -1,0 +1,132 @@
+"""What each of several processes does for `test_distributed.py`: `python distributed_run.py FOLDER`."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from interruption import Interrupted, Job, StopAt
+from safetensors.torch import save_file
+from tiny_models import tiny_calibration, tiny_model
+
+from mwanda.criteria.mwanda import MWanda
+from mwanda.criteria.sparsegpt import SparseGPT
+from mwanda.distributed import World, join, leave
+from mwanda.errors import CalibrationError
+from mwanda.models import blocks_of
+from mwanda.pruner import Pruner
+from mwanda.pruner.engine import Order
+from mwanda.pruner.journal import Journal
+from mwanda.schedules.owl_cwl import OWLCWL
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
+
+
+CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)
+TEXTS = ("", "outputs/day", "Kʉ̃ɔ̃ 🌍")
+JOBS = ("mwanda", "sparsegpt", "mixtral")
+
+
+def job_of(name: str, order: Order) -> Job:
+    """Return a job of which the masks do not hang on rounding."""
+    model = tiny_model("mixtral" if name == "mixtral" else "llama", dtype=torch.float64)
+    criterion = SparseGPT() if name == "sparsegpt" else MWanda()
+    return Job(model, CALIBRATION, Pruner(order, 8, expert_tokens=20), criterion, OWLCWL(2.0))
+
+
+def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:
+    """Return what a process has seen: whole numbers, so that their sums are exact."""
+    statistics = LanguageStatistics.zeros(3, 4, needs=needs)
+    inputs = torch.arange(24.0).reshape(2, 3, 4) - 7 * rank
+    statistics.add(SequenceSums.of(inputs, needs), torch.tensor([rank, 2]))
+    return statistics
+
+
+def prune(job: Job, world: World, journal: Journal | None = None, stop: StopAt | None = None) -> tuple[Any, Any]:
+    """Return the pruned model and the report."""
+    report = job.pruner.prune(
+        job.dense,
+        job.calibration,
+        job.criterion,
+        job.schedule,
+        job.pattern,
+        job.sparsity,
+        stop,
+        journal=journal,
+        world=world,
+    )
+    return job.dense, report
+
+
+def take_part(folder: Path) -> None:
+    """Do everything as one of the processes."""
+    world = join()
+    left: dict[str, Any] = {"world": [world.rank, world.size, world.first]}
+    left["total"] = world.total(torch.tensor([1, 10]) * (world.rank + 1)).tolist()
+    left["same"] = [world.same(f"{text}{world.rank}" if text else "") for text in TEXTS]
+
+    def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
+        own = {key: value.clone() for key, value in tensors.items()}
+        save_file(own, folder / f"{name}-{world.rank}.safetensors")
+
+    for needs in ("norms", "counts", "second_moments"):
+        statistics = statistics_of_rank(world.rank, needs)
+        world.add_up([statistics])
+        save(f"statistics-{needs}", {key: value for key, value in vars(statistics).items() if value is not None})
+    for order in get_args(Order):
+        for name in JOBS:
+            model, report = prune(job_of(name, order), world)
+            save(f"{name}-{order}", model.state_dict())
+            left[f"{name}-{order}"] = report.sparsities
+        place = folder / f"journal-{order}"
+        try:
+            prune(job_of("mwanda", order), world, Journal(place, "key", world), StopAt(3))
+        except Interrupted:
+            journal = Journal(place, "key", world)
+            left[f"finished-{order}"] = journal.finished("dense") + journal.finished("prune")
+        world.wait()
+        model, _ = prune(job_of("mwanda", order), world, journal)
+        save(f"resumed-{order}", model.state_dict())
+        journal.discard()
+        few = job_of("mwanda", order)
+        alone = Job(few.dense, tiny_calibration(languages=1, sequences=1), few.pruner)
+        try:
+            prune(alone, world)
+        except CalibrationError as error:
+            left[f"few-{order}"] = str(error)
+        matrices = [matrix for block in blocks_of(alone.dense) for matrix in block.matrices]
+        left[f"few-zeros-{order}"] = sum(int((matrix.weight == 0).sum()) for matrix in matrices)
+    passes: list[object] = []
+    job = Job(tiny_model("llama"), CALIBRATION, Pruner("arrival", 3))
+    job.dense.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))
+    prune(job, world)
+    left["batches"] = len(passes)
+    world.wait()
+    leave()
+    (folder / f"{world.rank}.json").write_text(json.dumps(left))
+
+
+def main() -> None:
+    """Fork the processes, and fail when one of them does."""
+    children = []
+    for rank in range(int(os.environ["WORLD_SIZE"])):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(240)  # processes that wait for each other for ever are to fail, not to hang
+            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+            take_part(Path(sys.argv[1]))
+            os._exit(0)
+        children.append(child)
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status:
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
