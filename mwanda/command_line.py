@@ -11,6 +11,7 @@ from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, neare
 
 
 CONFIG_NAME = "config"
+EXPERIMENT = "experiment"
 ONLY_SHOW = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
@@ -64,7 +65,8 @@ def check(arguments: Sequence[str]) -> None:
             raise ConfigurationError("--config-dir", flags.config_dir, "there is no such folder")
         quoted = str(folder).replace("'", "\\'")
         more = [f"hydra.searchpath=['file://{quoted}']"]
-    for overrides in _jobs([*flags.overrides, *more], sweep=flags.multirun):
+    swept, multirun = _of_experiment(flags.overrides)
+    for overrides in _jobs([*swept, *flags.overrides, *more], sweep=flags.multirun or multirun):
         config = compose(overrides)
         check_configuration(config)
 
@@ -122,6 +124,30 @@ def resolved(config: Any) -> dict[str, Any]:
         raise ConfigurationError(key, "???", f"must be given, as {key}=…") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _of_experiment(overrides: Sequence[str]) -> tuple[list[str], bool]:
+    """Return what `+experiment=…` sweeps over, and whether it makes a sweep of the run.
+
+    Raises:
+        InputError: there is no such experiment.
+    """
+    from omegaconf import OmegaConf
+
+    from mwanda.schema import CONF
+
+    chosen = [text for text, each in zip(overrides, _parsed(overrides), strict=True) if each.key_or_group == EXPERIMENT]
+    for text in chosen:
+        names = sorted(path.stem for path in (CONF / EXPERIMENT).glob("*.yaml"))
+        name = text.partition("=")[2]
+        if name not in names:
+            raise ConfigurationError(f"+{EXPERIMENT}", name, "there is no such choice", names)
+        if not text.startswith("+"):
+            raise ConfigurationError(EXPERIMENT, name, f"is added, not replaced: write +{EXPERIMENT}={name}")
+    hydra = _unresolved(chosen).hydra if chosen else None
+    if hydra is None or not OmegaConf.select(hydra, "sweeper.params"):
+        return [], False
+    return [f"{key}={value}" for key, value in hydra.sweeper.params.items()], str(hydra.mode) == "RunMode.MULTIRUN"
 
 
 def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:

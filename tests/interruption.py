@@ -1,11 +1,14 @@
 """Runs that are interrupted, and what they would have given otherwise."""
 
 import copy
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import Tensor, nn
 
 from mwanda.calibration import CalibrationSet
@@ -96,3 +99,60 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
     for part in ("order", "plans", "sparsities", "blocks", "pooled"):
         assert getattr(report, part) == getattr(expected[1], part)
     assert repr(report.signals) == repr(expected[1].signals)  # NaN equals itself only so
+
+
+class Killed(BaseException):
+    """What a process that is gone would not see."""
+
+
+@dataclass
+class Death:
+    """Kills the run at the n-th operation on a file: that one and all after it no longer happen.
+
+    Args:
+        at: n.
+    """
+
+    at: int
+    count: int = 0
+
+    def guard(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `operation` for as long as the process lives."""
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self.count >= self.at:
+                raise Killed
+            self.count += 1
+            return operation(*args, **kwargs)
+
+        return guarded
+
+    def write_half(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an `operation` that writes a file, and leaves half of it when the process dies."""
+
+        def guarded(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+            if self.count < self.at:
+                operation(tensors, path, metadata)
+            elif self.count == self.at:
+                Path(path).write_bytes(b"\x00\x01half")
+            self.count += 1
+            if self.count > self.at:
+                raise Killed
+
+        return guarded
+
+
+def killed_at(run: Callable[[], object], operation: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run until before the given operation on a file; return whether the run came that far."""
+    death = Death(operation)
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", death.write_half(sys.modules["safetensors.torch"].save_file))
+        patch.setattr("os.replace", death.guard(os.replace))
+        patch.setattr("tempfile.mkstemp", death.guard(sys.modules["tempfile"].mkstemp))
+        patch.setattr("pathlib.Path.unlink", death.guard(Path.unlink))
+        patch.setattr("pathlib.Path.chmod", death.guard(Path.chmod))
+        try:
+            run()
+        except Killed:
+            return True
+    return False

@@ -654,7 +654,12 @@ def test_the_other_modes_leave_no_folder(
     assert not folder.parent.exists()
     shown = capsys.readouterr().out
     expected = {
-        "inspect": ["self_attention.query_key_value", "48 × 16", "tied to the LM head", "2 languages, 64 calibration tokens"],
+        "inspect": [
+            "self_attention.query_key_value",
+            "48 × 16",
+            "tied to the LM head",
+            "2 languages, 64 calibration tokens",
+        ],
         "prepare": [f"ready: {model}, 2 languages of embedded"],
     }[mode]
     for part in expected:

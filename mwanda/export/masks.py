@@ -26,7 +26,7 @@ class Masks:
         packed, shapes = {}, {}
         for block in visit(loaded.weights, blocks_of(loaded.model)):
             for matrix in block.matrices:
-                packed[matrix.name] = pack(matrix.weight != 0)
+                packed[matrix.name] = pack(matrix.weight != 0).cpu()
                 shapes[matrix.name] = f"{matrix.shape[0]}x{matrix.shape[1]}"
         target = folder / self.name
         write_atomically(target, lambda path: save_file(packed, path, metadata=shapes))

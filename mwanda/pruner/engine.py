@@ -199,7 +199,7 @@ class _Task:
     def _prune_on_the_way(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
-        record = isinstance(self.weights, Resident)
+        record = self.journal is not None and isinstance(self.weights, Resident)
         visitor = kind(self._calibrator(self.criterion.needs), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled

@@ -165,8 +165,8 @@ class _Pruning:
     def leave(self, block: Block) -> Decision:
         """Return the masks."""
         self.calibrator.check()
-        tensors = {matrix.name: self.remover.record(matrix) for matrix in block.matrices} if self.record_masks else {}
-        return Decision(tensors, {"pooled": self.calibrator.pooled})
+        records = {matrix.name: self.remover.record(matrix) for matrix in block.matrices} if self.record_masks else {}
+        return Decision(_in_memory(records), {"pooled": self.calibrator.pooled})
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Prune as before."""
@@ -251,6 +251,15 @@ class OnArrival(_Pruning):
         """Return whether these are the very tensors that the matrix before was called with (query, key, value)."""
         before = [inputs_before() for inputs_before in self._inputs]
         return len(before) == len(inputs) and all(a is b for a, b in zip(before, inputs, strict=True))
+
+
+def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors of one dtype into the computer's memory, all in one transfer."""
+    if not tensors:
+        return {}
+    values = list(tensors.values())
+    parts = torch.cat([value.flatten() for value in values]).cpu().split([value.numel() for value in values])
+    return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
 
 
 def _flat(statistics: dict[str, LanguageStatistics]) -> dict[str, Tensor]:

@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
-from interruption import Interrupted, Job, Outcome, StopAt, assert_same
+from interruption import Interrupted, Job, Outcome, StopAt, assert_same, killed_at
 from plain_decoder import CALIBRATION, PlainDecoder
 from pruning_oracle import every_order
 from safetensors.torch import load_file
@@ -183,63 +182,6 @@ def test_disk_holds_the_outputs_of_one_block_of_each_stack(tmp_path: Path, order
     assert not tmp_path.exists()
 
 
-class Killed(BaseException):
-    """What a process that is gone would not see."""
-
-
-@dataclass
-class Death:
-    """Kills the run at the n-th operation on a file: that one and all after it no longer happen.
-
-    Args:
-        at: n.
-    """
-
-    at: int
-    count: int = 0
-
-    def guard(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `operation` for as long as the process lives."""
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if self.count >= self.at:
-                raise Killed
-            self.count += 1
-            return operation(*args, **kwargs)
-
-        return guarded
-
-    def write_half(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        """Return an `operation` that writes a file, and leaves half of it when the process dies."""
-
-        def guarded(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-            if self.count < self.at:
-                operation(tensors, path, metadata)
-            elif self.count == self.at:
-                Path(path).write_bytes(b"\x00\x01half")
-            self.count += 1
-            if self.count > self.at:
-                raise Killed
-
-        return guarded
-
-
-def killed_at(job: Job, folder: Path, operation: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Run until before the given operation on a file; return whether the run came that far."""
-    death = Death(operation)
-    with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", death.write_half(sys.modules["safetensors.torch"].save_file))
-        patch.setattr("os.replace", death.guard(os.replace))
-        patch.setattr("tempfile.mkstemp", death.guard(sys.modules["tempfile"].mkstemp))
-        patch.setattr("pathlib.Path.unlink", death.guard(Path.unlink))
-        patch.setattr("pathlib.Path.chmod", death.guard(Path.chmod))
-        try:
-            job.run(folder)
-        except Killed:
-            return True
-    return False
-
-
 @pytest.mark.parametrize(
     ("order", "criterion", "schedule"),
     [
@@ -256,7 +198,7 @@ def test_a_kill_between_any_two_operations_on_files_changes_nothing(
     model = PlainDecoder(blocks=2 if schedule.needs != "nothing" else 3)
     job = Job(model, tiny_calibration(sequences=2, length=6), Pruner(order, 4), criterion, schedule)
     expected, operation = job.run(), 0
-    while killed_at(job, tmp_path / str(operation), operation, monkeypatch):
+    while killed_at(lambda: job.run(tmp_path / str(operation)), operation, monkeypatch):  # noqa: B023
         assert_same(job.run(tmp_path / str(operation)), expected)
         operation += 1
     assert operation >= 15
@@ -275,7 +217,7 @@ def test_a_kill_of_another_run_in_the_same_folder_changes_nothing(
         interrupt(job, folder, 2)
         with monkeypatch.context() as patch:
             patch.setattr("interruption.Journal", lambda folder, _: Journal(folder, "other"))
-            assert killed_at(other, folder, operation, monkeypatch)
+            assert killed_at(lambda: other.run(folder), operation, monkeypatch)  # noqa: B023
         assert_same(job.run(folder), expected)
 
 

@@ -1,0 +1,60 @@
+"""The same code on a GPU: same decisions, and no waiting for the device at each matrix."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from tiny_models import tiny_calibration, tiny_model
+
+from mwanda.criteria.mwanda import MWanda
+from mwanda.criteria.wanda import Wanda
+from mwanda.patterns.n_of_m import NOfM
+from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner import Pruner
+from mwanda.pruner.engine import Order
+from mwanda.schedules.owl_cwl import OWLCWL
+from mwanda.schedules.uniform import Uniform
+
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible here"),
+]
+CALIBRATION = tiny_calibration(languages=3, sequences=4, length=12)
+ORDERS: list[Order] = ["arrival", "block", "oneshot"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_masks_are_those_of_the_cpu(order: Order) -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    on_gpu = copy.deepcopy(model).cuda()
+    for each in (model, on_gpu):
+        Pruner(order, batch_size=4).prune(each, CALIBRATION, MWanda(), OWLCWL(), Unstructured(), 0.5)
+    for name, value in model.state_dict().items():
+        assert (on_gpu.state_dict()[name].cpu() == 0).equal(value == 0), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pattern", [Unstructured(), NOfM(2, 4)], ids=["unstructured", "2of4"])
+def test_half_precision_weights_are_pruned_exactly(dtype: torch.dtype, pattern: Unstructured | NOfM) -> None:
+    model = tiny_model("llama", dtype=dtype).cuda()
+    report = Pruner("arrival", batch_size=4).prune(model, CALIBRATION, Wanda(), Uniform(), pattern, 0.5)
+    assert all(plan.zeros == plan.planned for plan in report.plans)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_device_is_waited_for_once_a_block_and_not_at_each_matrix(order: Order) -> None:
+    waits = []
+    for blocks in (2, 4):
+        model = tiny_model("llama", num_hidden_layers=blocks).cuda()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                Pruner(order, batch_size=12).prune(model, CALIBRATION, Wanda(), Uniform(), Unstructured(), 0.5)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchronizing" in str(each.message) for each in caught))
+    matrices = 7
+    assert (waits[1] - waits[0]) / 2 < matrices

@@ -1,0 +1,68 @@
+"""Every experiment composes, says what it costs, and its first job runs."""
+
+from pathlib import Path
+
+import pytest
+import tiny_job
+import yaml
+from tiny_models import save_tiny_model
+
+from mwanda import job
+from mwanda.command_line import _jobs, _of_experiment, check, compose
+from mwanda.errors import ConfigurationError
+from mwanda.schema import CONF
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF.parent / "experiments").glob("*.yaml"))
+
+
+def jobs(name: str) -> list[list[str]]:
+    """Return the overrides of each job of an experiment."""
+    swept, multirun = _of_experiment([f"+experiment={name}"])
+    return _jobs([*swept, f"+experiment={name}"], sweep=multirun)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_job_of_an_experiment_is_valid(name: str) -> None:
+    check([f"+experiment={name}"])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_first_job_runs_on_a_tiny_model(name: str, model: Path, tmp_path: Path) -> None:
+    small = [each for each in tiny_job.overrides(model) if not each.startswith("model=")]
+    results = job.run(compose([*jobs(name)[0], *small]), tmp_path / "run", [], {"criterion": "mwanda"})
+    assert results is not None
+    assert results["status"] == "complete"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_says_its_command_its_cost_and_what_it_shows(name: str) -> None:
+    text = (CONF.parent / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
+    head = text.splitlines()[:5]
+    assert head[0] == "# @package _global_"
+    assert head[2] == f"# python run.py +experiment={name}"
+    assert head[3].startswith("# Cost: ")
+    assert head[4].startswith("# Shows: ")
+    assert yaml.safe_load(text)["name"] == name
+    if "runs" in head[3]:
+        assert f"Cost: {len(jobs(name))} runs" in head[3]
+
+
+def test_the_readme_lists_every_experiment() -> None:
+    text = (CONF.parent / "experiments" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in EXPERIMENTS if f"+experiment={name}\n" not in text] == []
+
+
+def test_an_unknown_experiment_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"\+experiment=smok: there is no such choice; choices: smoke"):
+        check(["+experiment=smok"])
+
+
+def test_an_experiment_is_added_and_not_replaced() -> None:
+    with pytest.raises(ConfigurationError, match=r"write \+experiment=smoke"):
+        check(["experiment=smoke"])
