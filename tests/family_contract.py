@@ -180,7 +180,7 @@ class FamilyContract:
     def test_mwanda_with_cwl_masks_equal_the_oracle(self, model: PreTrainedModel, dense: PreTrainedModel) -> None:
         sparsities = oracle.cwl_sparsities(dense, self.expected, CALIBRATION, SPARSITY, 0.1, self.expert_tokens)
         report = Pruner("arrival", batch_size=4).prune(
-            model, CALIBRATION, MWanda(variance_weight=0.5), CWL(width=0.1), Unstructured(), SPARSITY
+            model, CALIBRATION, MWanda(variance_weight=0.5), CWL(width=0.1, signal_fraction=1), Unstructured(), SPARSITY
         )
         assert report.sparsities == pytest.approx(sparsities, abs=1e-6)
         assert max(sparsities) - min(sparsities) == pytest.approx(0.2, abs=1e-6)

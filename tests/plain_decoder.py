@@ -81,11 +81,9 @@ def prune_plain(
     pattern: Pattern | None = None,
     calibration: CalibrationSet = CALIBRATION,
     batch_size: int = 3,
-    signal_fraction: float = 1.0,
 ) -> PruningReport:
     """Prune in place, with Wanda, uniformly and unstructured where nothing else is asked for."""
-    pruner = Pruner(order, batch_size, signal_fraction)
-    return pruner.prune(
+    return Pruner(order, batch_size).prune(
         model, calibration, criterion or Wanda(), schedule or Uniform(), pattern or Unstructured(), sparsity
     )
 

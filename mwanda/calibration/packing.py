@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SHORTEST = 16
+"""Tokens below which a sequence is not cut."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some sequences of one length; sequence `b` is in language `languages[b]`."""
@@ -45,6 +49,13 @@ class CalibrationSet:
         languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts)
         pairs = zip(tokens.split(size), languages.split(size), strict=True)
         return [Batch(part.to(device), labels.to(device)) for part, labels in pairs]
+
+    def part(self, fraction: float) -> "CalibrationSet":
+        """Return about `fraction` of the tokens of each language: its first sequences, cut where one is too much."""
+        counts = [max(1, round(fraction * part.shape[0])) for part in self.sequences]
+        length = min(self.length, max(SHORTEST, round(fraction * self.count * self.length / sum(counts))))
+        chosen = tuple(part[:count, :length] for part, count in zip(self.sequences, counts, strict=True))
+        return CalibrationSet(self.codes, chosen, self.packing)
 
     @property
     def tokens_per_language(self) -> dict[str, int]:

@@ -13,17 +13,19 @@ from time import perf_counter
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.magnitude import Magnitude
 from mwanda.distributed import World
 from mwanda.errors import CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
+from mwanda.patterns.unstructured import Unstructured
 from mwanda.progress import Progress, Silent
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
 from mwanda.pruner.journal import Journal
@@ -70,8 +72,6 @@ class Pruner:
     Args:
         order: see the module.
         batch_size: sequences in a forward pass; changes speed and memory, not the result.
-        signal_fraction: the share of each language's sequences that a schedule looks at before pruning starts, when
-            the order is not `oneshot`.
         expert_tokens: an expert of a mixture that saw fewer calibration tokens is scored with the statistics of all
             experts of its layer.
         activations: where hidden states wait between blocks: on the `device`, in `ram`, or on `disk`.
@@ -83,7 +83,6 @@ class Pruner:
 
     order: Order = "arrival"
     batch_size: Annotated[int, Gt(0)] = 8
-    signal_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     expert_tokens: Annotated[int, Ge(0)] = 32
     activations: Activations = "device"
     checkpoint: bool = True
@@ -191,7 +190,7 @@ class _Task:
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
         if needs != "nothing":
             with visitor.hooks:
-                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.settings.signal_fraction)
+                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
         return visitor
@@ -231,9 +230,8 @@ class _Task:
         next(bar, None)
 
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
-        """Return this process's calibration batches, or those of the first `fraction` of each language's sequences."""
-        parts = tuple(part[: max(1, round(fraction * part.shape[0]))] for part in self.calibration.sequences)
-        chosen = CalibrationSet(self.calibration.codes, parts, self.calibration.packing)
+        """Return this process's calibration batches, or those of a fraction of each language's tokens."""
+        chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
         if chosen.count < self.world.size:
             # A process without a batch would visit no block, and the others would wait for its statistics for ever.
             raise CalibrationError(
@@ -270,6 +268,27 @@ class _Task:
                 quotas[matrix.name] = quota
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
         return Remover(self.criterion, self.pattern, quotas, planned)
+
+
+@torch.no_grad()
+def look_ahead(
+    model: nn.Module, calibration: CalibrationSet, schedule: Schedule, settings: Pruner
+) -> list[tuple[float, ...]]:
+    """Return the signals of a schedule, a block each, from its fraction of the calibration set."""
+    task = _Task(
+        model,
+        blocks_of(model),
+        calibration,
+        Magnitude(),
+        schedule,
+        Unstructured(),
+        settings,
+        Silent(),
+        Resident(),
+        None,
+        World(),
+    )
+    return task._look_ahead(settings.order).signals
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:

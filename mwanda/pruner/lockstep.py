@@ -32,9 +32,11 @@ class Arrival(Generic[T]):
 
     def states(self) -> list[Tensor]:
         """Return the hidden states among the arguments: sequences × tokens × features."""
-        values = (*self.args, *self.kwargs.values())
+        values = {id(value): value for value in (*self.args, *self.kwargs.values())}  # one may be there twice
         return [
-            value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3
+            value
+            for value in values.values()
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 3
         ]
 
 

@@ -103,10 +103,10 @@ class Walk:
         outputs: dict[int, Any] = {}
         current: Block | None = None
         with ExitStack() as stack:
-            lockstep = stack.enter_context(Lockstep(self.forward, self.batches, stops, self.parking))
+            lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.parking))
             if self.journal is not None:
                 stack.enter_context(self._answering(self.blocks[:done], visitor.phase, lockstep))
-                stack.enter_context(_recording(left, lockstep, outputs))
+                stack.enter_context(_recording(left[:-1], lockstep, outputs))
             while arrivals := lockstep.advance():
                 block = by_module.get(arrivals[0].module)
                 if block is None:
@@ -120,6 +120,10 @@ class Walk:
                 visitor.enter(block, arrivals, lockstep)
             if current is not None:
                 self._finish(current, visitor, lockstep, [], outputs)
+
+    def _pass(self, batch: Batch) -> None:
+        """Run one batch, and forget what it ends in: its hidden states would stay on the device for every batch."""
+        self.forward(batch)
 
     def _finish(
         self,

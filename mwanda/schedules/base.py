@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Gt, Le
 from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
@@ -14,6 +15,12 @@ from mwanda.statistics import LanguageStatistics, Needs
 
 MOST_OF_A_BLOCK = 0.999
 """No block is emptied for the sake of the others, unless the target itself asks for more."""
+
+
+SIGNAL_FRACTION = 0.125
+"""With an eighth of the default calibration set no block's sparsity moves by more than docs/performance.md says."""
+
+SignalFraction = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,14 @@ class Schedule(Protocol):
     @property
     def needs(self) -> Needs:
         """What `signal` has to know of the inputs; with `nothing` it is not called before `allocate`."""
+        ...
+
+    @property
+    def signal_fraction(self) -> float:
+        """The share of each language's calibration tokens that is looked at before pruning starts.
+
+        The order `oneshot`, which has seen all of them by then, takes all.
+        """
         ...
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

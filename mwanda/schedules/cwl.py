@@ -10,7 +10,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.schedules.base import BlockMatrix, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
 from mwanda.statistics import LanguageStatistics, Needs, language_root_mean_square
 
 
@@ -26,12 +26,14 @@ class CWL:
         width: λ; sparsities spread over `[S − λ, S + λ]` before the budget is met.
         similarity: how two language profiles are compared.
         weighting: `equal` for all matrices of a block, or by their `size`.
+        signal_fraction: see Schedule.
     """
 
     protect: Literal["shared", "specific"] = "shared"
     width: Annotated[float, Ge(0)] = 0.08
     similarity: Similarity = "pearson"
     weighting: Literal["equal", "size"] = "equal"
+    signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

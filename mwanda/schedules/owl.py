@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.schedules.base import BlockMatrix, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
 from mwanda.statistics import Needs, pooled_norm
 
 
@@ -19,10 +19,12 @@ class OWL:
     Args:
         outlier_threshold: M; a score is an outlier when it exceeds M times the mean of the block's scores.
         width: λ; sparsities spread over `[S − λ, S + λ]` before the budget is met.
+        signal_fraction: see Schedule.
     """
 
     outlier_threshold: Annotated[float, Gt(0)] = 5.0
     width: Annotated[float, Ge(0)] = 0.08
+    signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

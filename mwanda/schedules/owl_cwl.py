@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from mwanda.schedules.base import BlockMatrix, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl import OWL
 from mwanda.statistics import Needs
@@ -21,12 +21,14 @@ class OWLCWL:
         protect: as in CWL.
         width: λ; the spread that each schedule alone would have.
         cwl_weight: the part of CWL in the sum, between 0 (OWL alone) and 1 (CWL alone).
+        signal_fraction: see Schedule.
     """
 
     outlier_threshold: Annotated[float, Gt(0)] = 5.0
     protect: Literal["shared", "specific"] = "shared"
     width: Annotated[float, Ge(0)] = 0.08
     cwl_weight: Annotated[float, Ge(0), Le(1)] = 0.5
+    signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = "norms"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

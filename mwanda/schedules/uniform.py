@@ -12,6 +12,7 @@ from mwanda.statistics import Needs
 class Uniform:
     """`s_k = S`, but for blocks that hold more zeros than that already."""
 
+    signal_fraction: ClassVar[float] = 1.0
     needs: ClassVar[Needs] = "nothing"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -104,3 +104,14 @@ def test_a_padding_token_is_refused_unless_it_has_another_meaning(
             check_no_padding(sequences, padding, special)
     else:
         check_no_padding(sequences, padding, special)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.25, 0.125, 0.03])
+def test_a_part_holds_the_fraction_of_tokens_of_every_language(fraction: float) -> None:
+    whole = CalibrationSet(("a", "b"), (torch.arange(800).view(4, 200), torch.arange(1600).view(8, 200)), "x")
+    part = whole.part(fraction)
+    wanted, found = fraction * 12 * 200, sum(part.tokens_per_language.values())
+    assert wanted * 0.6 <= found <= max(wanted * 1.1, 16 * part.count)
+    for mine, theirs in zip(part.sequences, whole.sequences, strict=True):
+        assert mine.shape[0] >= 1
+        assert torch.equal(mine, theirs[: mine.shape[0], : mine.shape[1]])

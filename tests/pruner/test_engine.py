@@ -14,7 +14,6 @@ from pruning_oracle import capture, cwl_sparsities, every_order, prune
 from tiny_models import tiny_calibration, tiny_model
 from torch import Tensor
 
-from mwanda.calibration import CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
@@ -27,6 +26,9 @@ from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 from mwanda.statistics import Needs, SequenceSums
+
+
+WHOLE_CWL = CWL(signal_fraction=1)
 
 
 @pytest.fixture
@@ -76,8 +78,8 @@ def test_two_runs_give_the_same_weights_and_signals(order: Order) -> None:
 @every_order
 def test_batch_size_and_order_of_sequences_change_no_mask_under_a_schedule(model: PlainDecoder, order: Order) -> None:
     other = copy.deepcopy(model)
-    prune_plain(model, 0.5, order, MWanda(), CWL(), batch_size=CALIBRATION.count)
-    prune_plain(other, 0.5, order, MWanda(), CWL(), calibration=reversed_set(CALIBRATION), batch_size=1)
+    prune_plain(model, 0.5, order, MWanda(), WHOLE_CWL, batch_size=CALIBRATION.count)
+    prune_plain(other, 0.5, order, MWanda(), WHOLE_CWL, calibration=reversed_set(CALIBRATION), batch_size=1)
     assert masks(other) == masks(model)
 
 
@@ -87,9 +89,9 @@ def test_batch_size_and_order_of_sequences_change_no_mask_under_a_schedule(model
         ("arrival", Wanda(), Uniform(), 3),
         ("block", Wanda(), Uniform(), 3),
         ("oneshot", Wanda(), Uniform(), 3),
-        ("oneshot", Wanda(), CWL(), 3),
-        ("arrival", Wanda(), CWL(), 6),
-        ("arrival", Magnitude(), CWL(), 3),
+        ("oneshot", Wanda(), WHOLE_CWL, 3),
+        ("arrival", Wanda(), WHOLE_CWL, 6),
+        ("arrival", Magnitude(), WHOLE_CWL, 3),
         ("arrival", Magnitude(), Uniform(), 0),
     ],
 )
@@ -119,43 +121,36 @@ def test_the_report_has_every_matrix_once(model: PlainDecoder, order: Order) -> 
 
 def test_signals_of_a_schedule_come_from_the_dense_model(model: PlainDecoder) -> None:
     sparsities = cwl_sparsities(model, BLOCKS, CALIBRATION, 0.5, width=0.08)
-    report = prune_plain(model, 0.5, "arrival", schedule=CWL())
+    report = prune_plain(model, 0.5, "arrival", schedule=WHOLE_CWL)
     assert report.sparsities == pytest.approx(sparsities, abs=1e-6)
     assert [len(signal) for signal in report.signals] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("order", ["block", "arrival"])
-def test_a_signal_fraction_shows_the_schedule_the_first_sequences_of_each_language(
-    model: PlainDecoder, order: Order
-) -> None:
-    first = tuple(part[:count] for part, count in zip(CALIBRATION.sequences, (1, 2, 1), strict=True))
-    few = CalibrationSet(CALIBRATION.codes, first, CALIBRATION.packing)
-    alone = prune_plain(copy.deepcopy(model), 0.5, order, schedule=CWL(), calibration=few)
-    whole = prune_plain(copy.deepcopy(model), 0.5, order, schedule=CWL())
-    part = prune_plain(model, 0.5, order, schedule=CWL(), signal_fraction=0.5)
+def test_a_signal_fraction_shows_the_schedule_a_part_of_each_language(model: PlainDecoder, order: Order) -> None:
+    few = CALIBRATION.part(0.5)
+    assert few.count == sum(max(1, round(part.shape[0] / 2)) for part in CALIBRATION.sequences)
+    alone = prune_plain(copy.deepcopy(model), 0.5, order, schedule=WHOLE_CWL, calibration=few)
+    whole = prune_plain(copy.deepcopy(model), 0.5, order, schedule=WHOLE_CWL)
+    part = prune_plain(model, 0.5, order, schedule=CWL(signal_fraction=0.5))
     assert part.signals == alone.signals != whole.signals
 
 
 def test_a_signal_fraction_leaves_statistics_of_the_criterion_whole(model: PlainDecoder) -> None:
     other = copy.deepcopy(model)
-    prune_plain(model, 0.5, "arrival", signal_fraction=0.01)
+    prune_plain(model, 0.5, "arrival", schedule=CWL(width=0, signal_fraction=0.01))
     prune_plain(other, 0.5, "arrival")
     assert masks(model) == masks(other)
 
 
-def test_a_signal_fraction_looks_at_one_sequence_of_each_language_at_least(model: PlainDecoder) -> None:
-    first = tuple(part[:1] for part in CALIBRATION.sequences)
-    one = prune_plain(
-        copy.deepcopy(model),
-        schedule=CWL(),
-        calibration=CalibrationSet(CALIBRATION.codes, first, CALIBRATION.packing),
-    )
-    assert prune_plain(model, schedule=CWL(), signal_fraction=0.01).signals == one.signals
+def test_the_order_oneshot_has_seen_everything_when_the_schedule_looks(model: PlainDecoder) -> None:
+    part = prune_plain(copy.deepcopy(model), 0.5, "oneshot", schedule=CWL(signal_fraction=0.01))
+    assert part.signals == prune_plain(model, 0.5, "oneshot", schedule=WHOLE_CWL).signals
 
 
 def test_one_language_makes_cwl_uniform_and_says_so(model: PlainDecoder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        report = prune_plain(model, schedule=CWL(), calibration=tiny_calibration(languages=1, sequences=3))
+        report = prune_plain(model, schedule=WHOLE_CWL, calibration=tiny_calibration(languages=1, sequences=3))
     assert report.sparsities == pytest.approx([0.5] * 3)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "uniform" in caplog.text
@@ -189,7 +184,7 @@ class Recorder:
 @every_order
 def test_every_bar_reaches_its_end(model: PlainDecoder, order: Order) -> None:
     recorder = Recorder()
-    Pruner(order, 3).prune(model, CALIBRATION, Wanda(), CWL(), Unstructured(), 0.5, recorder)
+    Pruner(order, 3).prune(model, CALIBRATION, Wanda(), WHOLE_CWL, Unstructured(), 0.5, recorder)
     assert recorder.done == recorder.total
     assert recorder.total["calibrate"] == len(model.layers)
 

@@ -143,7 +143,7 @@ def test_a_pattern_of_groups_is_taken_up(tmp_path: Path, order: Order) -> None:
 
 
 @every_order
-@pytest.mark.parametrize("family", ["bloom", "gpt2", "falcon", "gemma3_text", "phi", "t5", "m2m_100", "xlm-roberta"])
+@pytest.mark.parametrize("family", ["bloom", "gpt2", "falcon", "t5", "m2m_100", "xlm-roberta"])
 def test_every_way_in_which_blocks_return_their_states_is_taken_up(tmp_path: Path, order: Order, family: str) -> None:
     """Tensors, tuples, what later blocks reuse of the first (T5), two stacks."""
     job = Job(tiny_model(family), tiny_calibration(sequences=3, length=6), Pruner(order, 4))
@@ -154,8 +154,9 @@ def test_every_way_in_which_blocks_return_their_states_is_taken_up(tmp_path: Pat
 
 
 @every_order
-@every_criterion
-@pytest.mark.parametrize("expert_tokens", [0, 10**6], ids=["own statistics", "shared statistics"])
+@pytest.mark.parametrize(
+    ("criterion", "expert_tokens"), [(SparseGPT(), 0), (MWanda(), 10**6)], ids=["own statistics", "shared statistics"]
+)
 def test_a_mixture_of_experts_is_taken_up(
     tmp_path: Path, order: Order, criterion: Criterion, expert_tokens: int
 ) -> None:
@@ -242,7 +243,7 @@ def prune(order, folder, say):
                 say(b".")
                 yield item
 
-    model, journal = tiny_model("llama", num_hidden_layers=5), Journal(folder / "journal", "key")
+    model, journal = tiny_model("llama", num_hidden_layers=4), Journal(folder / "journal", "key")
     Pruner(order, 3).prune(
         model, tiny_calibration(), MWanda(), OWLCWL(2.0), Unstructured(), 0.5, Steps(), journal=journal
     )
@@ -275,7 +276,7 @@ for order in ("block", "arrival", "oneshot"):
     folder = Path(sys.argv[1]) / order
     folder.mkdir()
     # Finished blocks count as steps too: further and further into the look ahead, then into the pruning.
-    for steps in (2, 4, 7, 9):
+    for steps in (3, 5, 7):
         print(order, os.WTERMSIG(run(order, folder, steps, chance.random() * 0.01)))
     print(order, run(order, folder, None, 0))
 """
@@ -290,9 +291,9 @@ def test_processes_that_are_killed_are_taken_up_where_they_were(tmp_path: Path) 
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     orders = ("block", "arrival", "oneshot")
-    assert said.split() == [word for order in orders for end in (*[9] * 4, 0) for word in (order, str(end))]
+    assert said.split() == [word for order in orders for end in (*[9] * 3, 0) for word in (order, str(end))]
     for order in get_args(Order):
-        job = Job(tiny_model("llama", num_hidden_layers=5), tiny_calibration(), Pruner(order, 3), MWanda(), OWLCWL(2.0))
+        job = Job(tiny_model("llama", num_hidden_layers=4), tiny_calibration(), Pruner(order, 3), MWanda(), OWLCWL(2.0))
         expected, found = job.run()[0], load_file(tmp_path / order / "weights")
         assert [name for name, value in expected.items() if not value.equal(found[name])] == []
         assert not (tmp_path / order / "journal").exists()
