@@ -50,15 +50,14 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file that is there whole or not at all."""
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that is there whole or not at all; no two tensors may share memory."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # A tensor that shares memory with another, or is transposed, is written as values of its own.
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, dict(metadata or {}))
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata or None)
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except BaseException:

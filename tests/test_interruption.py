@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 import tiny_job
-from tiny_models import save_tiny_model
+from tiny_models import save_tiny_model, tiny_calibration, tiny_model
 
 from mwanda import job
+from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ConfigurationError, MemoryShortageError
 from mwanda.export.masks import load
+from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner import Pruner
+from mwanda.pruner.engine import Order
 from mwanda.pruner.journal import Journal
+from mwanda.schedules.uniform import Uniform
 from mwanda.schema import CONF
 
 
@@ -190,3 +195,28 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def test_a_model_spread_by_device_map_gives_the_same_results(model: Path, tmp_path: Path) -> None:
+    expected = tiny_job.run(model, tmp_path / "one")
+    assert numbers(tiny_job.run(model, tmp_path / "spread", "model.device_map=auto")) == numbers(expected)
+
+
+@pytest.mark.parametrize("order", ["arrival", "block", "oneshot"])
+def test_forward_functions_that_others_have_wrapped_stay_as_they_are(order: Order, tmp_path: Path) -> None:
+    """As those of a model that is spread over devices, which moves its inputs from one to the next."""
+    from accelerate import dispatch_model
+
+    model, plain = tiny_model("llama"), tiny_model("llama")
+    parts = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head"]
+    dispatch_model(model, dict.fromkeys(parts, "cpu"), force_hooks=True)
+    wrapped = {name: module.__dict__.get("forward") for name, module in model.named_modules()}
+    assert any(wrapped.values())
+    for each, folder in ((model, tmp_path / "wrapped"), (plain, tmp_path / "plain")):
+        journal = Journal(folder, "key")
+        Pruner(order, batch_size=4).prune(
+            each, tiny_calibration(), Wanda(), Uniform(), Unstructured(), 0.5, journal=journal
+        )
+    assert {name: module.__dict__.get("forward") for name, module in model.named_modules()} == wrapped
+    for name, value in plain.state_dict().items():
+        assert model.state_dict()[name].equal(value), name

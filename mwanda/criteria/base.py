@@ -1,5 +1,6 @@
 """What a criterion is."""
 
+from abc import ABC, abstractmethod
 from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -28,6 +29,19 @@ class Criterion(Protocol):
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return non-negative scores in float32."""
         ...
+
+
+class ColumnWeighted(ABC):
+    """A criterion whose score is `|W_ij|` times a number for each input, so that rows can be pruned one by one."""
+
+    @abstractmethod
+    def column_weights(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        """Return the number for each input, in float32."""
+
+    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
+        """Return the scores."""
+        assert statistics is not None
+        return weight.abs().float().mul_(self.column_weights(statistics))
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.criteria.base import ColumnWeighted, ComparisonGroup
 from mwanda.statistics import (
     LanguageStatistics,
     Needs,
@@ -20,8 +20,8 @@ from mwanda.statistics import (
 
 
 @dataclass(frozen=True)
-class MWanda:
-    """`S_ij = |W_ij| · (A_j + λ·V_j) · P_j^β` (after Choenni & Titov, EMNLP 2025), compared over an output row.
+class LanguageAware:
+    """What takes the place of the pooled norm `‖X_j‖₂` in a criterion that looks at each language.
 
     Args:
         variance_weight: λ, how much disagreement between languages raises a feature's importance.
@@ -30,9 +30,6 @@ class MWanda:
         normalised: take `V_j` from profiles scaled to one common norm, so that a language with louder activations
             does not decide alone.
         probability_exponent: β, the weight of the activation probability `P_j`, the mean over languages of `p_lj`.
-
-    With λ = 0 and β = 0, or with one language and β = 0, the scores equal Wanda's bit for bit: everything is
-    multiplied by the constant `√N`, which changes no ranking.
     """
 
     variance_weight: Annotated[float, Ge(0)] = 0.5
@@ -61,11 +58,6 @@ class MWanda:
             importance = importance * probability.pow(self.probability_exponent)
         return importance
 
-    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
-        """Return the language-aware scores."""
-        assert statistics is not None
-        return weight.abs().float().mul_(self.importance(statistics))
-
     def _shared(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
         if self.shared == "pooled":
             return pooled_norm(statistics)
@@ -81,6 +73,19 @@ class MWanda:
             profiles = profiles / norms.clamp(min=torch.finfo(norms.dtype).tiny) * _mean(norms, weights)
         variance = _mean((profiles - _mean(profiles, weights)).square(), weights)
         return variance if self.disagreement == "variance" else variance.sqrt()
+
+
+@dataclass(frozen=True)
+class MWanda(LanguageAware, ColumnWeighted):
+    """`S_ij = |W_ij| · (A_j + λ·V_j) · P_j^β` (after Choenni & Titov, EMNLP 2025), compared over an output row.
+
+    The knobs are those of LanguageAware. With λ = 0 and β = 0, or with one language and β = 0, the scores equal
+    Wanda's bit for bit: everything is multiplied by the constant `√N`, which changes no ranking.
+    """
+
+    def column_weights(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        """Return the importance of each input."""
+        return self.importance(statistics)
 
 
 def _mean(values: Float[Tensor, "L in"], weights: Float[Tensor, " L"]) -> Float[Tensor, " in"]:

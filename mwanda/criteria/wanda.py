@@ -6,18 +6,17 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.criteria.base import ColumnWeighted, ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs, pooled_norm
 
 
 @dataclass(frozen=True)
-class Wanda:
+class Wanda(ColumnWeighted):
     """`S_ij = |W_ij| · ‖X_j‖₂` (Sun et al., ICLR 2024, eq. 1), compared over an output row."""
 
     needs: ClassVar[Needs] = "norms"
     group: ClassVar[ComparisonGroup] = "row"
 
-    def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
-        """Return Wanda's scores from the norm pooled over all languages."""
-        assert statistics is not None
-        return weight.abs().float().mul_(pooled_norm(statistics))
+    def column_weights(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        """Return `‖X_j‖₂`, pooled over all languages."""
+        return pooled_norm(statistics)

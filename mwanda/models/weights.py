@@ -1,10 +1,12 @@
 """Where the weights of blocks are while they are not in use: in memory, or on disk for models that are larger."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mwanda.models.family import Block
@@ -62,13 +64,12 @@ class Streamed:
 
     def fetch(self, block: Block) -> None:
         """Read the block's weights, pruned when they have been kept."""
-        kept = self._read(block) if block.index in self._kept else {}
-        for name, parameter in list(block.module.named_parameters()):
-            if parameter.is_meta:
-                full = f"{block.name}.{name}"
-                values = kept.pop(full) if full in kept else self._dense[full]
-                # A copy: what is read may be the file itself, mapped into memory.
-                _assign(block.module, name, values.to(self._device, parameter.dtype, copy=True))
+        with self._reading(block) as read:
+            for name, parameter in list(block.module.named_parameters()):
+                if parameter.is_meta:
+                    # A copy, one at a time: what is read may be the file itself, mapped into memory.
+                    values = read(f"{block.name}.{name}").to(self._device, parameter.dtype, copy=True)
+                    _assign(block.module, name, values)
 
     def keep(self, block: Block) -> None:
         """Write the block's weights under a temporary name and rename the file."""
@@ -88,10 +89,14 @@ class Streamed:
     def _path(self, block: Block) -> Path:
         return self._folder / f"block-{block.index:05d}.safetensors"
 
-    def _read(self, block: Block) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        return load_file(self._path(block))
+    @contextmanager
+    def _reading(self, block: Block) -> Iterator[Callable[[str], Tensor]]:
+        """Give a way to read the block's weights by name, pruned when they have been kept."""
+        if block.index not in self._kept:
+            yield self._dense.__getitem__
+            return
+        with safe_open(self._path(block), framework="pt") as file:
+            yield file.get_tensor
 
 
 def visit(weights: Weights, blocks: Iterable[Block]) -> Iterator[Block]:

@@ -3,17 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.criteria import Criterion
-from mwanda.criteria.base import Reconstruction
+from mwanda.criteria.base import ColumnWeighted, Reconstruction
 from mwanda.export.bits import pack, unpack
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
+from mwanda.patterns.base import CACHED
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.statistics import LanguageStatistics
+
+
+AT_ONCE = 1 << 24
+"""Weights scored at once on an accelerator, so that little memory is taken besides the model's."""
 
 
 @dataclass
@@ -41,6 +47,8 @@ class Remover:
             assert statistics is not None
             new = self.criterion.reconstruct(weight, statistics, quota.planned, self.pattern.cell, quota.level)
             weight.copy_(_cast(new, weight.dtype))
+        elif group == "row" and (columns := _column_weights(self.criterion, statistics)) is not None:
+            self._remove_by_rows(weight, columns, quota.level, self.planned[matrix.name].zeros_before > 0)
         else:
             scores = self.criterion.score(weight, statistics)
             if self.planned[matrix.name].zeros_before:
@@ -48,6 +56,30 @@ class Remover:
                 scores = scores.masked_fill(weight == 0, -1)
             weight.masked_fill_(removed(self.pattern, scores, quota.level, group), 0)
         self.plans.append(self.planned[matrix.name])
+
+    def _remove_by_rows(
+        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], level: int, zeros: bool
+    ) -> None:
+        """Do the same a few rows at a time: on the CPU these stay in its cache, and nothing of full size is made."""
+        if level == 0:
+            return
+        on_cpu = weight.device.type == "cpu"
+        rows = max(1, (CACHED if on_cpu else AT_ONCE) // weight.shape[1])
+        for part in weight.split(rows):
+            if on_cpu and part.dtype == torch.float32:
+                # NumPy, as its comparisons and masked writes take a fraction of the time on the CPU.
+                values = part.numpy()
+                scores = np.abs(values)
+                scores *= columns.numpy()
+                if zeros:
+                    np.copyto(scores, -1, where=values == 0)
+                gone = removed(self.pattern, torch.from_numpy(scores), level, "row")
+                np.copyto(values, 0, where=gone.numpy())
+            else:
+                scored = part.abs().float().mul_(columns)
+                if zeros:
+                    scored.masked_fill_(part == 0, -1)
+                part.masked_fill_(removed(self.pattern, scored, level, "row"), 0)
 
     def record(self, matrix: Matrix) -> Tensor:
         """Return what is needed to do the same again: packed bits, or the weights where a criterion changes them."""
@@ -63,6 +95,15 @@ class Remover:
         elif record is not None:
             weight.copy_(record)
         self.plans.append(self.planned[matrix.name])
+
+
+def _column_weights(criterion: Criterion, statistics: LanguageStatistics | None) -> Float[Tensor, " in"] | None:
+    """Return the number for each input, unless the criterion scores in a way of its own."""
+    own: object = type(criterion).score
+    if not isinstance(criterion, ColumnWeighted) or own is not ColumnWeighted.score:
+        return None
+    assert statistics is not None
+    return criterion.column_weights(statistics)
 
 
 def _cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
