@@ -61,6 +61,7 @@ class Streamed:
     def __init__(self, dense: Mapping[str, Tensor], folder: Path, device: torch.device):
         self._dense, self._folder, self._device = dense, folder, device
         self._kept: set[int] = set()
+        self._free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
 
     def fetch(self, block: Block) -> None:
         """Read the block's weights, pruned when they have been kept."""
@@ -68,7 +69,7 @@ class Streamed:
             for name, parameter in list(block.module.named_parameters()):
                 if parameter.is_meta:
                     # A copy, one at a time: what is read may be the file itself, mapped into memory.
-                    values = read(f"{block.name}.{name}").to(self._device, parameter.dtype, copy=True)
+                    values = self._buffer(parameter).copy_(read(f"{block.name}.{name}"))
                     _assign(block.module, name, values)
 
     def keep(self, block: Block) -> None:
@@ -79,8 +80,15 @@ class Streamed:
 
     def release(self, block: Block) -> None:
         """Leave shapes without values."""
+        self._free = {}
         for name, parameter in list(block.module.named_parameters()):
+            self._free.setdefault((parameter.shape, parameter.dtype), []).append(parameter.data)
             _assign(block.module, name, torch.empty_like(parameter, device="meta"))
+
+    def _buffer(self, parameter: nn.Parameter) -> Tensor:
+        """Return memory for a weight: that of the block released last, as to free and to ask again fragments it."""
+        free = self._free.get((parameter.shape, parameter.dtype))
+        return free.pop() if free else torch.empty_like(parameter, device=self._device)
 
     def resume(self, blocks: Sequence[Block]) -> None:
         """Take these blocks from the folder."""

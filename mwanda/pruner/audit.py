@@ -14,6 +14,9 @@ from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
 
 
+AT_ONCE = 1 << 22
+"""Weights compared at once, so that little memory is taken besides the model's."""
+
 ZeroCounts = Mapping[str, Int[Tensor, " groups"]]
 """For each matrix, on the CPU, how many weights of each comparison group are zero."""
 
@@ -87,4 +90,5 @@ def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights
 
 
 def _zeros(values: Float[Tensor, "groups size"]) -> Int[Tensor, " groups"]:
-    return (values == 0).view(torch.uint8).sum(dim=1, dtype=torch.int32)
+    rows = max(1, AT_ONCE // values.shape[1])
+    return torch.cat([(part == 0).view(torch.uint8).sum(dim=1, dtype=torch.int32) for part in values.split(rows)])
