@@ -1,11 +1,14 @@
 """What a pattern is, and the selection that every pattern shares."""
 
+import math
+import threading
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
@@ -86,6 +89,24 @@ CACHED = 1 << 16
 """Scores handled at once on the CPU: few enough to stay in its cache, which is worth a factor of three and more."""
 
 
+class Scratch(threading.local):
+    """Memory that is used again and again: to ask for it anew at each few rows costs more than to work on them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return an array of this shape with any content, valid until the same name is asked for again."""
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or held.size < size or held.dtype != dtype:
+            held = self._held[name] = np.empty(max(size, CACHED), dtype=dtype)
+        return held[:size].reshape(shape)
+
+
+SCRATCH = Scratch()
+
+
 def _lowest_by_partition(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
     """Select with NumPy's partition, several times as fast as `torch.kthvalue` on the CPU."""
     values = scores.detach().numpy()
@@ -93,7 +114,9 @@ def _lowest_by_partition(scores: Float[Tensor, "groups size"], count: int) -> Bo
     step = max(1, CACHED // values.shape[1])
     for first in range(0, len(values), step):
         part, out = values[first : first + step], marks[first : first + step]
-        ordered = np.partition(part, count - 1, axis=1)
+        ordered = SCRATCH.array("ordered", part.shape, part.dtype)
+        ordered[:] = part
+        ordered.partition(count - 1, axis=1)
         threshold = ordered[:, count - 1 : count]
         np.less_equal(part, threshold, out=out)
         # Only where an equal of the threshold was left over is there anything to decide between equals. What cannot

@@ -237,8 +237,10 @@ class _Task:
             raise CalibrationError(
                 f"{self.world.size} processes share {chosen.count} calibration sequences; start no more than those"
             )
-        # The batches are those of one process, so that their numbers are too; each process takes every N-th.
-        size = min(self.settings.batch_size, max(1, chosen.count // self.world.size))
+        # As many tokens as in a batch of whole sequences. The batches are those of one process (where there are enough
+        # sequences), so that their numbers are too; each process takes every N-th.
+        wanted = self.settings.batch_size * self.calibration.length // chosen.length
+        size = min(wanted, max(1, chosen.count // self.world.size))
         return self.world.share(chosen.batches(size, _input_device(self.model)))
 
     def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:

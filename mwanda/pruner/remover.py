@@ -1,7 +1,9 @@
 """Removes the weights of one matrix, and remembers that it did."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -13,13 +15,16 @@ from mwanda.criteria.base import ColumnWeighted, Reconstruction
 from mwanda.export.bits import pack, unpack
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
-from mwanda.patterns.base import CACHED
+from mwanda.patterns.base import CACHED, SCRATCH
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.statistics import LanguageStatistics
 
 
 AT_ONCE = 1 << 24
-"""Weights scored at once on an accelerator, so that little memory is taken besides the model's."""
+"""Weights scored at once outside the cache, so that little memory is taken besides the model's."""
+
+WORTH_SHARING = 1 << 19
+"""Weights of a matrix above which handing parts of it to several threads costs less than it saves."""
 
 
 @dataclass
@@ -63,23 +68,33 @@ class Remover:
         """Do the same a few rows at a time: on the CPU these stay in its cache, and nothing of full size is made."""
         if level == 0:
             return
-        on_cpu = weight.device.type == "cpu"
-        rows = max(1, (CACHED if on_cpu else AT_ONCE) // weight.shape[1])
-        for part in weight.split(rows):
-            if on_cpu and part.dtype == torch.float32:
-                # NumPy, as its comparisons and masked writes take a fraction of the time on the CPU.
-                values = part.numpy()
-                scores = np.abs(values)
-                scores *= columns.numpy()
-                if zeros:
-                    np.copyto(scores, -1, where=values == 0)
-                gone = removed(self.pattern, torch.from_numpy(scores), level, "row")
-                np.copyto(values, 0, where=gone.numpy())
-            else:
-                scored = part.abs().float().mul_(columns)
-                if zeros:
-                    scored.masked_fill_(part == 0, -1)
-                part.masked_fill_(removed(self.pattern, scored, level, "row"), 0)
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            threads = min(torch.get_num_threads(), weight.shape[0])
+            parts = weight.chunk(threads) if weight.numel() > WORTH_SHARING else (weight,)
+            work = partial(self._remove_in_cache, columns=columns, level=level, zeros=zeros)
+            list(_threads(threads).map(work, parts)) if len(parts) > 1 else work(weight)
+            return
+        for part in weight.split(max(1, AT_ONCE // weight.shape[1])):
+            scores = part.abs().float().mul_(columns)
+            if zeros:
+                scores.masked_fill_(part == 0, -1)
+            part.masked_fill_(removed(self.pattern, scores, level, "row"), 0)
+
+    def _remove_in_cache(
+        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], level: int, zeros: bool
+    ) -> None:
+        """Use NumPy, whose comparisons are faster on the CPU, and no masked write, slow where the mask is random."""
+        for part in weight.split(max(1, CACHED // weight.shape[1])):
+            values = part.numpy()
+            scores = np.abs(values, out=SCRATCH.array("scores", values.shape, np.float32))
+            scores *= columns.numpy()
+            if zeros:
+                scores -= values == 0  # their score was zero
+            gone = removed(self.pattern, torch.from_numpy(scores), level, "row").numpy()
+            kept = SCRATCH.array("kept", values.shape, np.int32)
+            np.subtract(gone.view(np.int8), 1, out=kept)
+            bits = values.view(np.int32)
+            bits &= kept
 
     def record(self, matrix: Matrix) -> Tensor:
         """Return what is needed to do the same again: packed bits, or the weights where a criterion changes them."""
@@ -95,6 +110,11 @@ class Remover:
         elif record is not None:
             weight.copy_(record)
         self.plans.append(self.planned[matrix.name])
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="remover")
 
 
 def _column_weights(criterion: Criterion, statistics: LanguageStatistics | None) -> Float[Tensor, " in"] | None:
