@@ -49,7 +49,8 @@ SHAPES = {
 
 def orders(options: argparse.Namespace) -> list[Table]:
     """Compare the three orders with the published procedure, on models of real size."""
-    ways = [DENSE, PUBLISHED, PUBLISHED_BATCHES, BLOCK, ARRIVAL, ONESHOT]
+    every = {"1": PUBLISHED, "8": PUBLISHED_BATCHES, "block": BLOCK, "arrival": ARRIVAL, "oneshot": ONESHOT}
+    ways = [DENSE, *(every[name] for name in options.ways)]
     return [_compare(f"{model}, wanda, 50 %", _workload(options, model), ways, options) for model in options.models]
 
 
@@ -86,9 +87,9 @@ def languages(options: argparse.Namespace) -> list[Table]:
 
     def observing(count: int) -> Callable[[], float]:
         def observe() -> None:
-            statistics = LanguageStatistics.zeros(count, 2048)
+            statistics = LanguageStatistics.zeros(count, 2048, needs="norms")
             for values, batch in zip(inputs, parts[count].batches(BATCH_SIZE), strict=True):
-                statistics.add(SequenceSums.of(values), batch.languages)
+                statistics.add(SequenceSums.of(values, "norms"), batch.languages)
 
         return timed(observe)
 
@@ -171,6 +172,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--models", nargs="+", default=[GEMMA, LLAMA], help="of orders and methods")
+    ways = ["1", "8", "block", "arrival", "oneshot"]
+    parser.add_argument(
+        "--ways", nargs="+", default=ways, choices=ways, help="of orders; 1 and 8 are the published one"
+    )
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="of families")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="measure time alone")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the tables")

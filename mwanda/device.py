@@ -61,10 +61,14 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def available_bytes(device: torch.device) -> int:
-    """Return the memory that is free on the device; on the CPU no more than a container's limit leaves."""
+def available_bytes(device: torch.device, *, every: bool = False) -> int:
+    """Return the memory that is free on the device, or on `every` one of its kind.
+
+    On the CPU it is no more than a container's limit leaves.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        devices = range(torch.cuda.device_count()) if every else [device]
+        return sum(int(torch.cuda.mem_get_info(each)[0]) for each in devices)
     import psutil
 
     return min([int(psutil.virtual_memory().available), *_left_in_container()])

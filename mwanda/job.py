@@ -268,8 +268,9 @@ class _Run:
                 log = _log_to(self.folder / "run.log")
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
-            self._work()
+            journal = self._work()
             self._write_results()
+            self._clean(journal)
             failed = False
         except InputError:
             refused = True
@@ -294,6 +295,13 @@ class _Run:
         if self.world.first:
             write_json(self.folder / RESULTS, self._results)
 
+    def _clean(self, journal: "Journal | None") -> None:
+        """Remove what is there to resume the run, now that its results are written."""
+        if journal is not None:
+            journal.discard()
+        if self.world.first:
+            shutil.rmtree(self.folder / WORK, ignore_errors=True)
+
     def _close(self, log: logging.Handler, *, failed: bool) -> None:
         from mwanda import device
 
@@ -302,7 +310,7 @@ class _Run:
         log.close()
         device.release()
 
-    def _work(self) -> None:
+    def _work(self) -> "Journal | None":
         from mwanda import device, record
         from mwanda.models import blocks_of
         from mwanda.progress import Silent, Terminal
@@ -357,9 +365,6 @@ class _Run:
         if parts.export is not None and self.world.first:
             self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
         self.world.wait()
-        if journal is not None:
-            journal.discard()
-        shutil.rmtree(self.folder / WORK, ignore_errors=True)
         self._results |= self._frame("complete")
         self._results["memory"] = {
             "peak_rss_bytes": device.peak_resident_bytes(),
@@ -368,6 +373,7 @@ class _Run:
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
+        return journal
 
     def _check_model(self) -> None:
         """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
@@ -384,7 +390,8 @@ class _Run:
                 f"{source.path} does not predict a token from those before it alone, and has no perplexity",
                 ["none"],
             )
-        skeleton, free = source.skeleton(config), device.available_bytes(device.choose(source.device))
+        skeleton, spread = source.skeleton(config), source.device_map == "auto"
+        free = device.available_bytes(device.choose(source.device), every=spread)
         logger.info(memory.check(skeleton, blocks_of(skeleton), _memory_plan(parts), free))
 
     def _journal(self, fingerprint: str) -> "Journal | None":

@@ -162,7 +162,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_setting_that_would(
     from mwanda import device, memory
 
     monkeypatch.setattr(memory, "LIBRARIES", 0)
-    monkeypatch.setattr(device, "available_bytes", lambda _: 60_000)
+    monkeypatch.setattr(device, "available_bytes", lambda *_, **__: 60_000)
     with pytest.raises(MemoryShortageError, match=r"model\.offload=disk.* would take about"):
         tiny_job.run(model, tmp_path / "run", "calibration.sequences=2")
     assert not (tmp_path / "run").exists()

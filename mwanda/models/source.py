@@ -59,6 +59,7 @@ class ModelSource(Protocol):
     path: str
     device: DeviceChoice
     offload: "Offload"
+    device_map: "DeviceMap"
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer alone, so that text is checked before the weights are loaded."""
