@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,15 +45,25 @@ class Remover:
     quotas: Mapping[str, Quota]
     planned: Mapping[str, MatrixPlan]
     plans: list[MatrixPlan] = field(default_factory=list)
+    _last: tuple[LanguageStatistics | None, Float[Tensor, " in"]] | None = None
+
+    def __post_init__(self) -> None:
+        self._reconstruction = self.criterion if isinstance(self.criterion, Reconstruction) else None
+        own: object = type(self.criterion).score
+        by_columns = isinstance(self.criterion, ColumnWeighted) and own is ColumnWeighted.score
+        weighted: Any = self.criterion if by_columns and self.criterion.group == "row" else None
+        self._weighted: ColumnWeighted | None = weighted
 
     def remove(self, matrix: Matrix, statistics: LanguageStatistics | None) -> None:
         """Zero the weights that the criterion scores lowest."""
         weight, quota, group = matrix.weight, self.quotas[matrix.name], self.criterion.group
-        if isinstance(self.criterion, Reconstruction):
+        if self._reconstruction is not None:
             assert statistics is not None
-            new = self.criterion.reconstruct(weight, statistics, quota.planned, self.pattern.cell, quota.level)
+            new = self._reconstruction.reconstruct(weight, statistics, quota.planned, self.pattern.cell, quota.level)
             weight.copy_(_cast(new, weight.dtype))
-        elif group == "row" and (columns := _column_weights(self.criterion, statistics)) is not None:
+        elif self._weighted is not None:
+            assert statistics is not None
+            columns = self._column_weights(self._weighted, statistics)
             self._remove_by_rows(weight, columns, quota.level, self.planned[matrix.name].zeros_before > 0)
         else:
             scores = self.criterion.score(weight, statistics)
@@ -61,6 +72,12 @@ class Remover:
                 scores = scores.masked_fill(weight == 0, -1)
             weight.masked_fill_(removed(self.pattern, scores, quota.level, group), 0)
         self.plans.append(self.planned[matrix.name])
+
+    def _column_weights(self, criterion: ColumnWeighted, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
+        """Return the number for each input, made once for matrices that share their input."""
+        if self._last is None or self._last[0] is not statistics:
+            self._last = (statistics, criterion.column_weights(statistics))
+        return self._last[1]
 
     def _remove_by_rows(
         self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], level: int, zeros: bool
@@ -98,7 +115,7 @@ class Remover:
 
     def record(self, matrix: Matrix) -> Tensor:
         """Return what is needed to do the same again: packed bits, or the weights where a criterion changes them."""
-        if isinstance(self.criterion, Reconstruction):
+        if self._reconstruction is not None:
             return matrix.weight.contiguous()
         return pack(matrix.weight != 0)
 
@@ -115,15 +132,6 @@ class Remover:
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="remover")
-
-
-def _column_weights(criterion: Criterion, statistics: LanguageStatistics | None) -> Float[Tensor, " in"] | None:
-    """Return the number for each input, unless the criterion scores in a way of its own."""
-    own: object = type(criterion).score
-    if not isinstance(criterion, ColumnWeighted) or own is not ColumnWeighted.score:
-        return None
-    assert statistics is not None
-    return criterion.column_weights(statistics)
 
 
 def _cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
