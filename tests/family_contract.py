@@ -168,7 +168,11 @@ class FamilyContract:
         text = "Ünïcödé 你好 नमस्ते"
         tokens = torch.tensor([tiny_tokenizer().encode(text, add_special_tokens=False)])
         assert loaded.tokenizer.encode(text, add_special_tokens=False) == tokens[0].tolist()
-        assert torch.equal(logits(loaded.model, tokens), logits(tiny_model(self.family), tokens))
+        saved, weights = tiny_model(self.family), loaded.model.state_dict()
+        assert [name for name, value in saved.state_dict().items() if not value.equal(weights[name])] == []
+        # Not to the bit: the file is mapped into memory, where weights lie at other boundaries than those of an
+        # allocation, and products choose their order of summation by that.
+        torch.testing.assert_close(logits(loaded.model, tokens), logits(saved, tokens))
         assert loaded.model.config.tie_word_embeddings == is_tied(loaded.model)
         assert len(loaded.tokenizer) == len(tiny_tokenizer()) <= VOCABULARY == loaded.model.config.vocab_size
 

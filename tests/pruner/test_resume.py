@@ -236,7 +236,7 @@ from mwanda.pruner.journal import Journal
 from mwanda.schedules.owl_cwl import OWLCWL
 
 
-def prune(order, folder, say):
+def prune(order, folder, say, to_the_end):
     class Steps:
         def track(self, items, title, unit, weight=None):
             for item in items:
@@ -247,6 +247,8 @@ def prune(order, folder, say):
     Pruner(order, 3).prune(
         model, tiny_calibration(), MWanda(), OWLCWL(2.0), Unstructured(), 0.5, Steps(), journal=journal
     )
+    if not to_the_end:
+        signal.pause()  # quicker than whoever kills it: it dies here, with all blocks finished and nothing handed over
     save_file({name: value.clone() for name, value in model.state_dict().items()}, folder / "weights")
     journal.discard()
 
@@ -255,7 +257,7 @@ def run(order, folder, steps, delay):
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
-        prune(order, folder, lambda dot: os.write(writing, dot))
+        prune(order, folder, lambda dot: os.write(writing, dot), steps is None)
         os._exit(0)
     os.close(writing)
     seen = 0
