@@ -440,7 +440,9 @@ class _Run:
             with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
                 scores[which] = self._timed(
                     "evaluate",
-                    lambda: harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed),
+                    lambda: harness.score(
+                        loaded.model, loaded.tokenizer, tasks, self._progress, title, seed, self.world
+                    ),
                 )
 
     def _timed(self, stage: str, work: Any) -> Any:
