@@ -26,7 +26,7 @@ RENAMED = {
 
 RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Nkoo", "Syrc", "Thaa"})
 LEVELS = {5: "high", 4: "high", 3: "mid"}
-"""Resource level by class of Joshi et al. (ACL 2020), grouped as for Aya (Singh et al., ACL 2024); the others are low."""
+"""Resource level by class of Joshi et al. (ACL 2020), grouped as for Aya (Singh et al., ACL 2024); others are low."""
 
 UDHR_UNIDENTIFIED = ("013", "014", "016", "017", "021", "022", "023", "025", "026", "050")
 """Texts of the Universal Declaration whose index names no ISO 639-3 language."""
