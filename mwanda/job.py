@@ -22,7 +22,7 @@ from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
 from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate
+from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
 from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
@@ -260,6 +260,7 @@ class _Run:
         self._results: dict[str, Any] = {}
         self._started, self._clock = datetime.now(UTC), perf_counter()
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
+        self._throughput: dict[str, dict[str, float]] = {}
         log: logging.Handler = logging.NullHandler()
         failed, refused = True, False
         try:
@@ -288,6 +289,13 @@ class _Run:
                 with suppress(OSError):  # the folder of the day, when nothing else is in it
                     self.folder.parent.rmdir()
         return self._results
+
+    def _write_units(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> None:
+        from mwanda.evaluation.units import FILE, write_units
+
+        if measured and self.world.first:
+            units = {which: {code: one.units for code, one in each.items()} for which, each in measured.items()}
+            write_units(self.folder / FILE, units)
 
     def _write_results(self) -> None:
         from mwanda.record import RESULTS, write_json
@@ -360,6 +368,8 @@ class _Run:
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
         self._results |= self._sections(loaded, calibration, report, measured)
+        self._results["evaluation"] = self._throughput
+        self._write_units(measured)
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
@@ -426,12 +436,14 @@ class _Run:
             logger.info("taken from %s", CHECKPOINT)
             measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
         elif perplexity is not None:
+            before = self._timing["evaluate"]
             measured[which] = self._timed(
                 "evaluate",
                 lambda: perplexity.measure(
                     loaded.model, loaded.tokenizer, texts, self._progress, title, seed, loaded.weights, self.world
                 ),
             )
+            self._throughput[which] = _throughput(measured[which], self._timing["evaluate"] - before)
             if journal is not None:
                 # As a text, which unlike a record can hold infinity.
                 journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
@@ -471,6 +483,8 @@ class _Run:
             "status": status,
             "run_id": self._run_id,
             "config_hash": schema.config_hash(self.config),
+            "config_hash_without_seed": schema.config_hash(self.config, seed=False),
+            "seed": self.parts.settings.seed,
             "started": self._started.isoformat(timespec="seconds"),
             "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
             "timing": self._timing | {"total": perf_counter() - self._clock},
@@ -511,21 +525,36 @@ class _Run:
                 "name": self.names.get("schedule", names[1]),
                 "signal": [list(each) for each in report.signals],
             },
-            "perplexity": self._perplexity(measured),
+            "perplexity": self._perplexity(measured, calibration),
             "tasks": {},
         }
 
-    def _perplexity(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> dict[str, Any]:
+    def _perplexity(
+        self, measured: Mapping[str, Mapping[str, LanguagePerplexity]], calibration: "CalibrationSet"
+    ) -> dict[str, Any]:
         from mwanda.evaluation.perplexity import as_record
 
-        if not measured or self.parts.perplexity is None:
+        perplexity, languages = self.parts.perplexity, self.parts.languages
+        if not measured or perplexity is None:
             return {}
-        protocol = self.parts.perplexity.protocol
+        protocol = perplexity.definition
+        dense, pruned = ({code: one.units for code, one in measured[which].items()} for which in ("dense", "pruned"))
+        comparison = compare(dense, pruned, perplexity.resamples, self.parts.settings.seed)
+        seen = [code for code, tokens in calibration.tokens_per_language.items() if tokens]
         return {
             "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
             **{which: as_record(one) for which, one in measured.items()},
-            "aggregate": {which: aggregate(one, self.parts.languages) for which, one in measured.items()},
+            "paired": comparison.as_record(),
+            "aggregate": {
+                **{which: aggregate(one, languages) for which, one in measured.items()},
+                "paired": aggregate_change(comparison, languages, seen),
+            },
         }
+
+
+def _throughput(measured: Mapping[str, LanguagePerplexity], seconds: float) -> dict[str, float]:
+    tokens = sum(one.tokens for one in measured.values())
+    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
 def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:

@@ -140,10 +140,23 @@ def evaluation_corpus(settings: Settings) -> dict[str, Any]:
     return node
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return a digest of all that can change the numbers: two runs with the same one do the same."""
+def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:
+    """Return a digest of all that can change the numbers: two runs with the same one do the same.
+
+    Args:
+        config: resolved.
+        seed: also of the seeds; runs with the same digest without them are repetitions of one experiment.
+    """
     semantic = {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
+    if not seed:
+        semantic = _without_seeds(semantic)
     return hashlib.sha256(json.dumps(semantic, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _without_seeds(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_seeds(part) for key, part in value.items() if key != "seed"}
 
 
 def _import(section: str, target: str) -> Any:
