@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import distributed, schema
+from mwanda import distributed, reuse, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
@@ -351,7 +351,10 @@ class _Run:
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
         calibration_text, evaluation_text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
-        calibration = parts.calibration.build(tokenizer, calibration_text)
+        # Several processes would have to find the same, or to wait for each other.
+        shared = parts.settings.artifacts and self.world.size == 1
+        self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
+        calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
         if calibration.count != parts.calibration.sequences:
             logger.info("%d sequences give each language the same number of tokens", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
@@ -386,6 +389,7 @@ class _Run:
             loaded.weights,
             journal,
             self.world,
+            self._shelf if shared else None,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -401,6 +405,7 @@ class _Run:
             "peak_rss_bytes": device.peak_resident_bytes(),
             "peak_device_bytes": device.peak_device_bytes(loaded.device),
         }
+        self._results["artifacts"] = {"reused": self._shelf.reused, "made": self._shelf.made}
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
@@ -457,22 +462,30 @@ class _Run:
             logger.info("taken from %s", CHECKPOINT)
             measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
         elif perplexity is not None:
-            measured[which] = self._timed(
-                "evaluate",
-                lambda: perplexity.measure(
+
+            def measure() -> dict[str, LanguagePerplexity]:
+                return perplexity.measure(
                     loaded.model, loaded.tokenizer, texts, self._progress, title, seed, loaded.weights, self.world
-                ),
-            )
+                )
+
+            def take_or_measure() -> dict[str, LanguagePerplexity]:
+                return reuse.dense_perplexity(self._shelf, perplexity, texts, seed, measure)
+
+            measured[which] = self._timed("evaluate", take_or_measure if which == "dense" else measure)
             if journal is not None:
                 # As a text, which unlike a record can hold infinity.
                 journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
         if harness is not None:
             resident = isinstance(loaded.weights, Resident)
-            with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                scores[which] = self._timed(
-                    "evaluate",
-                    lambda: harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed),
-                )
+
+            def score() -> "Scores":
+                with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
+                    return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed)
+
+            def take_or_score() -> "Scores":
+                return reuse.dense_scores(self._shelf, harness, tasks, seed, score)
+
+            scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
     def _timed(self, stage: str, work: Any) -> Any:
         start = perf_counter()
