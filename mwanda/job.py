@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import distributed, schema
+from mwanda import distributed, reuse, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
@@ -30,6 +30,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
+from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.nothing import Nothing
 
@@ -140,8 +141,19 @@ def main(config: "DictConfig") -> None:
     swept = hydra.mode == RunMode.MULTIRUN
     folder = Path(hydra.runtime.output_dir)
     names = {group: str(choice) for group, choice in hydra.runtime.choices.items() if "/" not in group}
+    overrides, study = list(hydra.overrides.task), None
+    if swept and plain["mode"] == "run":
+        from mwanda import sweep
+
+        _remove_if_empty(folder)
+        assigned = sweep.assigned(plain, overrides)
+        if assigned.action != "run":
+            print(f"{assigned.folder}: left alone, as the sweep was started with rerun={plain['rerun']}")
+            return
+        folder, study = assigned.folder, assigned.folder.parent.name
+        plain |= {"output_dir": str(folder), "resume": True}
     try:
-        run(plain, folder, list(hydra.overrides.task), names, study=str(plain["name"]) if swept else None)
+        run(plain, folder, overrides, names, study)
     except MwandaError as error:
         print(f"error: {error}", file=sys.stderr)
         if swept:
@@ -259,6 +271,7 @@ class _Run:
         existed = self.folder.is_dir() and any(self.folder.iterdir())
         self._results: dict[str, Any] = {}
         self._started, self._clock = datetime.now(UTC), perf_counter()
+        self._reporter: Reporter | None = None
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
         self._throughput: dict[str, dict[str, float]] = {}
         log: logging.Handler = logging.NullHandler()
@@ -266,25 +279,31 @@ class _Run:
         try:
             if self.world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            self._reporter = self._report()
+            if self.world.first:
                 log = _log_to(self.folder / "run.log")
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
             journal = self._work()
             self._write_results()
+            self._reporter.end("complete")
             self._clean(journal)
             failed = False
-        except InputError:
+        except InputError as error:
             refused = True
+            self._end("failed", error)
             raise
         except BaseException as error:
             _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
             self._write_results()
+            self._end("failed" if isinstance(error, Exception) else "interrupted", error)
             raise
         finally:
             self._close(log, failed=failed)
-            if refused and not existed and self.world.first:
+            # Of a job of a sweep the folder stays: it says why there are no results.
+            if refused and not existed and self.world.first and self.study is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with suppress(OSError):  # the folder of the day, when nothing else is in it
                     self.folder.parent.rmdir()
@@ -302,6 +321,14 @@ class _Run:
 
         if self.world.first:
             write_json(self.folder / RESULTS, self._results)
+
+    def _report(self) -> Reporter:
+        place = self.folder if self.world.first else None
+        return Reporter(place, schema.config_hash(self.config), self.overrides, str(self.config["name"]))
+
+    def _end(self, state: State, error: BaseException) -> None:
+        if self._reporter is not None:
+            self._reporter.end(state, error)
 
     def _clean(self, journal: "Journal | None") -> None:
         """Remove what is there to resume the run, now that its results are written."""
@@ -324,12 +351,18 @@ class _Run:
         from mwanda.progress import Silent, Terminal
 
         parts, seed = self.parts, self.parts.settings.seed
-        self._progress = Terminal() if self.world.first else Silent()
+        assert self._reporter is not None
+        reporter = self._reporter
+        self._progress = Watched(Terminal() if self.world.first else Silent(), reporter)
+        reporter.stage("load")
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
         calibration_text, evaluation_text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
-        calibration = parts.calibration.build(tokenizer, calibration_text)
+        # Several processes would have to find the same, or to wait for each other.
+        shared = parts.settings.artifacts and self.world.size == 1
+        self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
+        calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
         if calibration.count != parts.calibration.sequences:
             logger.info("%d sequences give each language the same number of tokens", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
@@ -364,6 +397,7 @@ class _Run:
             loaded.weights,
             journal,
             self.world,
+            self._shelf if shared else None,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -373,6 +407,7 @@ class _Run:
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
+            reporter.stage("export")
             self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
         self.world.wait()
         self._results |= self._frame("complete")
@@ -380,6 +415,7 @@ class _Run:
             "peak_rss_bytes": device.peak_resident_bytes(),
             "peak_device_bytes": device.peak_device_bytes(loaded.device),
         }
+        self._results["artifacts"] = {"reused": self._shelf.reused, "made": self._shelf.made}
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
@@ -409,7 +445,7 @@ class _Run:
 
         if not self.parts.pruner.checkpoint:
             return None
-        key = f"{schema.config_hash(self.config)}-{fingerprint}"
+        key = f"{schema.exact_hash(self.config)}-{fingerprint}"
         return Journal(self.folder / CHECKPOINT, key, self.world)
 
     def _evaluate(
@@ -436,26 +472,33 @@ class _Run:
             logger.info("taken from %s", CHECKPOINT)
             measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
         elif perplexity is not None:
-            before = self._timing["evaluate"]
-            measured[which] = self._timed(
-                "evaluate",
-                lambda: perplexity.measure(
+
+            def measure() -> dict[str, LanguagePerplexity]:
+                start = perf_counter()
+                found = perplexity.measure(
                     loaded.model, loaded.tokenizer, texts, self._progress, title, seed, loaded.weights, self.world
-                ),
-            )
-            self._throughput[which] = _throughput(measured[which], self._timing["evaluate"] - before)
+                )
+                self._throughput[which] = _throughput(found, perf_counter() - start)
+                return found
+
+            def take_or_measure() -> dict[str, LanguagePerplexity]:
+                return reuse.dense_perplexity(self._shelf, perplexity, texts, seed, measure)
+
+            measured[which] = self._timed("evaluate", take_or_measure if which == "dense" else measure)
             if journal is not None:
                 # As a text, which unlike a record can hold infinity.
                 journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
         if harness is not None:
             resident = isinstance(loaded.weights, Resident)
-            with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                scores[which] = self._timed(
-                    "evaluate",
-                    lambda: harness.score(
-                        loaded.model, loaded.tokenizer, tasks, self._progress, title, seed, self.world
-                    ),
-                )
+
+            def score() -> "Scores":
+                with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
+                    return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed, self.world)
+
+            def take_or_score() -> "Scores":
+                return reuse.dense_scores(self._shelf, harness, tasks, seed, score)
+
+            scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
     def _timed(self, stage: str, work: Any) -> Any:
         start = perf_counter()
