@@ -35,8 +35,8 @@ def take(local_rank: int) -> None:
 
 
 def communication() -> str:
-    """Return how processes on this machine's devices talk to each other."""
-    return "nccl" if torch.cuda.is_available() else "gloo"
+    """Return how processes talk to each other: about what is in memory by gloo, about what is on GPUs by NCCL."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 def describe(device: torch.device) -> str:
