@@ -105,9 +105,9 @@ class Parts:
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
-        parts.calibration.divide(dict.fromkeys(codes, 1))
         if settings.mode != "inspect":
             parts.check_text()
+        parts.calibration.divide(dict.fromkeys(codes, 1))
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts

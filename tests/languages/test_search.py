@@ -1,5 +1,6 @@
 """Finding a language by what people call it, and the command that does."""
 
+import re
 import subprocess
 import sys
 
@@ -39,7 +40,8 @@ def test_a_language_is_found_by_code_tag_name_and_misspelling(text: str, code: s
 
 def test_every_language_is_found_by_its_code_name_and_tag() -> None:
     for code, language in known().items():
-        assert search(code)[0] == search(language.name)[0] == language
+        assert search(code)[0] == language
+        assert language in search(language.name)
         assert language in search(str(language.bcp_47))
         assert language in search(language.iso_639_3)
 
@@ -96,11 +98,12 @@ def test_the_command_refuses_what_is_not_there(
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert pytest.importorskip("re").match(line, captured.err)
+    assert re.match(line, captured.err)
 
 
 def test_the_command_imports_nothing_heavy() -> None:
-    code = "import sys, mwanda.languages.__main__ as m; m.main(['sw']); print('torch' in sys.modules, 'hydra' in sys.modules)"
+    look = "import sys, mwanda.languages.__main__ as m; m.main(['sw'])"
+    code = f"{look}; print('torch' in sys.modules, 'hydra' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False False\n")
 
