@@ -80,10 +80,10 @@ class Calibration:
         if self.sampling == "target" and not self.target:
             raise ConfigurationError("calibration.sampling", "target", "needs calibration.target=[CODE,…]")
         if self.sampling != "target" and self.target is not None:
-            raise ConfigurationError("calibration.target", self.target, "goes with calibration.sampling=target")
+            raise ConfigurationError("calibration.target", _list(self.target), "goes with calibration.sampling=target")
         if self.sampling in ("english", "target") and self.languages is not None:
             reason = f"calibration.sampling={self.sampling} says which languages give text"
-            raise ConfigurationError("calibration.languages", self.languages, reason)
+            raise ConfigurationError("calibration.languages", _list(self.languages), reason)
 
     def for_model(self, path: str) -> "Calibration":
         """Return the same with the training mix of the model by its name, where one is used.
@@ -250,6 +250,10 @@ class Calibration:
                 f"{short[0]} has a part of {wanted[short[0]]} bytes; "
                 "raise calibration.bytes or lower calibration.length"
             )
+
+
+def _list(codes: Sequence[str]) -> str:
+    return f"[{','.join(codes)}]"
 
 
 def _first_bytes(sentences: Sequence[str], limit: int) -> Iterator[str]:

@@ -118,7 +118,7 @@ def test_a_set_can_be_kept_to_what_a_corpus_has(among: str, inside: str, outside
         (Selection(["eng_Latn"], families=["Bantu"]), "langs.families=[Bantu]: leaves no", "Germanic, Indo-European"),
         (Selection(["eng_Latn"], exclude=["eng_Latn"]), "langs.exclude=[eng_Latn]: leaves no language", ""),
         (Selection(["ace_Arab"], among="udhr"), "langs.among=udhr: leaves no language", ""),
-        (Selection(["eng_Latn"], sample=2), "langs.sample=2: there are only 1 languages", ""),
+        (Selection(["eng_Latn"], sample=2), "langs.sample=2: the set has only 1", ""),
     ],
 )
 def test_errors_name_the_key_the_value_and_the_nearest(selection: Selection, opening: str, inside: str) -> None:
