@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -21,9 +21,10 @@ from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
 from mwanda.distributed import World
-from mwanda.errors import ConfigurationError, InputError, MwandaError
+from mwanda.errors import ConfigurationError, CorpusError, InputError, MwandaError
 from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
 from mwanda.languages import Language, find
+from mwanda.languages.selection import Selection
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
@@ -60,6 +61,7 @@ class Parts:
 
     settings: schema.Settings
     languages: list[Language]
+    calibration_languages: list[Language]
     source: ModelSource
     corpus: Corpus
     evaluation_corpus: Corpus
@@ -83,13 +85,18 @@ class Parts:
         corpus_of_evaluation = schema.evaluation_corpus(settings)
         evaluation = {key: value for key, value in settings.evaluation.items() if key != "corpus"}
         built = {name: schema.build(name, getattr(settings, name)) for name in schema.GROUPS if name != "evaluation"}
+        evaluation_text = schema.build("evaluation.corpus", corpus_of_evaluation)
+        languages = _languages(schema.selection(settings), [built["corpus"], evaluation_text])
+        calibration = built["calibration"].for_model(built["model"].path)
+        codes = calibration.codes([language.code for language in languages])
         parts = cls(
             settings=settings,
-            languages=find(settings.langs.codes),
+            languages=languages,
+            calibration_languages=find(codes, f"calibration.{calibration.named_by}"),
             source=built["model"],
             corpus=built["corpus"],
-            evaluation_corpus=schema.build("evaluation.corpus", corpus_of_evaluation),
-            calibration=built["calibration"],
+            evaluation_corpus=evaluation_text,
+            calibration=calibration,
             criterion=built["criterion"],
             schedule=built["schedule"],
             pattern=built["pattern"],
@@ -99,7 +106,9 @@ class Parts:
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
-        parts.calibration.divide(dict.fromkeys((language.code for language in parts.languages), 1))
+        if settings.mode != "inspect":
+            parts.check_text()
+        parts.calibration.divide(dict.fromkeys(codes, 1))
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts
@@ -114,19 +123,57 @@ class Parts:
         """The part of the evaluation that runs tasks."""
         return self.evaluation if isinstance(self.evaluation, Harness) else None
 
+    @property
+    def evaluates_text(self) -> bool:
+        """Whether evaluation reads its corpus."""
+        return self.perplexity is not None or (self.harness is not None and self.harness.reads_corpus)
+
+    def check_text(self) -> None:
+        """Refuse languages that a corpus is known to lack, all at once.
+
+        Raises:
+            CorpusError: there are some; the message says what would do.
+        """
+        sides = [(self.corpus, self.calibration_languages)]
+        sides += [(self.evaluation_corpus, self.languages)] if self.evaluates_text else []
+        for corpus, languages in sides:
+            missing = [language.code for language in languages if corpus.has(language) is False]
+            if len(missing) > 1:  # of a single one the corpus itself has more to say
+                raise CorpusError(
+                    f"corpus={corpus.name} has no text in {len(missing)} of {len(languages)} languages "
+                    f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}): langs.available=true keeps only "
+                    "what it has; or choose another corpus or set"
+                )
+
     def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return calibration and evaluation sentences per language.
 
         Raises:
             CorpusError: a language has no text, or the two sides share a sentence.
         """
-        calibration, evaluation = {}, {}
-        for language in self.languages:
-            calibration[language.code] = list(self.corpus.sentences(language, "calibration"))
-            if self.perplexity is not None or (self.harness is not None and self.harness.reads_corpus):
-                evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
-                check_disjoint(language, calibration[language.code], evaluation[language.code])
+        calibration = {
+            each.code: list(self.corpus.sentences(each, "calibration")) for each in self.calibration_languages
+        }
+        evaluation = {}
+        for language in self.languages if self.evaluates_text else []:
+            evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
+            check_disjoint(language, calibration.get(language.code, []), evaluation[language.code])
         return calibration, evaluation
+
+
+def _languages(selection: Selection, corpora: Sequence[Corpus]) -> list[Language]:
+    """Return the languages of a set, without those that have no text where the user asks for that.
+
+    Raises:
+        ConfigurationError: nothing is left.
+    """
+    named = selection.named()
+    kept = [each for each in named if all(corpus.has(each) for corpus in corpora)] if selection.available else named
+    if not kept:
+        raise ConfigurationError("langs.available", "true", f"corpus={corpora[0].name} has none of the languages")
+    if len(kept) < len(named):
+        logger.info("%d of %d languages have text and are kept", len(kept), len(named))
+    return selection.drawn(kept)
 
 
 def main(config: "DictConfig") -> None:
@@ -174,6 +221,11 @@ def run(
 
     quiet_libraries()
     parts = Parts.of(config)
+    # By what a set resolves to, so that record and hash say which languages they were.
+    config = config | {
+        "langs": {"codes": [language.code for language in parts.languages]},
+        "calibration": parts.settings.calibration,
+    }
     world = distributed.join()
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
@@ -207,8 +259,8 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
         offload=source.offload,
         activations=pruner.activations,
         needs=parts.criterion.needs,
-        languages=len(parts.languages),
-        tokens=calibration.sequences * calibration.length,
+        languages=len(parts.calibration_languages),
+        tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
         dtype=source.torch_dtype(device.choose(source.device)),
     )
@@ -357,14 +409,17 @@ class _Run:
         reporter.stage("load")
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
+        silent = len({each.code for each in parts.languages} - {each.code for each in parts.calibration_languages})
+        if silent:
+            logger.info("%d of them give no calibration text", silent)
         calibration_text, evaluation_text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
         self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
         calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
-        if calibration.count != parts.calibration.sequences:
-            logger.info("%d sequences give each language the same number of tokens", calibration.count)
+        if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
+            logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
         tasks: list[Task] = []
         if parts.harness is not None:
@@ -552,6 +607,10 @@ class _Run:
                 "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in report.plans),
                 "zeros_before": sum(plan.zeros_before for plan in report.plans),
             },
+            "languages": {
+                "set": self.names.get("langs"),
+                "codes": [language.code for language in parts.languages],
+            },
             "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
             "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
             "calibration": {
@@ -561,6 +620,8 @@ class _Run:
                 "tokens": sum(calibration.tokens_per_language.values()),
                 "tokens_per_language": calibration.tokens_per_language,
                 "packing": calibration.packing,
+                "sampling": parts.calibration.sampling,
+                "mix": parts.calibration.mix,
                 "order": report.order,
                 "fingerprint": calibration.fingerprint(),
             },

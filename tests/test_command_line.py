@@ -30,7 +30,7 @@ UNKNOWN_KEYS = [
 ]
 UNKNOWN_CHOICES = [
     (["model=blom"], "model=blom: ", "choices: bloom, "),
-    (["langs=flores3"], "langs=flores3: ", "choices: flores30, inline"),
+    (["langs=flores3"], "langs=flores3: ", "choices: flores30, "),
     (["corpus=embeded"], "corpus=embeded: ", "choices: embedded, "),
     (["calibration=smal"], "calibration=smal: ", "choices: small, large, paper"),
     (["criterion=mwnda"], "criterion=mwnda: ", "choices: mwanda, wanda, "),
@@ -58,12 +58,12 @@ VALUES = [
     (["~sparsity"], "sparsity=(nothing): ", "must be given"),
 ]
 LANGUAGES = [
-    (["langs=[eng_Latin]"], "langs.codes=eng_Latin: ", "choices: eng_Latn,"),
+    (["langs=[eng_Latin]"], "langs.codes=eng_Latin: ", "choices: eng_Latn"),
     (["langs=[zho_Hans]"], "langs.codes=zho_Hans: ", "cmn_Hans"),
     (["langs=[eng_Latn, deu_Latn, eng_Latn]"], "langs.codes=eng_Latn: ", "twice"),
     (["langs=[]"], "langs.codes=[]: ", "at least one language"),
     (["langs=[eng_Latn"], "langs=[eng_Latn: ", "brackets"),
-    (["+langs=[eng_Latn]"], "langs=[eng_Latn]: ", "choices: flores30, inline"),
+    (["+langs=[eng_Latn]"], "langs=[eng_Latn]: ", "choices: bloom46, "),
     (["--multirun", "langs=flores30,[deu_Latn]"], "langs=flores30,[deu_Latn]: ", "not both"),
     (["--multirun", "langs=[deu_Latn],flores30"], "langs=[deu_Latn],flores30: ", "not both"),
 ]
@@ -73,7 +73,7 @@ SWEEPS = [
     (["langs=[eng_Latn],[deu_Latn]"], "langs.codes=[eng_Latn],[deu_Latn]: ", "--multirun"),
     (["--multirun", "sparsity=0.5,2"], "sparsity=2.0: ", "below 1"),
     (["-m", "criterion=wanda,manda"], "criterion=manda: ", "choices: mwanda,"),
-    (["-m", "langs=[eng_Latn],[deu_Latin]"], "langs.codes=deu_Latin: ", "choices: deu_Latn,"),
+    (["-m", "langs=[eng_Latn],[deu_Latin]"], "langs.codes=deu_Latin: ", "choices: deu_Latn"),
 ]
 CONFLICTS = [
     (["pattern=4of8", "schedule=owl"], "schedule=owl: ", "choices: uniform"),

@@ -22,6 +22,7 @@ from tiny_models import BLOCKS, save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import job
 from mwanda.command_line import compose
+from mwanda.corpora import embedded
 from mwanda.corpora.embedded import all_sentences
 from mwanda.errors import AuditError, ConfigurationError, CorpusError, InputError, ModelError, SparsityError
 from mwanda.export import masks
@@ -288,8 +289,9 @@ def test_config_and_overrides_can_be_read_again_and_give_the_same_configuration(
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert overrides == tiny_job.overrides(model, "criterion=ria")
     again = compose(overrides)
-    # The folder's default name holds the time.
-    assert {**config, "output_dir": None} == {**again, "output_dir": None}
+    # The folder's default name holds the time; languages are written as what the set came to.
+    assert {**config, "output_dir": None, "langs": None} == {**again, "output_dir": None, "langs": None}
+    assert config["langs"] == {"codes": list(tiny_job.LANGUAGES)}
 
 
 def test_the_log_holds_stages_and_neither_bars_nor_escape_codes(model: Path, tmp_path: Path) -> None:
@@ -340,7 +342,7 @@ def test_the_tracker_hears_of_every_stage_and_the_results(model: Path, tmp_path:
     kinds = [call[0] for call in listener.calls]
     assert kinds == ["start", *["stage"] * 6, "results", "finish"]
     _, identity, seen = listener.calls[0]
-    assert seen == config
+    assert seen == config | {"langs": {"codes": list(tiny_job.LANGUAGES)}}
     assert (identity.run_id, identity.group, identity.folder) == (results["run_id"], "my sweep", tmp_path / "run")
     assert identity.tags == ("bloom", "mwanda", "uniform")
     assert [call[1] for call in listener.calls[1:7]] == list(results["timing"])
@@ -495,8 +497,8 @@ def test_evaluation_text_may_come_from_another_corpus(model: Path, tmp_path: Pat
     for code in tiny_job.LANGUAGES:
         # The second half of the file evaluates; two sentences of it were asked for.
         assert results["perplexity"]["dense"][code]["bytes"] == sum(len(line) + 1 for line in lines[code][3:5])
-    embedded = tiny_job.run(model, tmp_path / "embedded")
-    assert results["calibration"]["fingerprint"] == embedded["calibration"]["fingerprint"]
+    plain = tiny_job.run(model, tmp_path / "embedded")
+    assert results["calibration"]["fingerprint"] == plain["calibration"]["fingerprint"]
 
 
 # ---- refusals leave nothing behind
@@ -737,3 +739,61 @@ def test_the_command_leaves_an_offline_wandb_run_inside_its_folder_only(model: P
     assert "\x1b" not in done.stdout + done.stderr
     for path in folder.rglob("*"):
         assert path.is_dir() or b"hf_verysecrettoken" not in path.read_bytes(), path
+
+
+# ---- languages: sets, and which of them calibrate
+
+
+def test_the_record_and_the_hash_say_what_a_set_came_to(model: Path, tmp_path: Path) -> None:
+    rule = ["langs.codes=[]", "langs.families=[Bantu]", "langs.available=true"]
+    by_rule = tiny_job.run(model, tmp_path / "rule", *rule)
+    by_code = tiny_job.run(model, tmp_path / "code", "langs.codes=[swh_Latn]")
+    drawn = tiny_job.run(model, tmp_path / "drawn", "langs.sample=1")
+    config = yaml.safe_load((tmp_path / "rule" / "config.yaml").read_text(encoding="utf-8"))
+    assert by_rule["languages"]["codes"] == ["swh_Latn"] == config["langs"]["codes"]
+    assert by_rule["config_hash"] == by_code["config_hash"]
+    assert len(drawn["languages"]["codes"]) == 1
+    assert drawn["languages"]["codes"] == list(drawn["perplexity"]["pruned"])
+
+
+def test_languages_may_be_evaluated_that_give_no_calibration_text(model: Path, tmp_path: Path) -> None:
+    unseen = tiny_job.run(model, tmp_path / "unseen", "calibration.languages=[swh_Latn]")
+    assert unseen["calibration"]["tokens_per_language"] == {"swh_Latn": 4 * 16}
+    assert set(unseen["perplexity"]["pruned"]) == set(tiny_job.LANGUAGES)
+    assert unseen["languages"]["codes"] == list(tiny_job.LANGUAGES)
+    assert "1 of them give no calibration text" in (tmp_path / "unseen" / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "codes"),
+    [
+        (["calibration.sampling=english"], ["eng_Latn"]),
+        (["calibration.sampling=target", "calibration.target=[tam_Taml]"], ["tam_Taml"]),
+        (["calibration.sampling=proportional", "calibration.mix=bloom"], ["eng_Latn", "swh_Latn"]),
+        (["calibration.sequences=30", "calibration.languages=flores30"], embedded.codes()),
+        (["calibration.sequences=null", "calibration.tokens=70"], ["eng_Latn", "swh_Latn"]),
+        (["calibration.sequences=null", "calibration.bytes=200"], ["eng_Latn", "swh_Latn"]),
+    ],
+    ids=["english", "target", "mix", "set", "tokens", "bytes"],
+)
+def test_every_way_to_calibrate_goes_through_the_whole_job(
+    model: Path, tmp_path: Path, overrides: list[str], codes: list[str]
+) -> None:
+    results = tiny_job.run(model, tmp_path / "run", *overrides)
+    assert results["status"] == "complete"
+    assert list(results["calibration"]["tokens_per_language"]) == codes
+    assert set(results["perplexity"]["pruned"]) == set(tiny_job.LANGUAGES)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert config["calibration"]["languages"] in (None, codes)
+
+
+def test_languages_that_the_corpus_lacks_are_refused_at_once_or_left_out(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError) as caught:
+        tiny_job.run(model, tmp_path / "run", "langs.include=[ace_Latn,yor_Latn,zul_Latn]")
+    assert str(caught.value).startswith(
+        "corpus=embedded has no text in 3 of 5 languages (ace_Latn, yor_Latn, zul_Latn)"
+    )
+    assert "langs.available=true" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    left = tiny_job.run(model, tmp_path / "run", "langs.include=[ace_Latn,yor_Latn]", "langs.available=true")
+    assert left["languages"]["codes"] == list(tiny_job.LANGUAGES)

@@ -151,8 +151,8 @@ def pool_rare_experts(
 
 def _sent_to(chosen: Int[Tensor, "N k"], matrix: Matrix) -> Int[Tensor, " M"]:
     """Return the tokens that an expert is chosen for, in the order in which it multiplies them: by choice, by token."""
-    tokens: Tensor = torch.where((chosen == matrix.expert).T)[1]
-    return tokens
+    assert matrix.expert is not None
+    return torch.where(chosen.eq(matrix.expert).T)[1]
 
 
 class _Listening(TorchFunctionMode):
