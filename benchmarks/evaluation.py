@@ -5,8 +5,8 @@ python benchmarks/evaluation.py --protocol sentence --languages 8 --rounds 7
 
 Ours is all of `Perplexity.measure`: windows, batches, the trial of the LM head, losses, and intervals. The bare ways
 pass the same padded batches of Gemma 3 270M (a vocabulary of 262,144) through the trunk and multiply all hidden states
-by the head, and compute no loss. Everything runs in turn in one process; tables show medians with the lowest and highest
-value, and go to `outputs/benchmarks/evaluation_PROTOCOL.md` and `.json`.
+by the head, and compute no loss. Everything runs in turn in one process; tables show medians with the lowest and
+highest value, and go to `outputs/benchmarks/evaluation_PROTOCOL.md` and `.json`.
 """
 
 import argparse

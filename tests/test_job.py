@@ -32,6 +32,7 @@ from mwanda.errors import (
     ModelError,
     SparsityError,
 )
+from mwanda.evaluation.perplexity import Perplexity
 from mwanda.evaluation.significance import compare, over_seeds
 from mwanda.evaluation.units import read_units
 from mwanda.export import masks
@@ -138,7 +139,7 @@ CONTRACT: dict[str, Any] = {
     },
     "schedule": {"name": str, "signal": [[float]]},
     "perplexity": {
-        "protocol": {"name": str, "hash": str, "corpus": str},
+        "protocol": {"name": str, "hash": str, "corpus": str, "settings": {"window": int, "stride": int}},
         "dense": LANGUAGES,
         "pruned": LANGUAGES,
         "paired": dict.fromkeys(tiny_job.LANGUAGES, PAIR),
@@ -289,6 +290,19 @@ def test_the_statistics_can_be_made_again_from_the_units(model: Path, tmp_path: 
     for code, pair in results["paired"].items():
         ratio = results["pruned"][code]["perplexity"] / results["dense"][code]["perplexity"]
         assert math.exp(pair["log_ratio"]) == pytest.approx(ratio)
+
+
+def test_text_is_tokenised_once_for_both_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, original = [], Perplexity.texts
+
+    def texts(self: Perplexity, *arguments: Any) -> Any:
+        calls.append(self.protocol)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Perplexity, "texts", texts)
+    results = tiny_job.run(model, tmp_path / "run", "evaluation.protocol=sentence")
+    assert calls == ["sentence"]
+    assert results["perplexity"]["protocol"]["name"] == "sentence/1"
 
 
 def test_runs_of_several_seeds_are_one_configuration_and_another_sparsity_is_not(model: Path, tmp_path: Path) -> None:

@@ -161,6 +161,14 @@ def test_what_differs_is_said_in_a_line_and_refused(other: dict[str, Any], messa
     assert "\n" not in line
 
 
+def test_the_settings_that_differ_are_named() -> None:
+    runs = [run(), run()]
+    for one, protocol in zip(runs, (Protocol(), Protocol(stride=256, sentences=4)), strict=True):
+        one["perplexity"]["protocol"] |= protocol.as_record()
+    (line,) = differences(runs)
+    assert line.startswith("measured under different protocols (stride, sentences), and not comparable: document/2 ")
+
+
 def test_a_run_without_perplexity_is_named_and_refused() -> None:
     (line,) = differences([run(), {"perplexity": {}}])
     assert line.endswith("document/2 abc on embedded; no perplexity")
