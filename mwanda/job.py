@@ -641,12 +641,11 @@ class _Run:
         perplexity, languages = self.parts.perplexity, self.parts.languages
         if not measured or perplexity is None:
             return {}
-        protocol = perplexity.definition
         dense, pruned = ({code: one.units for code, one in measured[which].items()} for which in ("dense", "pruned"))
         comparison = compare(dense, pruned, perplexity.resamples, self.parts.settings.seed)
         seen = [code for code, tokens in calibration.tokens_per_language.items() if tokens]
         return {
-            "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
+            "protocol": perplexity.definition.as_record() | {"corpus": self.parts.evaluation_corpus.name},
             **{which: as_record(one) for which, one in measured.items()},
             "paired": comparison.as_record(),
             "aggregate": {

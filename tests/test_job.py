@@ -24,7 +24,18 @@ from mwanda import job
 from mwanda.command_line import compose
 from mwanda.corpora import embedded
 from mwanda.corpora.embedded import all_sentences
-from mwanda.errors import AuditError, ConfigurationError, CorpusError, InputError, ModelError, SparsityError
+from mwanda.errors import (
+    AuditError,
+    ComparisonError,
+    ConfigurationError,
+    CorpusError,
+    InputError,
+    ModelError,
+    SparsityError,
+)
+from mwanda.evaluation.perplexity import Perplexity
+from mwanda.evaluation.significance import compare, over_seeds
+from mwanda.evaluation.units import read_units
 from mwanda.export import masks
 from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
@@ -129,7 +140,7 @@ CONTRACT: dict[str, Any] = {
     },
     "schedule": {"name": str, "signal": [[float]]},
     "perplexity": {
-        "protocol": {"name": str, "hash": str, "corpus": str},
+        "protocol": {"name": str, "hash": str, "corpus": str, "settings": {"window": int, "stride": int}},
         "dense": LANGUAGES,
         "pruned": LANGUAGES,
         "paired": dict.fromkeys(tiny_job.LANGUAGES, PAIR),
@@ -266,6 +277,44 @@ def test_the_numbers_of_a_run_belong_together(model: Path, tmp_path: Path) -> No
             assert one["bits_per_byte"] == pytest.approx(loss / math.log(2) / one["bytes"])
     stages = [seconds for stage, seconds in results["timing"].items() if stage != "total"]
     assert sum(stages) <= results["timing"]["total"]
+
+
+def test_the_statistics_can_be_made_again_from_the_units(model: Path, tmp_path: Path) -> None:
+    results = tiny_job.run(model, tmp_path / "run", "evaluation.sentences=8", "sparsity=0.6")["perplexity"]
+    units = read_units(tmp_path / "run" / "units.parquet")
+    assert compare(units["dense"], units["pruned"]).as_record() == results["paired"]
+    for which in ("dense", "pruned"):
+        for code, one in units[which].items():
+            assert len(one) == 8
+            assert math.exp(sum(one.nats) / sum(one.tokens)) == pytest.approx(results[which][code]["perplexity"])
+            assert sum(one.characters) == results[which][code]["characters"]
+    for code, pair in results["paired"].items():
+        ratio = results["pruned"][code]["perplexity"] / results["dense"][code]["perplexity"]
+        assert math.exp(pair["log_ratio"]) == pytest.approx(ratio)
+
+
+def test_text_is_tokenised_once_for_both_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, original = [], Perplexity.texts
+
+    def texts(self: Perplexity, *arguments: Any) -> Any:
+        calls.append(self.protocol)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Perplexity, "texts", texts)
+    results = tiny_job.run(model, tmp_path / "run", "evaluation.protocol=sentence")
+    assert calls == ["sentence"]
+    assert results["perplexity"]["protocol"]["name"] == "sentence/1"
+
+
+def test_runs_of_several_seeds_are_one_configuration_and_another_sparsity_is_not(model: Path, tmp_path: Path) -> None:
+    runs = [tiny_job.run(model, tmp_path / str(seed), f"seed={seed}") for seed in (1, 2)]
+    found = over_seeds(runs)
+    assert found["seeds"] == [1, 2]
+    values = [one["perplexity"]["pruned"]["eng_Latn"]["perplexity"] for one in runs]
+    assert values[0] != values[1]
+    assert found["languages"]["eng_Latn"]["perplexity"]["mean"] == pytest.approx(sum(values) / 2)
+    with pytest.raises(ComparisonError, match="differ in more than the seed"):
+        over_seeds([runs[0], tiny_job.run(model, tmp_path / "other", "seed=2", "sparsity=0.25")])
 
 
 def test_zeros_that_were_there_are_counted(tmp_path: Path) -> None:
