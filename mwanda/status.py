@@ -190,7 +190,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
         born = _born(status["pid"])
-        return born is not None and abs(born - float(status["born"])) < SAME_BIRTH
+        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
@@ -246,7 +246,7 @@ def _born(pid: int) -> float | None:
 
 def is_this_process(status: Mapping[str, Any]) -> bool:
     """Return whether this very process has written the status."""
-    return status["host"] == host() and status["pid"] == os.getpid()
+    return bool(status["host"] == host() and status["pid"] == os.getpid())
 
 
 def _now() -> str:

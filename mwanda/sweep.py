@@ -62,7 +62,12 @@ LONGEST_VALUE = 40
 PATIENCE = 60.0
 """Seconds that a job is given to end after it was asked to."""
 
-PRELOADED = ("mwanda.job", "mwanda.models", "mwanda.pruner", "mwanda.evaluation.perplexity", "mwanda.preload")
+PRELOADED = (
+    "mwanda.preload",
+    "hydra",
+    "hydra.core.override_parser.overrides_parser",
+    "hydra._internal.config_loader_impl",
+)
 
 Action = Literal["run", "skip", "leave"]
 
