@@ -172,8 +172,9 @@ def test_jobs_that_run_at_the_same_time_share_what_they_find(model: Path, tmp_pa
         results = json.loads((place / "results.json").read_text())
         typed = [each for each in state_of(place)["overrides"] if each.startswith(("criterion=", "sparsity="))]
         expected = tiny_job.run(model, tmp_path / "alone" / place.name, *settings, *typed, "artifacts=false")
-        for key in ("sparsity", "calibration", "schedule", "perplexity"):
+        for key in ("sparsity", "calibration", "perplexity"):
             assert results[key] == expected[key]
+        assert results["schedule"]["signal"] == expected["schedule"]["signal"]
     assert any(json.loads((place / "results.json").read_text())["artifacts"]["reused"] for place in places)
 
 
