@@ -28,7 +28,7 @@ from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
-from mwanda.pruner.engine import check_request
+from mwanda.pruner.engine import check_request, shared_needs
 from mwanda.schedules import Schedule
 from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
@@ -202,11 +202,12 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda import device, memory
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
+    shared = pruner.order == "oneshot" and parts.settings.artifacts
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
         activations=pruner.activations,
-        needs=parts.criterion.needs,
+        needs=shared_needs(parts.criterion.needs) if shared else parts.criterion.needs,
         languages=len(parts.languages),
         tokens=calibration.sequences * calibration.length,
         batch_tokens=pruner.batch_size * calibration.length,

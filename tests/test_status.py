@@ -14,7 +14,7 @@ import tiny_job
 from tiny_models import save_tiny_model
 
 from mwanda import job, status
-from mwanda.errors import ModelError
+from mwanda.errors import ConfigurationError, ModelError
 from mwanda.progress import Silent
 from mwanda.record import write_json
 
@@ -113,6 +113,15 @@ def test_a_process_that_is_gone_is_lost_and_one_that_works_is_not(tmp_path: Path
     assert status.seen(tmp_path)[0] == "lost"  # type: ignore[index]
     report(tmp_path)  # and can be taken up
     assert content(tmp_path)["attempt"] == 2
+
+
+def test_of_two_that_start_at_once_one_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = status.read
+    with monkeypatch.context() as patch:  # the other one writes after we have looked
+        patch.setattr(status, "read", lambda folder: (patch.setattr(status, "read", read), report(folder))[0])
+        with pytest.raises(ConfigurationError, match="another process is at work there"):
+            report(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [status.FILE]
 
 
 def test_a_process_on_another_machine_is_lost_when_it_is_silent(tmp_path: Path) -> None:

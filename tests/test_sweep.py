@@ -317,6 +317,20 @@ def test_bad_settings_of_a_sweep_are_refused(
         plan(tmp_path, "sparsity=0.3,0.5", *arguments)
 
 
+def test_torchrun_starts_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="each of them would start the whole sweep"):
+        plan(tmp_path, "sparsity=0.3,0.5")
+
+
+def test_jobs_at_the_same_time_get_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    assert sweep._devices(1) == []
+    assert sweep._devices(2) == ["3", "GPU-5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sweep._devices(2) == []
+
+
 def test_a_sweep_by_another_launcher_is_planned_and_handed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,8 +192,8 @@ class _Task:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and self.criterion.needs != "nothing"
         needs = self.criterion.needs if by_criterion else self.schedule.needs
-        if by_criterion and self.shelf is not None and needs == "norms":
-            needs = "counts"  # which include them, cost hardly more, and serve all but one criterion of other runs
+        if by_criterion and self.shelf is not None:
+            needs = shared_needs(needs)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
         if needs != "nothing" and not self._take_from_shelf(visitor):
             with visitor.hooks:
@@ -336,6 +336,14 @@ def look_ahead(
         World(),
     )
     return task._look_ahead(settings.order).signals
+
+
+def shared_needs(needs: Needs) -> Needs:
+    """Return what one-shot statistics hold when runs share them.
+
+    Counts include norms, cost hardly more, and serve all criteria but those that need second moments.
+    """
+    return "counts" if needs == "norms" else needs
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
