@@ -1,5 +1,6 @@
 """Checks the command line as a whole before Hydra runs anything, and says in one line what is wrong with it."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -115,6 +116,8 @@ def check(arguments: Sequence[str]) -> Sweep | None:
         launchers |= {names.get("hydra/launcher"), names.get("hydra/sweeper")}
     if not sweep or jobs[0].config["mode"] != "run":
         return None
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("torchrun shares one run among processes, and each of them would start the whole sweep")
     for key in ("output_dir", "resume"):
         typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
         if typed is not None:

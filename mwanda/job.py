@@ -31,6 +31,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
+from mwanda.statistics import combined
 from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.nothing import Nothing
@@ -254,11 +255,14 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda import device, memory
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
+    needs = parts.criterion.needs
+    if pruner.order == "oneshot":  # one pass sees what both ask for
+        needs = combined(needs, parts.schedule.needs)
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
         activations=pruner.activations,
-        needs=parts.criterion.needs,
+        needs=needs,
         languages=len(parts.calibration_languages),
         tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
@@ -274,12 +278,12 @@ def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str
     """
     from mwanda.record import read_results
 
-    if (folder / CHECKPOINT).is_dir() and not parts.settings.resume:
-        raise ConfigurationError(
-            "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
-        )
     found = read_results(folder)
     if found is None or found["status"] != "complete":
+        if (folder / CHECKPOINT).is_dir() and not parts.settings.resume:
+            raise ConfigurationError(
+                "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
+            )
         return None
     if not parts.settings.resume:
         raise ConfigurationError("output_dir", folder, "holds a finished run; choose another folder or add resume=true")
@@ -289,6 +293,8 @@ def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str
         logger.info("%s is finished but lacks %s, and is run again", folder, parts.export.name)
         return None
     logger.info("%s is finished already", folder)
+    for left in (CHECKPOINT, WORK):  # by a process that was killed between its results and its cleaning up
+        shutil.rmtree(folder / left, ignore_errors=True)
     return found
 
 
@@ -483,6 +489,10 @@ class _Run:
         from mwanda.models.forward import is_causal
 
         parts, source = self.parts, self.parts.source
+        if source.device_map == "auto" and self.world.size > 1:
+            raise ConfigurationError(
+                "model.device_map", "auto", "gives one process all GPUs, so that several cannot share them", ["none"]
+            )
         config = source.load_config()
         if parts.evaluation is not None and not is_causal(config):
             raise ConfigurationError(

@@ -90,7 +90,7 @@ class Reporter:
             return
         before = read(folder)
         if before is not None and before["state"] == "running" and is_alive(before) and not is_this_process(before):
-            raise ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+            raise _taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -112,6 +112,8 @@ class Reporter:
             "name": name,
             "code": code(),
         }
+        if before is None:
+            self._claim()
         self._write()
         threading.Thread(target=self._beat, name="status", daemon=True).start()
 
@@ -153,6 +155,21 @@ class Reporter:
         self._content |= {"seconds": round(self._written - self._clock, 3), "updated": _now()}
         write_json(self._folder / FILE, self._content)
 
+    def _claim(self) -> None:
+        """Write the first status of the folder, unless another process does so at this very moment."""
+        assert self._folder is not None
+        own = self._folder / f".{FILE}.{host()}.{os.getpid()}"
+        write_json(own, self._content)
+        try:
+            os.link(own, self._folder / FILE)  # which, other than a rename, never replaces
+        except FileExistsError:
+            if read(self._folder) is not None:
+                raise _taken(self._folder) from None
+        except OSError:  # a file system without links
+            pass
+        finally:
+            own.unlink()
+
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             with self._lock, suppress(OSError):  # a disk that is full for a while must not end the thread
@@ -190,7 +207,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
         born = _born(status["pid"])
-        return born is not None and abs(born - float(status["born"])) < SAME_BIRTH
+        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
@@ -222,6 +239,10 @@ def note_end(folder: Path, kind: str, message: str) -> None:
         write_json(folder / FILE, status | {"state": "failed", "exception": {"type": kind, "message": message}})
 
 
+def _taken(folder: Path) -> ConfigurationError:
+    return ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+
+
 def host() -> str:
     """Return a digest of this machine's name and, in a container, of which one."""
     with suppress(OSError):
@@ -246,7 +267,7 @@ def _born(pid: int) -> float | None:
 
 def is_this_process(status: Mapping[str, Any]) -> bool:
     """Return whether this very process has written the status."""
-    return status["host"] == host() and status["pid"] == os.getpid()
+    return bool(status["host"] == host() and status["pid"] == os.getpid())
 
 
 def _now() -> str:

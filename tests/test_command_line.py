@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mwanda import command_line
+from mwanda import command_line, sweep
 from mwanda.errors import ConfigurationError
 from mwanda.models import gemma, source
 
@@ -144,8 +144,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
         [],
         ["sparsity=0"],
         ["langs=[eng_Latn, swh_Latn]"],
-        ["--multirun", "langs=[eng_Latn],[deu_Latn, swh_Latn]", "criterion=wanda,ria"],
-        ["-m", "sparsity=range(0.1,0.3,0.1)"],
         ["pattern=2of4", "criterion=magnitude"],
         ["corpus=local", "corpus.path=."],
         ["evaluation.corpus={choice: local, path: .}"],
@@ -158,6 +156,39 @@ def test_good_input_starts_the_job_once(
 ) -> None:
     assert start(monkeypatch, arguments) == [command_line.with_inline_languages(arguments)]
     assert not list(empty_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        (["--multirun", "langs=[eng_Latn],[deu_Latn, swh_Latn]", "criterion=wanda,ria"], 4),
+        (["-m", "sparsity=range(0.1,0.3,0.1)", "rerun=failed", "sweep.parallel=2"], 2),
+        (["+experiment=schedules"], 8),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_sweep_on_this_machine_is_not_left_to_hydra(
+    monkeypatch: pytest.MonkeyPatch, empty_folder: Path, arguments: list[str], jobs: int
+) -> None:
+    asked: list[sweep.Plan] = []
+
+    def go(plan: sweep.Plan, rerun: str, parallel: int, *, fail_fast: bool) -> int:
+        asked.append(plan)
+        assert (f"rerun={rerun}" in arguments) == (rerun != "unfinished")
+        assert (f"sweep.parallel={parallel}" in arguments) == (parallel != 1)
+        assert not fail_fast
+        return 1
+
+    monkeypatch.setattr(sweep, "go", go)
+    with pytest.raises(SystemExit) as end:
+        start(monkeypatch, arguments)
+    assert end.value.code == 1
+    assert [len(plan.current) for plan in asked] == [jobs]
+    assert not list(empty_folder.iterdir())
+
+
+def test_a_sweep_of_another_mode_than_run_leaves_nothing_and_is_no_plan() -> None:
+    assert command_line.check(["-m", "mode=inspect", "model=bloom,bloom_1b7"]) is None
 
 
 @pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version", "--cfg=job", "-c", "--info"])

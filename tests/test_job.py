@@ -45,7 +45,7 @@ from mwanda.tracking.nothing import Nothing
 
 
 ROOT = CONF.parent
-FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet"}
+FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet", "status.json"}
 NUMBER_OR_NONE = (float, type(None))
 TEXT_OR_NONE = (str, type(None))
 LANGUAGE = {

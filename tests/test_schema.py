@@ -251,6 +251,46 @@ def test_what_changes_the_numbers_changes_the_hash(config: dict[str, Any], key: 
     assert schema.config_hash(config | {key: "another"}) != schema.config_hash(config)
 
 
+WITHIN = [(group, key) for group, keys in schema.NOT_SEMANTIC_WITHIN.items() for key in keys]
+
+
+@pytest.mark.parametrize(("group", "key"), WITHIN)
+def test_how_much_memory_a_run_takes_does_not_change_what_it_is(config: dict[str, Any], group: str, key: str) -> None:
+    changed = copy.deepcopy(config)
+    changed[group][key] = "another"
+    assert schema.config_hash(changed) == schema.config_hash(config)
+    assert schema.exact_hash(changed) != schema.exact_hash(config)  # half a run cannot be taken up with other batches
+
+
+@pytest.mark.parametrize(
+    "keys", ["model.dtype", "model.device", "pruner.order", "calibration.seed", "evaluation.window"]
+)
+def test_what_changes_numbers_within_a_group_changes_the_hash(config: dict[str, Any], keys: str) -> None:
+    group, key = keys.split(".")
+    changed = copy.deepcopy(config)
+    changed[group][key] = "another"
+    assert schema.config_hash(changed) != schema.config_hash(config)
+
+
+@pytest.mark.parametrize("group", ["model", "corpus"])
+def test_a_folder_is_known_by_what_it_holds_and_not_by_where_it_is(
+    config: dict[str, Any], group: str, tmp_path: Path
+) -> None:
+    def of(folder: Path) -> str:
+        return schema.config_hash(config | {group: config[group] | {"path": str(folder)}})
+
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "file.txt").write_text("some")
+    before = of(folder)
+    assert of(folder.rename(tmp_path / "two")) == before
+    (tmp_path / "two" / ".hidden").write_text("some")
+    assert of(tmp_path / "two") == before
+    (tmp_path / "two" / "file.txt").write_text("else")
+    assert of(tmp_path / "two") != before
+    assert of(tmp_path / "nothing there") != of(tmp_path / "nothing here")
+
+
 def test_a_single_knob_changes_the_hash(config: dict[str, Any]) -> None:
     changed = copy.deepcopy(config)
     changed["criterion"]["variance_weight"] += 1e-9
