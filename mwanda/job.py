@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import distributed, schema
+from mwanda import distributed, interruption, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
@@ -141,7 +141,11 @@ def main(config: "DictConfig") -> None:
     folder = Path(hydra.runtime.output_dir)
     names = {group: str(choice) for group, choice in hydra.runtime.choices.items() if "/" not in group}
     try:
-        run(plain, folder, list(hydra.overrides.task), names, study=str(plain["name"]) if swept else None)
+        with interruption.listening():
+            run(plain, folder, list(hydra.overrides.task), names, study=str(plain["name"]) if swept else None)
+    except interruption.Interrupted as interrupted:
+        print(f"interrupted by {interrupted}: resume=true output_dir={folder} goes on from here", file=sys.stderr)
+        raise SystemExit(interrupted.exit_code) from None
     except MwandaError as error:
         print(f"error: {error}", file=sys.stderr)
         if swept:
@@ -537,9 +541,16 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
         "target": target,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
         "pattern": pattern,
+        "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
         "per_matrix": [
-            {"name": plan.name, "shape": list(plan.shape), "zeros": plan.zeros, "zeros_before": plan.zeros_before}
+            {
+                "name": plan.name,
+                "shape": list(plan.shape),
+                "zeros": plan.zeros,
+                "zeros_before": plan.zeros_before,
+                "mask": plan.mask,
+            }
             for plan in report.plans
         ],
     }
