@@ -4,10 +4,16 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
+
+
+if TYPE_CHECKING:
+    from mwanda.job import Parts
+    from mwanda.sweep import Plan, Wanted
 
 
 CONFIG_NAME = "config"
@@ -16,15 +22,51 @@ ONLY_SHOW = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info
 
 
 def start(run: Callable[[], Any]) -> None:
-    """Check the command line, then hand over to Hydra; exit with 2 on bad input, before any folder is made."""
+    """Check the command line, then hand over to Hydra; exit with 2 on bad input, before any folder is made.
+
+    A sweep on this machine is run by mwanda.sweep, which isolates its jobs; Hydra's own launcher runs them in one
+    process. A sweep by another launcher is planned here and handed over.
+    """
     try:
         sys.argv[1:] = with_inline_languages(sys.argv[1:])
+        asked = None
         if not any(argument.split("=")[0] in ONLY_SHOW for argument in sys.argv[1:]):
-            check(sys.argv[1:])
+            asked = check(sys.argv[1:])
     except InputError as error:
         print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         raise SystemExit(error.exit_code) from None
+    if asked is not None:
+        from mwanda import schema, slurm, sweep
+
+        settings = schema.read(asked.jobs[0].config)
+        if asked.local:
+            raise SystemExit(
+                sweep.go(asked.plan, settings.rerun, settings.sweep.parallel, fail_fast=settings.sweep.fail_fast)
+            )
+        if settings.rerun == "all":
+            sweep.clear(asked.plan)
+        asked.plan.save()
+        sys.argv.append(f"sweep.name={asked.plan.name}")
+        if asked.slurm:
+            raise SystemExit(slurm.follow(run, asked.plan))
     run()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that a command line asks for.
+
+    Args:
+        jobs: its runs.
+        plan: where they go, and what is to become of each.
+        local: whether it runs on this machine, and not through another of Hydra's launchers or sweepers.
+        slurm: whether submitit sends it to a SLURM cluster.
+    """
+
+    jobs: "list[Wanted]"
+    plan: "Plan"
+    local: bool
+    slurm: bool
 
 
 def with_inline_languages(arguments: Sequence[str]) -> list[str]:
@@ -45,19 +87,27 @@ def with_inline_languages(arguments: Sequence[str]) -> list[str]:
     return rewritten
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Compose and check the configuration of every job that these arguments ask for.
+def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
+    """Compose and check the configuration of every job that these arguments ask for; return the sweep if it is one.
+
+    Args:
+        arguments: as they were typed.
+        elsewhere: whether the jobs will run on machines with other devices than this one.
 
     Raises:
         InputError: one of them cannot be run as asked.
     """
     from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
+
+    from mwanda import slurm
+    from mwanda.sweep import Wanted, name_of, plan
 
     flags, unknown = get_args_parser().parse_known_args(list(arguments))
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such option; settings are written KEY=VALUE, as in sparsity=0.5")
     if flags.config_name or flags.config_path or flags.experimental_rerun:
-        return  # another main configuration than ours; the job checks it
+        return None  # another main configuration than ours; the job checks it
     more = []
     if flags.config_dir:
         folder = Path(flags.config_dir).resolve()
@@ -66,20 +116,46 @@ def check(arguments: Sequence[str]) -> None:
         quoted = str(folder).replace("'", "\\'")
         more = [f"hydra.searchpath=['file://{quoted}']"]
     swept, multirun = _of_experiment(flags.overrides)
-    for overrides in _jobs([*swept, *flags.overrides, *more], sweep=flags.multirun or multirun):
-        config = compose(overrides)
-        check_configuration(config)
+    sweep, jobs, launchers = flags.multirun or multirun, [], set()
+    for overrides in _jobs([*swept, *flags.overrides, *more], sweep=sweep):
+        config, names = composed(overrides)
+        by_slurm = str(HydraConfig.get().launcher._target_).endswith(".SlurmLauncher")
+        export = check_configuration(config, elsewhere=elsewhere or by_slurm).export
+        plain = [each for each in overrides if not each.startswith("hydra") or each.startswith("hydra.searchpath")]
+        jobs.append(Wanted(tuple(plain), config, None if export is None else export.name))
+        launchers |= {names.get("hydra/launcher"), names.get("hydra/sweeper")}
+    if not sweep or jobs[0].config["mode"] != "run":
+        return None
+    for key in ("output_dir", "resume"):
+        typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
+        if typed is not None:
+            raise ConfigurationError(key, typed, "is of a single run; a sweep has sweep.folder, sweep.name and rerun")
+    if by_slurm:
+        slurm.check_array(min(len(jobs), HydraConfig.get().sweeper.get("max_batch_size") or len(jobs)))
+    name = name_of(flags.overrides, jobs, next(iter(_experiments(flags.overrides)), None))
+    return Sweep(jobs, plan(arguments, jobs, name), local=launchers == {"basic"}, slurm=by_slurm)
 
 
-def check_configuration(config: dict[str, Any]) -> None:
-    """Raise InputError when a resolved configuration cannot be run; builds every part but loads no model."""
+def check_configuration(config: dict[str, Any], *, elsewhere: bool = False) -> "Parts":
+    """Raise InputError when a resolved configuration cannot be run, here or elsewhere; loads no model."""
     from mwanda.job import Parts
 
-    Parts.of(config)
+    if elsewhere and config["model"].get("device") == "cuda":
+        config = config | {"model": config["model"] | {"device": "auto"}}
+    return Parts.of(config)
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the resolved configuration of one job as a plain mapping.
+
+    Raises:
+        InputError: a group, choice or key does not exist, or a value must be given.
+    """
+    return composed(overrides)[0]
+
+
+def composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the resolved configuration of one job as a plain mapping, and the name of each group's choice.
 
     Raises:
         InputError: a group, choice or key does not exist, or a value must be given.
@@ -98,7 +174,8 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
-            return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            names = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
+            return resolved(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])), names
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if choice == "submitit_slurm":
@@ -136,7 +213,7 @@ def _of_experiment(overrides: Sequence[str]) -> tuple[list[str], bool]:
 
     from mwanda.schema import CONF
 
-    chosen = [text for text, each in zip(overrides, _parsed(overrides), strict=True) if each.key_or_group == EXPERIMENT]
+    chosen = _of_key(EXPERIMENT, overrides)
     for text in chosen:
         names = sorted(path.stem for path in (CONF / EXPERIMENT).glob("*.yaml"))
         name = text.partition("=")[2]
@@ -148,6 +225,14 @@ def _of_experiment(overrides: Sequence[str]) -> tuple[list[str], bool]:
     if hydra is None or not OmegaConf.select(hydra, "sweeper.params"):
         return [], False
     return [f"{key}={value}" for key, value in hydra.sweeper.params.items()], str(hydra.mode) == "RunMode.MULTIRUN"
+
+
+def _of_key(key: str, overrides: Sequence[str]) -> list[str]:
+    return [text for text, each in zip(overrides, _parsed(overrides), strict=True) if each.key_or_group == key]
+
+
+def _experiments(overrides: Sequence[str]) -> list[str]:
+    return [text.partition("=")[2] for text in _of_key(EXPERIMENT, overrides)]
 
 
 def _jobs(overrides: Sequence[str], *, sweep: bool) -> list[list[str]]:

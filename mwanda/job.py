@@ -30,6 +30,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
+from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.nothing import Nothing
 
@@ -133,6 +134,7 @@ def main(config: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from mwanda import sweep
     from mwanda.command_line import resolved
 
     plain = resolved(config)
@@ -140,19 +142,31 @@ def main(config: "DictConfig") -> None:
     swept = hydra.mode == RunMode.MULTIRUN
     folder = Path(hydra.runtime.output_dir)
     names = {group: str(choice) for group, choice in hydra.runtime.choices.items() if "/" not in group}
+    overrides, study, assigned = list(hydra.overrides.task), None, None
+    if swept and plain["mode"] == "run":
+        _remove_if_empty(folder)
+        assigned = sweep.assigned(plain, overrides)
+        if assigned.action != "run":
+            print(f"{assigned.folder}: left alone, as the sweep was started with rerun={plain['rerun']}")
+            return
+        folder, study = assigned.folder, assigned.folder.parent.name
+        plain |= {"output_dir": str(folder), "resume": True}
     try:
-        with interruption.listening():
-            run(plain, folder, list(hydra.overrides.task), names, study=str(plain["name"]) if swept else None)
+        run(plain, folder, overrides, names, study)
     except interruption.Interrupted as interrupted:
-        print(f"interrupted by {interrupted}: resume=true output_dir={folder} goes on from here", file=sys.stderr)
+        print(f"interrupted by {interrupted}; with resume=true output_dir={folder} it goes on", file=sys.stderr)
         raise SystemExit(interrupted.exit_code) from None
-    except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if swept:
+    except Exception as error:
+        if assigned is not None:
+            sweep.record_failure(assigned, error)
+        if isinstance(error, MwandaError):
+            print(f"error: {error}", file=sys.stderr)
+        if swept or not isinstance(error, MwandaError):
             raise
         raise SystemExit(error.exit_code) from None
 
 
+@interruption.listening()
 def run(
     config: dict[str, Any], folder: Path, overrides: list[str], names: Mapping[str, str], study: str | None = None
 ) -> dict[str, Any] | None:
@@ -263,31 +277,38 @@ class _Run:
         existed = self.folder.is_dir() and any(self.folder.iterdir())
         self._results: dict[str, Any] = {}
         self._started, self._clock = datetime.now(UTC), perf_counter()
+        self._reporter: Reporter | None = None
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
         log: logging.Handler = logging.NullHandler()
         failed, refused = True, False
         try:
             if self.world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            self._reporter = self._report()
+            if self.world.first:
                 log = _log_to(self.folder / "run.log")
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
             journal = self._work()
             self._write_results()
+            self._reporter.end("complete")
             self._clean(journal)
             failed = False
-        except InputError:
+        except InputError as error:
             refused = True
+            self._end("failed", error)
             raise
         except BaseException as error:
             _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
             self._write_results()
+            self._end("failed" if isinstance(error, Exception) else "interrupted", error)
             raise
         finally:
             self._close(log, failed=failed)
-            if refused and not existed and self.world.first:
+            # Of a job of a sweep the folder stays: it says why there are no results.
+            if refused and not existed and self.world.first and self.study is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with suppress(OSError):  # the folder of the day, when nothing else is in it
                     self.folder.parent.rmdir()
@@ -298,6 +319,14 @@ class _Run:
 
         if self.world.first:
             write_json(self.folder / RESULTS, self._results)
+
+    def _report(self) -> Reporter:
+        place = self.folder if self.world.first else None
+        return Reporter(place, schema.config_hash(self.config), self.overrides, str(self.config["name"]))
+
+    def _end(self, state: State, error: BaseException) -> None:
+        if self._reporter is not None:
+            self._reporter.end(state, error)
 
     def _clean(self, journal: "Journal | None") -> None:
         """Remove what is there to resume the run, now that its results are written."""
@@ -320,7 +349,10 @@ class _Run:
         from mwanda.progress import Silent, Terminal
 
         parts, seed = self.parts, self.parts.settings.seed
-        self._progress = Terminal() if self.world.first else Silent()
+        assert self._reporter is not None
+        reporter = self._reporter
+        self._progress = Watched(Terminal() if self.world.first else Silent(), reporter)
+        reporter.stage("load")
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
         calibration_text, evaluation_text = parts.text()
@@ -367,6 +399,7 @@ class _Run:
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
+            reporter.stage("export")
             self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
         self.world.wait()
         self._results |= self._frame("complete")
@@ -403,7 +436,7 @@ class _Run:
 
         if not self.parts.pruner.checkpoint:
             return None
-        key = f"{schema.config_hash(self.config)}-{fingerprint}"
+        key = f"{schema.exact_hash(self.config)}-{fingerprint}"
         return Journal(self.folder / CHECKPOINT, key, self.world)
 
     def _evaluate(

@@ -73,18 +73,28 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 
 def environment(device: str) -> dict[str, Any]:
     """Return what the numbers may depend on besides the configuration."""
-    commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain")
+    written = code()
     return {
         "mwanda": mwanda.__version__,
         "python": platform.python_version(),
         "torch": _version("torch"),
         "transformers": _version("transformers"),
         "lm_eval": _version("lm_eval"),
-        "git_commit": commit,
-        "git_dirty": None if status is None else bool(status),
+        "git_commit": written["commit"],
+        "git_dirty": written["dirty"],
         "device": device,
         "hostname_hash": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
+    }
+
+
+def code() -> dict[str, Any]:
+    """Return the commit of this project, whether files differ from it, and a digest of how; None without git."""
+    status = _git("status", "--porcelain")
+    difference = _git("diff", "HEAD") if status else None
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if status is None else bool(status),
+        "difference": hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None,
     }
 
 

@@ -172,7 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="with config.yaml and results.json")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for the second run; default: outputs/reproduced/…")
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="relative, of numbers; 0 asks for equal ones (default: %(default)g)"
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help="relative, of numbers; 0 asks for equal ones (default: %(default)g)",
     )
     typed = parser.parse_args(arguments)
     if not 0 <= typed.tolerance < 1:

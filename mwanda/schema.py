@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from annotated_types import Gt, MinLen
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mwanda.content import folder_digest
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 
 
@@ -33,10 +34,18 @@ GROUPS = (
     "export",
 )
 MAY_BE_NOTHING = ("evaluation", "export")
-NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "tracking", "export")
+NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "artifacts", "tracking", "export")
 """Keys that change no number in results.json."""
 
+NOT_SEMANTIC_WITHIN = {
+    "model": ("offload", "device_map"),
+    "pruner": ("batch_size", "activations", "checkpoint"),
+    "evaluation": ("batch_tokens", "batch_size"),
+}
+"""Keys within groups that change how much memory and time a run takes, and no number beyond rounding."""
+
 Mode = Literal["run", "inspect", "prepare"]
+Rerun = Literal["unfinished", "failed", "none", "all"]
 
 
 class Languages(BaseModel):
@@ -44,6 +53,16 @@ class Languages(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     codes: list[str]
+
+
+class Sweep(BaseModel):
+    """How a sweep is run; see mwanda.sweep."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=-]{0,99}$")] | None
+    folder: Annotated[str, MinLen(1)]
+    parallel: Annotated[int, Gt(0)]
+    fail_fast: bool
 
 
 class Settings(BaseModel):
@@ -56,6 +75,9 @@ class Settings(BaseModel):
     seed: int
     name: str
     resume: bool
+    rerun: Rerun
+    sweep: Sweep
+    artifacts: bool
     output_dir: Annotated[str, MinLen(1)]
     langs: Languages
     model: dict[str, Any]
@@ -68,6 +90,9 @@ class Settings(BaseModel):
     evaluation: dict[str, Any]
     tracking: dict[str, Any]
     export: dict[str, Any]
+
+
+NESTED: dict[str, type[BaseModel]] = {"langs": Languages, "sweep": Sweep}
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -142,8 +167,40 @@ def evaluation_corpus(settings: Settings) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return a digest of all that can change the numbers: two runs with the same one do the same."""
-    semantic = {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
-    return hashlib.sha256(json.dumps(semantic, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return _digest(semantic(config))
+
+
+def exact_hash(config: Mapping[str, Any]) -> str:
+    """Return a digest that also tells apart what changes no more than rounding, such as the size of batches."""
+    return _digest({key: value for key, value in config.items() if key not in NOT_SEMANTIC})
+
+
+def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration can change the numbers."""
+    kept = {}
+    for key, value in config.items():
+        skipped = NOT_SEMANTIC_WITHIN.get(key, ())
+        if key not in NOT_SEMANTIC:
+            whole = not isinstance(value, Mapping)
+            kept[key] = value if whole else {name: each for name, each in value.items() if name not in skipped}
+    return kept
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    content = {key: _without_places(value) for key, value in content.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _without_places(section: Any) -> Any:
+    """Return a section in which a `path` that is a folder is named by what the folder holds, not by where it is."""
+    if not isinstance(section, Mapping):
+        return section
+    plain = {key: _without_places(value) for key, value in section.items()}
+    path = plain.get("path")
+    folder = Path(path).expanduser() if isinstance(path, str) else None
+    if folder is not None and folder.is_dir():
+        plain["path"] = {"content": folder_digest(folder)}
+    return plain
 
 
 def _import(section: str, target: str) -> Any:
@@ -185,10 +242,11 @@ def _checked(model: type[Any], section: str, values: Mapping[str, Any]) -> Any:
     ]
     names = list(model.model_fields)
     known = path[:1] if path and path[0] in names else path
-    key = ".".join([section, *(path if not section and path and path[0] == "langs" else known)]).strip(".")
+    nested = NESTED.get(path[0]) if path and not section else None
+    key = ".".join([section, *(path[:2] if nested else known)]).strip(".")
     value = problem["input"]
     if problem["type"] == "extra_forbidden":
-        valid = list(Languages.model_fields) if path[:1] == ["langs"] and not section else names
+        valid = list(nested.model_fields) if nested else names
         raise UnknownKeyError(".".join(filter(None, [section, *path])), value, valid)
     if problem["type"] == "missing":
         raise ConfigurationError(key, "(nothing)", "must be given")

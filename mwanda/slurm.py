@@ -1,16 +1,19 @@
 """What a SLURM cluster says of itself and of the jobs of a sweep."""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mwanda.errors import InputError
 
 
 if TYPE_CHECKING:
-    from submitit.slurm.slurm import SlurmInfoWatcher
+    from mwanda.sweep import Plan
 
 
 ENDED = (
@@ -63,36 +66,56 @@ def states() -> dict[str, str] | None:
     return dict(line.split("|") for line in answer.splitlines() if line.count("|") == 1)
 
 
-def wait() -> None:
-    """Wait until every job that submitit has sent from this process has ended: its launcher stops at the first loss."""
-    from submitit.slurm.slurm import SlurmJob
+def follow(run: Callable[[], Any], plan: "Plan") -> int:
+    """Have Hydra and submitit run a sweep on the cluster, wait for all of it, and say what became of its jobs.
 
-    queue = SlurmJob.watcher
-    while not all(queue.is_done(job) for job in list(queue._registered)):
-        time.sleep(1)
+    Neither is believed: an exception in a job is a success to SLURM, and Hydra gives up at the first job that is lost.
+    What counts is the status that each job has written.
 
-
-def ask_the_queue() -> None:
-    """Have submitit learn of its jobs from `squeue`.
-
-    It asks `sacct`, which many clusters lack; then it waits without end for a job that dies without leaving a result.
+    Returns:
+        0 when all jobs are complete, 1 when one is not, 130 after Ctrl-C.
     """
     from submitit.slurm.slurm import SlurmJob
 
-    SlurmJob.watcher = _watcher()(delay_s=SECONDS_BETWEEN_LOOKS)
+    from mwanda import sweep
+
+    queue = SlurmJob.watcher = _watcher()(delay_s=SECONDS_BETWEEN_LOOKS)
+    where = f"python -m mwanda.status {shlex.quote(str(plan.folder))}"
+    print(f"{len(plan.current)} jobs go to SLURM and outlive this terminal; {where} shows them", file=sys.stderr)
+    failed = 0
+    try:
+        try:
+            run()
+        except SystemExit as ended:  # Hydra has said why
+            failed = int(bool(ended.code))
+        queue.wait()
+    except KeyboardInterrupt:
+        numbers = " ".join(sorted({job.partition("_")[0] for job in queue.jobs}))
+        print(f"the jobs go on: {where}; scancel {numbers or 'NUMBER'} ends them", file=sys.stderr)
+        return 130
+    return sweep.report(plan) or failed
 
 
-def _watcher() -> "type[SlurmInfoWatcher]":
+def _watcher() -> Any:
+    """Return how submitit is to learn what becomes of its jobs: by `squeue`.
+
+    It asks `sacct`, which many clusters lack; then it waits without end for a job that dies without leaving a result.
+    """
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     class Queue(SlurmInfoWatcher):
-        """Knows a job to have ended when `squeue` says so, or no longer knows it."""
+        """Takes a job for ended when `squeue` says so, or no longer knows it."""
+
+        @property
+        def jobs(self) -> list[str]:
+            """All that were sent from here."""
+            return sorted(self._registered)
 
         def update(self) -> None:
             self._num_calls += 1
             self._last_status_check = time.time()
             found = states()
-            if found is None:  # nobody knows: no reason to give up a job
+            if found is None:  # nobody answers: no reason to give up a job
                 return
             for job in self._registered - self._finished:
                 self._info_dict[job] = {"JobID": job, "State": found.get(job, "GONE")}
@@ -101,5 +124,10 @@ def _watcher() -> "type[SlurmInfoWatcher]":
 
         def is_done(self, job_id: str, mode: Any = "standard") -> bool:
             return self.get_state(job_id, mode=mode) in ENDED
+
+        def wait(self) -> None:
+            """Wait until all jobs have ended."""
+            while not all([self.is_done(job) for job in self.jobs]):
+                time.sleep(1)
 
     return Queue

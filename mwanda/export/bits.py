@@ -26,5 +26,5 @@ def digest(weight: Float[Tensor, "out in"], at_once: int = 1 << 22) -> str:
     rows, columns = weight.shape
     found = hashlib.sha256(f"{rows}x{columns}".encode())
     for part in weight.split(max(1, at_once // columns)):
-        found.update(pack(part != 0).cpu().numpy())
+        found.update(pack(part != 0).cpu().numpy().tobytes())
     return found.hexdigest()[:16]
