@@ -299,7 +299,10 @@ class _Run:
             self._end("failed", error)
             raise
         except BaseException as error:
-            _log_failure(log)
+            if isinstance(error, interruption.Interrupted):
+                logger.warning("interrupted by %s", error)
+            else:
+                _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
             self._write_results()

@@ -1,4 +1,4 @@
-"""Runs a finished run again and says, number by number, whether it gives the same: `python -m mwanda.reproduce RUN_DIR`.
+"""Runs a finished run again and compares, number by number: `python -m mwanda.reproduce RUN_DIR`.
 
 On the same machine with the same packages all numbers are the same to the last digit, and the masks are. Another
 processor, GPU or number of threads adds up in another order: numbers then differ by rounding, and a weight whose score

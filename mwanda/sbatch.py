@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mwanda.sweep import Job, Plan
 
 
-SCRIPT, LOGS = "array.sh", "slurm"
-"""What lies in the folder of the sweep: the script, and what the elements of the array print."""
+SCRIPT, LOGS, LOG = "array.sh", "slurm", "job.log"
+"""The script and what SLURM itself says, in the folder of the sweep; what a job prints, in its own."""
 
 PATIENCE = 600
 """Seconds for which a job waits that was told to end, and does not know why."""
@@ -100,53 +100,57 @@ class Resources:
         ]
 
 
-def script(jobs: Sequence["Job"], folder: Path, resources: Resources) -> str:
+def script(jobs: Sequence["Job"], folder: Path, typed: Sequence[str], resources: Resources) -> str:
     """Return a job-array script whose element N is the N-th job of a planned sweep.
 
     Args:
         jobs: at least one.
-        folder: of the sweep; logs go into its subfolder `slurm`.
+        folder: of the sweep.
+        typed: the arguments that asked for it.
         resources: of each element.
 
     Raises:
         InputError: a value holds a line break, which a script of SLURM cannot.
     """
-    names = [shlex.quote(job.folder.name) for job in jobs]
+    plain = str(folder).replace("%", "%%")  # to SLURM, %A and the like in a path are placeholders
     options = [
         f"--job-name={folder.name}",
         f"--array=0-{len(jobs) - 1}%{min(resources.parallel, len(jobs))}",
-        f"--output={str(folder / LOGS).replace('%', '%%')}/%A_%a.log",
+        f"--output={plain}/{LOGS}/%A_%a.log",
         "--open-mode=append",
         "--requeue",
         f"--signal=USR2@{resources.warning}",
         *resources.as_options(),
     ]
-    run = shlex.join([sys.executable, "-m", "mwanda.sweep", str(folder)])
+    python = shlex.quote(sys.executable)
     lines = [
         "#!/bin/bash",
-        f"# {len(jobs)} jobs, one an element of the array; python -m mwanda.status {shlex.quote(str(folder))}",
+        f"# {len(jobs)} jobs, one an element, of: {shlex.join(['python', '-m', 'mwanda.sbatch', *typed])}",
+        f"# What became of them: python -m mwanda.status {shlex.quote(str(folder))}",
         *(f"#SBATCH {shlex.quote(option)}" for option in options),
         "",
         "set -eu",
         "case $SLURM_ARRAY_TASK_ID in",
-        *(
-            f"    {number}) job={name} ;; # {shlex.join(job.overrides)}"
-            for number, (name, job) in enumerate(zip(names, jobs, strict=True))
-        ),
+        *(f"    {number}) job={shlex.quote(job.folder.name)} ;;" for number, job in enumerate(jobs)),
         "    *) exit 2 ;;",
         "esac",
+        f"folder={shlex.quote(str(folder))}/$job",
+        f"log={shlex.quote(plain)}/$job/{LOG}",
+        'mkdir -p "$folder"',
         *resources.setup,
         "",
         "code=0",
-        f'srun --cpus-per-task={resources.processors} {run}/"$job" || code=$?',
+        f'srun --cpus-per-task={resources.processors} --output="$log" --open-mode=append '
+        f'{python} -m mwanda.sweep "$folder" || code=$?',
         "",
         f"# {TRY_AGAIN}: it was told that its time is nearly over ({128 + SIGUSR2}: before it could listen). It goes on"
         " where it was.",
         f"if ((code == {TRY_AGAIN} || code == {128 + SIGUSR2})) && "
         f"((${{SLURM_RESTART_COUNT:-0}} < {resources.requeues})); then",
-        f'    scontrol requeue "$SLURM_JOB_ID" && sleep {PATIENCE} # until SLURM ends it',
+        # One element has the number of the whole array, by which all would be queued again.
+        f'    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" && sleep {PATIENCE} # until SLURM ends it',
         "fi",
-        f"# {128 + SIGTERM}: it was told to end. If that is a preemption, SLURM queues it again, unless it ends before.",
+        f"# {128 + SIGTERM}: it was told to end. After a preemption SLURM queues it again, unless it ends before.",
         f"if ((code == {128 + SIGTERM})); then sleep {PATIENCE}; fi",
         'exit "$code"',
     ]
@@ -216,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{planned.folder}: {len(planned.current)} jobs, none of which is to be run")
             return 0
         slurm.check_array(len(jobs))
-        text, path = script(jobs, planned.folder, resources), planned.folder / SCRIPT
+        text, path = script(jobs, planned.folder, typed, resources), planned.folder / SCRIPT
         if not options.dry_run and shutil.which("sbatch") is None:
             raise InputError("there is no sbatch here; --dry-run writes the script alone")
         if any(each == "rerun=all" for each in options.overrides):

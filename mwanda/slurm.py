@@ -1,5 +1,6 @@
 """What a SLURM cluster says of itself and of the jobs of a sweep."""
 
+import io
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from mwanda.errors import InputError
@@ -82,18 +84,26 @@ def follow(run: Callable[[], Any], plan: "Plan") -> int:
     queue = SlurmJob.watcher = _watcher()(delay_s=SECONDS_BETWEEN_LOOKS)
     where = f"python -m mwanda.status {shlex.quote(str(plan.folder))}"
     print(f"{len(plan.current)} jobs go to SLURM and outlive this terminal; {where} shows them", file=sys.stderr)
-    failed = 0
+    said, failed = io.StringIO(), False
     try:
         try:
-            run()
-        except SystemExit as ended:  # Hydra has said why
-            failed = int(bool(ended.code))
+            with redirect_stderr(said):  # Hydra prints the traceback of the first job that is lost
+                run()
+        except SystemExit as ended:
+            failed = bool(ended.code)
         queue.wait()
     except KeyboardInterrupt:
-        numbers = " ".join(sorted({job.partition("_")[0] for job in queue.jobs}))
+        numbers = " ".join(dict.fromkeys(job.partition("_")[0] for job in queue.jobs))
         print(f"the jobs go on: {where}; scancel {numbers or 'NUMBER'} ends them", file=sys.stderr)
         return 130
-    return sweep.report(plan) or failed
+    if not queue.jobs:
+        print("error: nothing was submitted:", _last_line(said.getvalue()), file=sys.stderr)
+        return 1
+    return sweep.report(plan) or int(failed)
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason was given")
 
 
 def _watcher() -> Any:

@@ -6,13 +6,13 @@
 #   cluster.sh stop FOLDER   end the jobs and exactly the daemons that were started
 #
 # Afterwards SLURM_CONF=FOLDER/slurm.conf is all that sbatch, srun and squeue need. FOLDER is to be short: the path of a
-# socket in it may have 107 characters. CLUSTER_PORT (16917) is the first of three ports, CLUSTER_CPUS (2) what the
+# socket in it may have 107 characters. CLUSTER_PORT (16917) is the first of three ports, CLUSTER_CPUS (4) what the
 # node claims to have.
 set -euo pipefail
 
 packages=(slurmctld slurmd slurm-client munge)
 port=${CLUSTER_PORT:-16917}
-cpus=${CLUSTER_CPUS:-2}
+cpus=${CLUSTER_CPUS:-4}
 
 fail() { echo "cluster.sh: $*" >&2; exit 1; }
 
