@@ -62,15 +62,22 @@ class World:
 
     def same(self, text: str) -> str:
         """Return the first process's `text`."""
+        return self._said_by(0, text)
+
+    def gather(self, text: str) -> list[str]:
+        """Return the `text` of every process, by rank."""
+        return [self._said_by(rank, text) for rank in range(self.size)]
+
+    def _said_by(self, rank: int, text: str) -> str:
         if self.size == 1:
             return text
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
         length = torch.tensor([data.numel()], device=device)
-        distributed.broadcast(length, src=0)
-        if not self.first:
+        distributed.broadcast(length, src=rank)
+        if self.rank != rank:
             data = torch.zeros(int(length), dtype=torch.uint8, device=device)
-        distributed.broadcast(data, src=0)
+        distributed.broadcast(data, src=rank)
         return bytes(data.tolist()).decode()
 
 

@@ -49,6 +49,10 @@ class SparsityError(InputError):
     """A target cannot be met by the chosen model, schedule or pattern."""
 
 
+class ComparisonError(InputError):
+    """Results were not measured alike and cannot stand in one table."""
+
+
 class CalibrationError(MwandaError):
     """The calibration pass did not see what it should have seen."""
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import distributed, interruption, schema
+from mwanda import distributed, interruption, reuse, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
 from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate
+from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
 from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
@@ -279,6 +279,7 @@ class _Run:
         self._started, self._clock = datetime.now(UTC), perf_counter()
         self._reporter: Reporter | None = None
         self._timing = dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate"), 0.0)
+        self._throughput: dict[str, dict[str, float]] = {}
         log: logging.Handler = logging.NullHandler()
         failed, refused = True, False
         try:
@@ -316,6 +317,13 @@ class _Run:
                 with suppress(OSError):  # the folder of the day, when nothing else is in it
                     self.folder.parent.rmdir()
         return self._results
+
+    def _write_units(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> None:
+        from mwanda.evaluation.units import FILE, write_units
+
+        if measured and self.world.first:
+            units = {which: {code: one.units for code, one in each.items()} for which, each in measured.items()}
+            write_units(self.folder / FILE, units)
 
     def _write_results(self) -> None:
         from mwanda.record import RESULTS, write_json
@@ -360,7 +368,10 @@ class _Run:
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
         calibration_text, evaluation_text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
-        calibration = parts.calibration.build(tokenizer, calibration_text)
+        # Several processes would have to find the same, or to wait for each other.
+        shared = parts.settings.artifacts and self.world.size == 1
+        self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
+        calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
         if calibration.count != parts.calibration.sequences:
             logger.info("%d sequences give each language the same number of tokens", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
@@ -395,10 +406,13 @@ class _Run:
             loaded.weights,
             journal,
             self.world,
+            self._shelf if shared else None,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
         self._results |= self._sections(loaded, calibration, report, measured)
+        self._results["evaluation"] = self._throughput
+        self._write_units(measured)
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
@@ -410,6 +424,7 @@ class _Run:
             "peak_rss_bytes": device.peak_resident_bytes(),
             "peak_device_bytes": device.peak_device_bytes(loaded.device),
         }
+        self._results["artifacts"] = {"reused": self._shelf.reused, "made": self._shelf.made}
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
@@ -466,22 +481,33 @@ class _Run:
             logger.info("taken from %s", CHECKPOINT)
             measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
         elif perplexity is not None:
-            measured[which] = self._timed(
-                "evaluate",
-                lambda: perplexity.measure(
+
+            def measure() -> dict[str, LanguagePerplexity]:
+                start = perf_counter()
+                found = perplexity.measure(
                     loaded.model, loaded.tokenizer, texts, self._progress, title, seed, loaded.weights, self.world
-                ),
-            )
+                )
+                self._throughput[which] = _throughput(found, perf_counter() - start)
+                return found
+
+            def take_or_measure() -> dict[str, LanguagePerplexity]:
+                return reuse.dense_perplexity(self._shelf, perplexity, texts, seed, measure)
+
+            measured[which] = self._timed("evaluate", take_or_measure if which == "dense" else measure)
             if journal is not None:
                 # As a text, which unlike a record can hold infinity.
                 journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
         if harness is not None:
             resident = isinstance(loaded.weights, Resident)
-            with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                scores[which] = self._timed(
-                    "evaluate",
-                    lambda: harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed),
-                )
+
+            def score() -> "Scores":
+                with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
+                    return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed, self.world)
+
+            def take_or_score() -> "Scores":
+                return reuse.dense_scores(self._shelf, harness, tasks, seed, score)
+
+            scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
     def _timed(self, stage: str, work: Any) -> Any:
         start = perf_counter()
@@ -509,6 +535,8 @@ class _Run:
             "status": status,
             "run_id": self._run_id,
             "config_hash": schema.config_hash(self.config),
+            "config_hash_without_seed": schema.config_hash(self.config, seed=False),
+            "seed": self.parts.settings.seed,
             "started": self._started.isoformat(timespec="seconds"),
             "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
             "timing": self._timing | {"total": perf_counter() - self._clock},
@@ -549,21 +577,36 @@ class _Run:
                 "name": self.names.get("schedule", names[1]),
                 "signal": [list(each) for each in report.signals],
             },
-            "perplexity": self._perplexity(measured),
+            "perplexity": self._perplexity(measured, calibration),
             "tasks": {},
         }
 
-    def _perplexity(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> dict[str, Any]:
+    def _perplexity(
+        self, measured: Mapping[str, Mapping[str, LanguagePerplexity]], calibration: "CalibrationSet"
+    ) -> dict[str, Any]:
         from mwanda.evaluation.perplexity import as_record
 
-        if not measured or self.parts.perplexity is None:
+        perplexity, languages = self.parts.perplexity, self.parts.languages
+        if not measured or perplexity is None:
             return {}
-        protocol = self.parts.perplexity.protocol
+        protocol = perplexity.definition
+        dense, pruned = ({code: one.units for code, one in measured[which].items()} for which in ("dense", "pruned"))
+        comparison = compare(dense, pruned, perplexity.resamples, self.parts.settings.seed)
+        seen = [code for code, tokens in calibration.tokens_per_language.items() if tokens]
         return {
             "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
             **{which: as_record(one) for which, one in measured.items()},
-            "aggregate": {which: aggregate(one, self.parts.languages) for which, one in measured.items()},
+            "paired": comparison.as_record(),
+            "aggregate": {
+                **{which: aggregate(one, languages) for which, one in measured.items()},
+                "paired": aggregate_change(comparison, languages, seen),
+            },
         }
+
+
+def _throughput(measured: Mapping[str, LanguagePerplexity], seconds: float) -> dict[str, float]:
+    tokens = sum(one.tokens for one in measured.values())
+    return {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
 def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import platform
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,22 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[st
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata or None)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write a Parquet file that is there whole or not at all."""
+    import pyarrow
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        parquet.write_table(pyarrow.table(dict(columns)), temporary, compression="zstd")
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except BaseException:

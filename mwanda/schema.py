@@ -165,9 +165,15 @@ def evaluation_corpus(settings: Settings) -> dict[str, Any]:
     return node
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Return a digest of all that can change the numbers: two runs with the same one do the same."""
-    return _digest(semantic(config))
+def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:
+    """Return a digest of all that can change the numbers: two runs with the same one do the same.
+
+    Args:
+        config: resolved.
+        seed: also of the seeds; runs with the same digest without them are repetitions of one experiment.
+    """
+    kept = semantic(config)
+    return _digest(kept if seed else _without_seeds(kept))
 
 
 def exact_hash(config: Mapping[str, Any]) -> str:
@@ -201,6 +207,12 @@ def _without_places(section: Any) -> Any:
     if folder is not None and folder.is_dir():
         plain["path"] = {"content": folder_digest(folder)}
     return plain
+
+
+def _without_seeds(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_seeds(part) for key, part in value.items() if key != "seed"}
 
 
 def _import(section: str, target: str) -> Any:

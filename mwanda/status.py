@@ -195,7 +195,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         born = _born(status["pid"])
         return born is not None and abs(born - float(status["born"])) < SAME_BIRTH
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
-    return bool(silent.total_seconds() < STALE)
+    return silent.total_seconds() < STALE
 
 
 def is_complete(folder: Path, config_hash: str) -> bool:
@@ -242,7 +242,7 @@ def _born(pid: int) -> float | None:
 
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.Error:
         return None
 

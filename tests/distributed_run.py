@@ -10,12 +10,15 @@ from typing import Any, get_args
 import torch
 from interruption import Interrupted, Job, StopAt
 from safetensors.torch import save_file
-from tiny_models import tiny_calibration, tiny_model
+from tiny_models import tiny_calibration, tiny_model, tiny_tokenizer
 
+from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.distributed import World, join, leave
 from mwanda.errors import CalibrationError
+from mwanda.evaluation.harness import Harness, Scores
+from mwanda.languages import find
 from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
@@ -60,11 +63,28 @@ def prune(job: Job, world: World, journal: Journal | None = None, stop: StopAt |
     return job.dense, report
 
 
+def task_scores(world: World) -> tuple[Scores, int]:
+    """Return what a tiny model does in three offline tasks, and how many forward passes of this process it took."""
+    passes: list[object] = []
+    model, harness = tiny_model("llama", num_hidden_layers=1), Harness(("parallel_cloze",), limit=3)
+    tasks = harness.load(find(["eng_Latn", "swh_Latn", "vie_Latn"]), Embedded(), seed=0)
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))
+    return harness.score(model, tiny_tokenizer(), tasks, world=world), len(passes)
+
+
+def _as_lists(scores: Scores) -> dict[str, Any]:
+    return {
+        task: {metric: [[*key, value] for key, value in values.items()] for metric, values in metrics.items()}
+        for task, metrics in scores.values.items()
+    }
+
+
 def take_part(folder: Path) -> None:
     """Do everything as one of the processes."""
     world = join()
     left: dict[str, Any] = {"world": [world.rank, world.size, world.first]}
     left["total"] = world.total(torch.tensor([1, 10]) * (world.rank + 1)).tolist()
+    left["gathered"] = world.gather(f"ʉ{world.rank}")
     left["same"] = [world.same(f"{text}{world.rank}" if text else "") for text in TEXTS]
 
     def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
@@ -98,6 +118,8 @@ def take_part(folder: Path) -> None:
             left[f"few-{order}"] = str(error)
         matrices = [matrix for block in blocks_of(alone.dense) for matrix in block.matrices]
         left[f"few-zeros-{order}"] = sum(int((matrix.weight == 0).sum()) for matrix in matrices)
+    scores, asked = task_scores(world)
+    left["scores"], left["asked"] = _as_lists(scores), asked
     passes: list[object] = []
     job = Job(tiny_model("llama"), CALIBRATION, Pruner("arrival", 3))
     job.dense.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))

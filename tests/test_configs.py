@@ -11,8 +11,8 @@ import yaml
 from hydra.utils import get_class
 
 from mwanda import command_line, schema
+from mwanda.corpora import embedded
 from mwanda.job import Parts
-from mwanda.languages import known
 
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -161,8 +161,8 @@ def test_a_corpus_refers_to_nothing_outside_its_file(path: Path) -> None:
     assert "${" not in path.read_text(encoding="utf-8")  # evaluation.corpus reads the file alone
 
 
-def test_the_languages_are_those_of_the_table() -> None:
-    assert read(schema.CONF / "langs" / "flores30.yaml")["codes"] == sorted(known())
+def test_the_thirty_languages_are_those_of_the_embedded_corpus() -> None:
+    assert read(schema.CONF / "langs" / "flores30.yaml")["codes"] == embedded.codes()
 
 
 def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_run import JOBS, TEXTS, job_of, statistics_of_rank
+from distributed_run import JOBS, TEXTS, job_of, statistics_of_rank, task_scores
 from pruning_oracle import every_order
 from safetensors.torch import load_file
 from torch import Tensor
@@ -119,6 +119,21 @@ def test_the_first_process_says_what_is_the_same_for_all(ran: Path, rank: int) -
     assert left_by(ran, rank)["same"] == [f"{text}0" if text else "" for text in TEXTS]
 
 
+def test_every_process_hears_what_each_says(ran: Path, rank: int) -> None:
+    assert left_by(ran, rank)["gathered"] == ["ʉ0", "ʉ1"]
+
+
+def test_tasks_are_divided_and_every_process_has_all_scores(ran: Path, rank: int) -> None:
+    expected, passes = task_scores(World())
+    found = left_by(ran, rank)["scores"]
+    assert sorted(found) == sorted(expected.values)
+    for task, metrics in expected.values.items():
+        for metric, values in metrics.items():
+            rows = {(leaf, document): value for leaf, document, value in found[task][metric]}
+            assert rows == pytest.approx(values)
+    assert 0 < left_by(ran, rank)["asked"] < passes
+
+
 def test_the_processes_know_which_they_are(ran: Path, rank: int) -> None:
     assert left_by(ran, rank)["world"] == [rank, PROCESSES, rank == 0]
 
@@ -143,6 +158,7 @@ def test_one_process_does_nothing_of_this() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert world.total(values) is values
     assert world.same("text") == "text"
+    assert world.gather("text") == ["text"]
     assert world.first
 
 

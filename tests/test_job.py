@@ -33,7 +33,7 @@ from mwanda.tracking.nothing import Nothing
 
 
 ROOT = CONF.parent
-FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json"}
+FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet"}
 NUMBER_OR_NONE = (float, type(None))
 TEXT_OR_NONE = (str, type(None))
 LANGUAGE = {
@@ -43,6 +43,12 @@ LANGUAGE = {
     "bytes": int,
     "low": NUMBER_OR_NONE,
     "high": NUMBER_OR_NONE,
+    "bits_per_character": float,
+    "characters": int,
+    "bits_per_byte_low": NUMBER_OR_NONE,
+    "bits_per_byte_high": NUMBER_OR_NONE,
+    "bits_per_character_low": NUMBER_OR_NONE,
+    "bits_per_character_high": NUMBER_OR_NONE,
 }
 LANGUAGES = dict.fromkeys(tiny_job.LANGUAGES, LANGUAGE)
 AGGREGATE = {
@@ -53,12 +59,37 @@ AGGREGATE = {
     "mean_bits_per_byte": float,
     "by_family": {"Indo-European": float, "Atlantic-Congo": float},
     "by_script": {"Latn": float},
+    "by_resource_level": {"high": float, "low": float},
 }
+PAIR = {
+    "log_ratio": float,
+    "low": float,
+    "high": float,
+    "p": float,
+    "p_holm": float,
+    "significant": bool,
+    "units": int,
+}
+GROUP = {"languages": int, "ratio": float, "low": float, "high": float, "share_hurt": float, "share_helped": float}
+CHANGE = GROUP | {
+    "worst_language": str,
+    "worst_ratio": float,
+    "best_language": str,
+    "best_ratio": float,
+    "spread": {"log_ratio": float, "low": float, "high": float},
+    "by_family": {"Indo-European": GROUP, "Atlantic-Congo": GROUP},
+    "by_script": {"Latn": GROUP},
+    "by_resource_level": {"high": GROUP, "low": GROUP},
+    "by_calibration": {"seen": GROUP},
+}
+THROUGHPUT = {"tokens": int, "seconds": float, "tokens_per_second": float}
 CONTRACT: dict[str, Any] = {
     "schema": str,
     "status": str,
     "run_id": str,
     "config_hash": str,
+    "config_hash_without_seed": str,
+    "seed": int,
     "started": str,
     "finished": str,
     "environment": {
@@ -100,8 +131,10 @@ CONTRACT: dict[str, Any] = {
         "protocol": {"name": str, "hash": str, "corpus": str},
         "dense": LANGUAGES,
         "pruned": LANGUAGES,
-        "aggregate": {"dense": AGGREGATE, "pruned": AGGREGATE},
+        "paired": dict.fromkeys(tiny_job.LANGUAGES, PAIR),
+        "aggregate": {"dense": AGGREGATE, "pruned": AGGREGATE, "paired": CHANGE},
     },
+    "evaluation": {"dense": THROUGHPUT, "pruned": THROUGHPUT},
     "tasks": {},
     "timing": dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate", "total"), float),
     "memory": {"peak_rss_bytes": int, "peak_device_bytes": int},
@@ -552,7 +585,7 @@ def test_a_failure_in_the_middle_is_recorded(
     assert results["error"] == {"type": "RuntimeError", "message": "out of luck"}
     assert results["finished"] is not None
     assert results["environment"]["device"] == "cpu"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {*FILES, job.CHECKPOINT}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*FILES - {"units.parquet"}, job.CHECKPOINT}
     log = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "ERROR mwanda.job: the run failed\nTraceback" in log
     assert log.rstrip().endswith("RuntimeError: out of luck")

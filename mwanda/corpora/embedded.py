@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from mwanda.corpora.base import Split
 from mwanda.errors import CorpusError
-from mwanda.languages import Language, known
+from mwanda.languages import Language
 
 
 SUBJECTS = ("everyday", "scientific", "legal", "narrative")
@@ -33,10 +35,19 @@ def all_sentences(code: str) -> list[str]:
     Raises:
         CorpusError: the corpus lacks the language.
     """
-    source = files("mwanda.corpora") / "text" / f"{code}.txt"
-    if not source.is_file():
+    if code not in codes():
         raise CorpusError(
-            f"corpus=embedded has no text in {code}; it has {', '.join(sorted(known()))}; "
+            f"corpus=embedded has no text in {code}; it has {', '.join(codes())}; "
             "use corpus=local with corpus.path=FOLDER for other languages"
         )
-    return source.read_text(encoding="utf-8").splitlines()
+    return (_folder() / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+
+
+@cache
+def codes() -> list[str]:
+    """Return the FLORES+ codes of all languages that there are."""
+    return sorted(file.name.removesuffix(".txt") for file in _folder().iterdir() if file.name.endswith(".txt"))
+
+
+def _folder() -> Traversable:
+    return files("mwanda.corpora") / "text"

@@ -1,8 +1,10 @@
 """Evaluation: what a model does per language, and what that comes to over all of them."""
 
 from mwanda.evaluation.aggregate import aggregate as aggregate
+from mwanda.evaluation.aggregate import aggregate_change as aggregate_change
 from mwanda.evaluation.harness import Full as Full
 from mwanda.evaluation.harness import Harness as Harness
 from mwanda.evaluation.perplexity import LanguagePerplexity as LanguagePerplexity
 from mwanda.evaluation.perplexity import Perplexity as Perplexity
 from mwanda.evaluation.protocol import Protocol as Protocol
+from mwanda.evaluation.significance import compare as compare

@@ -1,15 +1,23 @@
-"""What perplexities per language come to over all languages."""
+"""What perplexities per language, and their changes, come to over all languages and groups of them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mwanda.evaluation.perplexity import LanguagePerplexity
+from mwanda.evaluation.significance import Comparison, aggregate_pairs
 from mwanda.languages import Language
 
 
+GROUPINGS: dict[str, Callable[[Language], str]] = {
+    "by_family": lambda language: language.family,
+    "by_script": lambda language: language.script,
+    "by_resource_level": lambda language: language.resource_level,
+}
+
+
 def aggregate(measured: Mapping[str, LanguagePerplexity], languages: Sequence[Language]) -> dict[str, Any]:
-    """Return geometric mean, mean and worst perplexity, and geometric means by family and script.
+    """Return geometric mean, mean and worst perplexity, and geometric means by family, script and resource level.
 
     The mean of the logarithms (the geometric mean) is what a ratio to the dense model can be taken of; the plain mean
     is ruled by the languages that were worst to begin with and is given because others give it.
@@ -22,9 +30,21 @@ def aggregate(measured: Mapping[str, LanguagePerplexity], languages: Sequence[La
         "worst": values[worst],
         "worst_language": worst,
         "mean_bits_per_byte": sum(one.bits_per_byte for one in measured.values()) / len(measured),
-        "by_family": _by(languages, values, lambda language: language.family),
-        "by_script": _by(languages, values, lambda language: language.script),
+        **{name: _by(languages, values, key) for name, key in GROUPINGS.items()},
     }
+
+
+def aggregate_change(comparison: Comparison, languages: Sequence[Language], seen: Collection[str]) -> dict[str, Any]:
+    """Return what dense against pruned comes to: see `aggregate_pairs`; `by_calibration` is `seen` and `unseen`.
+
+    Args:
+        comparison: dense and pruned.
+        languages: with their families, scripts and resource levels.
+        seen: codes of the languages whose text calibrated the pruning.
+    """
+    groups = {name: {each.code: key(each) for each in languages} for name, key in GROUPINGS.items()}
+    groups["by_calibration"] = {code: "seen" if code in seen else "unseen" for code in comparison.pairs}
+    return aggregate_pairs(comparison, groups)
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -1,6 +1,7 @@
 """Task scores by lm-eval, on the model in memory, dense and pruned, with paired differences."""
 
 import copy
+import json
 import logging
 import math
 import re
@@ -19,6 +20,7 @@ from annotated_types import Ge, Gt
 from mwanda import hub
 from mwanda.corpora import Corpus, Split
 from mwanda.corpora.flores_plus import FloresPlus
+from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError, ModelError
 from mwanda.evaluation import suites
 from mwanda.evaluation.head import Scorer
@@ -141,17 +143,18 @@ class Harness:
         progress: Progress | None = None,
         title: str = "evaluate",
         seed: int = 0,
+        world: World | None = None,
     ) -> Scores:
-        """Return what `model` does in each document of each task."""
+        """Return what `model` does in each document of each task; the processes of `world` take every N-th task."""
         from lm_eval.evaluator import evaluate
 
-        scores = Scores()
+        world, scores = world or World(), Scores()
         with _quiet(progress, title):
             # lm-eval sets a padding token, which an exported tokenizer must not have.
             language_model = _language_model(
                 model, copy.deepcopy(tokenizer), self.batch_size, progress or Silent(), title
             )
-            for task in tasks:
+            for task in world.share(tasks):
                 for leaf in task.leaves.values():
                     leaf.set_fewshot_seed(seed=seed)  # the dense and the pruned model see the same examples
                 language_model.only_compared = all(map(_only_compares, task.leaves.values()))
@@ -159,7 +162,7 @@ class Harness:
                     language_model, {"tasks": task.leaves}, self.limit, bootstrap_iters=0, log_samples=True
                 )
                 scores.values[task.name] = _values(found["samples"])
-        return scores
+        return scores if world.size == 1 else _together(world, scores)
 
     def as_record(self, tasks: Sequence[Task], scores: Mapping[str, Scores], seed: int = 0) -> dict[str, Any]:
         """Return what results.json holds: metrics with standard errors, and pruned minus dense, paired."""
@@ -244,6 +247,21 @@ def _values(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Val
                 name = metric if row["filter"] == "none" else f"{metric},{row['filter']}"
                 values.setdefault(name, {})[task, row["doc_id"]] = row[metric]
     return values
+
+
+def _together(world: World, scores: Scores) -> Scores:
+    """Return the scores of all processes; they travel as text, since a metric's values may be texts or pairs."""
+    own = {
+        task: {metric: [[*key, value] for key, value in values.items()] for metric, values in metrics.items()}
+        for task, metrics in scores.values.items()
+    }
+    everything = Scores()
+    for text in world.gather(json.dumps(own, default=float)):
+        for task, metrics in json.loads(text).items():
+            everything.values[task] = {
+                metric: {(leaf, document): value for leaf, document, value in rows} for metric, rows in metrics.items()
+            }
+    return everything
 
 
 def _language_model(

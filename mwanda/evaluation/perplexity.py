@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
-from scipy.stats import bootstrap
 
 from mwanda.calibration.packing import document_start
 from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.evaluation.head import Scorer
-from mwanda.evaluation.protocol import Protocol, Window, windows
+from mwanda.evaluation.protocol import Protocol, StartToken, Window, windows
+from mwanda.evaluation.significance import exponential, intervals
+from mwanda.evaluation.units import Units
 from mwanda.models import blocks_of
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights
@@ -27,21 +29,32 @@ if TYPE_CHECKING:
 
 
 Windows = Sequence[tuple[str, Window]]
+LEVELS = {"document": ("document/2", "\n"), "sentence": ("sentence/1", "")}
+"""Name and version of each protocol, and what follows a sentence in it."""
+
+NO_UNITS = Units()
 TOKENS_PER_READING = 1 << 16
 """Scored tokens that pass a block together when blocks are read from disk: their hidden states are in memory."""
 
 
 @dataclass(frozen=True)
 class LanguagePerplexity:
-    """What was measured for one language.
+    """What was measured for one language; `low` and `high` are ends of 95 % bootstrap intervals over the text's units.
 
     Args:
         perplexity: `exp` of the mean loss over all scored tokens.
         bits_per_byte: loss in bits over the UTF-8 bytes of the text, comparable across tokenizers and languages.
         tokens: scored tokens.
         bytes: UTF-8 bytes of the text they stand for.
-        low: lower end of the 95 % bootstrap interval of the perplexity over sentences.
+        low: lower end of the interval of the perplexity.
         high: its upper end.
+        bits_per_character: loss in bits over the Unicode characters of the text.
+        characters: of the text that the tokens stand for.
+        bits_per_byte_low: lower end.
+        bits_per_byte_high: upper end.
+        bits_per_character_low: lower end.
+        bits_per_character_high: upper end.
+        units: what was measured of each sentence, to compare it with another measurement.
     """
 
     perplexity: float
@@ -50,22 +63,50 @@ class LanguagePerplexity:
     bytes: int
     low: float
     high: float
+    bits_per_character: float = math.nan
+    characters: int = 0
+    bits_per_byte_low: float = math.nan
+    bits_per_byte_high: float = math.nan
+    bits_per_character_low: float = math.nan
+    bits_per_character_high: float = math.nan
+    units: Units = NO_UNITS
+
+    def __post_init__(self) -> None:
+        if isinstance(self.units, Mapping):  # as `asdict` and JSON give it
+            object.__setattr__(self, "units", Units(**self.units))
 
 
 @dataclass(frozen=True)
 class Text:
-    """A language's evaluation text as tokens, with the sentence that each token belongs to."""
+    """A language's evaluation text as tokens, with the sentence that each token belongs to.
+
+    Args:
+        tokens: of all sentences.
+        owners: the sentence of each token.
+        sizes: UTF-8 bytes of each sentence, of what is scored of it.
+        characters: Unicode characters, likewise.
+        starts: where in `tokens` a text starts: of every sentence, or of the document alone.
+    """
 
     tokens: tuple[int, ...]
     owners: tuple[int, ...]
     sizes: tuple[int, ...]
+    characters: tuple[int, ...]
+    starts: tuple[int, ...] = (0,)
+
+    def windows(self, window: int, stride: int, start: int | None, *, every: bool) -> Iterator[Window]:
+        """Yield the windows of all its texts; `first` counts from the first of them."""
+        for begin, end in zip(self.starts, (*self.starts[1:], len(self.tokens)), strict=True):
+            for each in windows(self.tokens[begin:end], window, stride, start, every=every):
+                yield replace(each, first=begin + each.first)
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Perplexity of the evaluation split, sentences of a language joined to one document.
+    """Perplexity of the evaluation split, of the sentences of a language joined to one document, or each by itself.
 
     Args:
+        protocol: `document`, or `sentence`: no sentence is seen with another one.
         window, stride, start_token, sentences: see Protocol.
         batch_tokens: tokens in a forward pass; changes speed and memory, not the result.
         resamples: of the bootstrap.
@@ -76,19 +117,21 @@ class Perplexity:
 
     window: Annotated[int, Gt(0)] = 512
     stride: Annotated[int, Gt(0)] = 512
-    start_token: bool = True
+    start_token: StartToken = True
     sentences: Annotated[int, Gt(0)] | None = None
     batch_tokens: Annotated[int, Gt(0)] = 1024
     resamples: Annotated[int, Ge(100)] = 1000
+    protocol: Literal["document", "sentence"] = "document"
 
     def __post_init__(self) -> None:
         if self.stride > self.window:
             raise ConfigurationError("evaluation.stride", self.stride, f"exceeds evaluation.window={self.window}")
 
     @property
-    def protocol(self) -> Protocol:
+    def definition(self) -> Protocol:
         """The protocol of these settings."""
-        return Protocol(self.window, self.stride, self.start_token, sentences=self.sentences)
+        name, join = LEVELS[self.protocol]
+        return Protocol(self.window, self.stride, self.start_token, join, self.sentences, name=name)
 
     def texts(self, tokenizer: "PreTrainedTokenizerBase", sentences: Mapping[str, Sequence[str]]) -> dict[str, Text]:
         """Tokenise each language's sentences once, for the dense and the pruned model.
@@ -126,7 +169,7 @@ class Perplexity:
         cut = [
             (code, window)
             for code, text in texts.items()
-            for window in windows(text.tokens, self.window, self.stride, start)
+            for window in text.windows(self.window, self.stride, start, every=self.start_token is True)
         ]
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
@@ -139,23 +182,68 @@ class Perplexity:
                 np.add.at(counts[code], owners, 1)
         for part in (*loss.values(), *counts.values()):
             world.total(torch.from_numpy(part))
-        return {
-            code: _summarise(loss[code], counts[code], sum(text.sizes), self.resamples, seed)
-            for code, text in texts.items()
-        }
+        return self._summarise({code: _units(text, counts[code], loss[code]) for code, text in texts.items()}, seed)
+
+    def _summarise(self, measured: Mapping[str, Units], seed: int) -> dict[str, LanguagePerplexity]:
+        found = {}
+        for code, ends in intervals(measured, self.resamples, seed).items():
+            units = measured[code]
+            nats = math.fsum(units.nats)
+            tokens, size, characters = (sum(part) for part in (units.tokens, units.bytes, units.characters))
+            found[code] = LanguagePerplexity(
+                exponential(_ratio(nats, tokens)),
+                _ratio(nats, size) / math.log(2),
+                tokens,
+                size,
+                *ends["perplexity"],
+                _ratio(nats, characters) / math.log(2),
+                characters,
+                *ends["bits_per_byte"],
+                *ends["bits_per_character"],
+                units,
+            )
+        return found
 
     def _text(self, tokenizer: "PreTrainedTokenizerBase", code: str, sentences: Sequence[str]) -> Text:
         chosen = sentences[: self.sentences] if self.sentences else sentences
         if not chosen:
             raise CorpusError(f"{code} has no evaluation text; choose another corpus by evaluation.corpus=…")
-        join = self.protocol.join
-        pieces = [sentence + join for sentence in chosen]
-        encoded = [tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
+        pieces = [sentence + self.definition.join for sentence in chosen]
+        encoded = tokenizer(pieces, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        texts = range(len(pieces)) if self.protocol == "sentence" else range(1)
+        sizes, characters = [len(piece.encode()) for piece in pieces], [len(piece) for piece in pieces]
+        if not self.start_token or document_start(tokenizer) is None:
+            for place in texts:  # what nothing predicts is not scored, and its text must not count
+                lost, letters = _extent(tokenizer, encoded[place][:1])
+                sizes[place] -= lost
+                characters[place] -= letters
+        ends = list(accumulate(map(len, encoded), initial=0))
         return Text(
             tokens=tuple(token for piece in encoded for token in piece),
             owners=tuple(owner for owner, piece in enumerate(encoded) for _ in piece),
-            sizes=tuple(len(piece.encode()) for piece in pieces),
+            sizes=tuple(sizes),
+            characters=tuple(characters),
+            starts=tuple(ends[place] for place in texts),
         )
+
+
+def _extent(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> tuple[int, int]:
+    """Return the bytes and characters that one token (or none) stands for; a part of a character is no character."""
+    text = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+    if "\ufffd" in text:  # byte by byte: `<0xE5>`, or one letter of a byte-level alphabet for each byte
+        name = next(iter(tokenizer.convert_ids_to_tokens(tokens)))
+        return (1 if name.startswith("<0x") else len(name)), 0
+    return len(text.encode()), len(text)
+
+
+def _units(text: Text, counts: np.ndarray, loss: np.ndarray) -> Units:
+    # A model that gives no number at all is as bad as can be, and must not pass for the best of a sorted list.
+    nats = np.where(np.isnan(loss), np.inf, loss)
+    return Units(tuple(counts.tolist()), text.sizes, text.characters, tuple(nats.tolist()))
+
+
+def _ratio(part: float, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def _by_length(cut: Sequence[tuple[str, Window]], batch_tokens: int) -> list[list[tuple[str, Window]]]:
@@ -208,39 +296,13 @@ def _score(scorer: Scorer, batch: Windows) -> list[torch.Tensor]:
     return scorer.score(torch.tensor(padded, device=scorer.device), [window.scored for _, window in batch], lengths)
 
 
-def _summarise(loss: np.ndarray, counts: np.ndarray, size: int, resamples: int, seed: int) -> LanguagePerplexity:
-    def perplexity(losses: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-        mean: np.ndarray = losses.sum(axis=axis) / tokens.sum(axis=axis)
-        with np.errstate(over="ignore"):
-            return np.asarray(np.exp(mean))
-
-    # A model that gives no number at all is as bad as can be, and must not pass for the best of a sorted list.
-    loss = np.where(np.isnan(loss), np.inf, loss)
-    scored = counts > 0
-    loss, counts = loss[scored], counts[scored]
-    value = float(perplexity(loss, counts))
-    low, high = math.nan, math.nan
-    if len(loss) > 1:
-        interval = bootstrap(
-            (loss, counts),
-            perplexity,
-            paired=True,
-            vectorized=True,
-            method="percentile",
-            n_resamples=resamples,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    bits = float(loss.sum()) / math.log(2) / size
-    return LanguagePerplexity(value, bits, int(counts.sum()), size, low, high)
-
-
 def as_record(measured: Mapping[str, LanguagePerplexity]) -> dict[str, dict[str, float | int | None]]:
-    """Return what results.json holds; an interval that one sentence cannot give is null."""
+    """Return what results.json holds: all but the units; an interval that one sentence cannot give is null."""
     return {
-        code: {
-            key: (None if isinstance(value, float) and math.isnan(value) else value)
-            for key, value in asdict(one).items()
-        }
-        for code, one in measured.items()
+        code: {one.name: _or_none(getattr(each, one.name)) for one in fields(LanguagePerplexity) if one.name != "units"}
+        for code, each in measured.items()
     }
+
+
+def _or_none(value: float | int) -> float | int | None:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -2,8 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mwanda.errors import ComparisonError
+
+
+StartToken = Literal[True, "first", False]
 
 
 @dataclass(frozen=True)
@@ -11,28 +17,68 @@ class Protocol:
     """How text becomes scored tokens.
 
     Args:
-        window: the most tokens the model sees at once, besides the start token.
+        window: the most tokens the model sees at once to predict another one.
         stride: how many tokens each window scores; what is left of the window is context.
-        start_token: lead every window with the token that starts a document.
-        join: what stands between two sentences; sentences of a language form one document.
+        start_token: what leads a window: the token that starts a document (`true`); that token where the window reaches
+            back to the start of the text, and else the tokens before, as in lm-eval's rolling log-likelihood (`first`);
+            nothing, so that a text's first token is context only (`false`).
+        join: what follows every sentence; sentences of a language form one document, or stand alone in `sentence`.
         sentences: how many sentences of the split are taken, the first ones; None for all.
         loss: the precision of the log-probabilities.
-        name: changes when the meaning of any of this changes.
+        split: the side of the corpus.
+        name: level and version; changes when the meaning of any of this changes.
     """
 
     window: int = 512
     stride: int = 512
-    start_token: bool = True
+    start_token: StartToken = True
     join: str = "\n"
     sentences: int | None = None
     loss: str = "float32"
     split: str = "evaluation"
-    name: str = "document/1"
+    name: str = "document/2"
 
     @property
     def hash(self) -> str:
         """A short digest; perplexities under different hashes are not comparable."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def protocol_of(results: Mapping[str, Any]) -> str | None:
+    """Return name, hash and corpus of the protocol of a results.json, or None where it has no perplexity."""
+    found = (results.get("perplexity") or {}).get("protocol")
+    return None if found is None else f"{found['name']} {found['hash']} on {found['corpus']}"
+
+
+def differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a table of these runs has to say of how they were measured, a line each; nothing where all agree."""
+    told = []
+    protocols = list(dict.fromkeys(protocol_of(one) or "no perplexity" for one in results))
+    if len(protocols) > 1:
+        told.append(f"measured under different protocols, and not comparable: {'; '.join(protocols)}")
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    for one in results:
+        for code, measured in ((one.get("perplexity") or {}).get("dense") or {}).items():
+            sizes.setdefault(code, set()).add((measured["bytes"], measured["tokens"]))
+    text = [code for code, found in sizes.items() if len({size for size, _ in found}) > 1]
+    if text and len(protocols) == 1:
+        told.append(f"measured on different text, and not comparable: {', '.join(sorted(text))}")
+    if not text and any(len(found) > 1 for found in sizes.values()):
+        told.append("tokens differ: compare bits per byte or ratios to the dense model, not perplexities")
+    return told
+
+
+def check_same_protocol(results: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse runs whose perplexities were not measured alike.
+
+    Raises:
+        ComparisonError: there is no run, one has no perplexity, or protocols, text or tokens differ.
+    """
+    if not results or any(protocol_of(one) is None for one in results):
+        raise ComparisonError("there is no perplexity to compare; choose runs with evaluation=perplexity")
+    told = differences(results)
+    if told:
+        raise ComparisonError(told[0])
 
 
 @dataclass(frozen=True)
@@ -44,19 +90,29 @@ class Window:
     first: int
 
 
-def windows(tokens: Sequence[int], window: int, stride: int, start: int | None) -> list[Window]:
+def windows(tokens: Sequence[int], window: int, stride: int, start: int | None, *, every: bool = True) -> list[Window]:
     """Cut `tokens` into windows that score every token exactly once.
 
-    Without a start token nothing predicts the very first token, and it is not scored; a later window without context
-    is led by the token before it.
+    No token is predicted from more than `window` others. Without a start token nothing predicts the very first token,
+    and it is not scored.
+
+    Args:
+        tokens: of the text.
+        window: see Protocol.
+        stride: likewise.
+        start: the token that starts a document, or None.
+        every: lead all windows by it, not only those that reach back to the start of the text.
     """
     made = []
     for begin in range(0, len(tokens), stride):
         end = min(begin + stride, len(tokens))
-        context = max(0, min(end - window, begin if start is not None else begin - 1))
-        lead = () if start is None else (start,)
-        unscored = 1 if start is None and context == begin else 0
+        if start is not None and (every or end <= window):
+            lead: tuple[int, ...] = (start,)
+            context = max(0, min(end - window, begin))
+        else:
+            lead = ()
+            context = max(0, min(end - window, begin) - 1)
+        unscored = 1 if not lead and begin == 0 else 0
         if end - begin > unscored:
-            body = tuple(tokens[context:end])
-            made.append(Window(lead + body, end - begin - unscored, begin + unscored))
+            made.append(Window(lead + tuple(tokens[context:end]), end - begin - unscored, begin + unscored))
     return made

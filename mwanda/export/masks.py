@@ -1,5 +1,6 @@
 """The masks alone, one bit a weight."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,10 @@ from mwanda.export.base import write_atomically
 from mwanda.export.bits import pack, unpack
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.weights import visit
+
+
+SHAPES = "shapes"
+"""The entry of the file's metadata with `outxin` of each matrix."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,9 @@ class Masks:
                 packed[matrix.name] = pack(matrix.weight != 0).cpu()
                 shapes[matrix.name] = f"{matrix.shape[0]}x{matrix.shape[1]}"
         target = folder / self.name
-        write_atomically(target, lambda path: save_file(packed, path, metadata=shapes))
+        # One entry: safetensors writes several in no fixed order, and the same masks shall give the same file.
+        metadata = {SHAPES: json.dumps(shapes)}
+        write_atomically(target, lambda path: save_file(packed, path, metadata=metadata))
         return target
 
 
@@ -38,5 +45,5 @@ def load(path: Path) -> dict[str, Bool[Tensor, "out in"]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        shapes = file.metadata()
+        shapes = json.loads(file.metadata()[SHAPES])
         return {name: unpack(file.get_tensor(name), int(shapes[name].split("x")[1])) for name in file.keys()}  # noqa: SIM118

@@ -1,9 +1,7 @@
-"""The language table.
+"""The language table: `table.tsv`, a row for each language in each script.
 
-`table.tsv` holds the languages of the embedded corpus: English name, top-level family as Glottolog has it (but
-Tai-Kadai and Atlantic-Congo by their common names), and a coarse resource level of our own, by the amount of web
-text there is: `high`, `mid`, `low`. Other languages are named by pycountry (ISO 639-3, ISO 15924); their family and
-level are `unknown`.
+docs/languages.md says where each column comes from. Languages outside the table are named by pycountry (ISO 639-3,
+ISO 15924); what the table would say of them is `unknown`.
 """
 
 import csv
@@ -15,8 +13,24 @@ from importlib.resources import files
 from mwanda.errors import ConfigurationError
 
 
-# FLORES+ renamed some FLORES-200 codes; the old ones are still in many people's scripts.
-RENAMED = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "tgl_Latn": "fil_Latn"}
+RENAMED = {
+    "est_Latn": "ekk_Latn",
+    "grn_Latn": "gug_Latn",
+    "kon_Latn": "ktu_Latn",
+    "tgl_Latn": "fil_Latn",
+    "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans",
+    "zho_Hant": "cmn_Hant",
+}
+"""FLORES+ renamed some FLORES-200 codes; the old ones are still in many people's scripts."""
+
+RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Nkoo", "Syrc", "Thaa"})
+LEVELS = {5: "high", 4: "high", 3: "mid"}
+"""Resource level by class of Joshi et al. (ACL 2020), grouped as for Aya (Singh et al., ACL 2024); others are low."""
+
+UDHR_UNIDENTIFIED = ("013", "014", "016", "017", "021", "022", "023", "025", "026", "050")
+"""Texts of the Universal Declaration whose index names no ISO 639-3 language."""
+
 UNKNOWN = "unknown"
 
 
@@ -25,13 +39,19 @@ class Language:
     """One language in one script.
 
     Args:
-        code: FLORES+ code, e.g. `swh_Latn`.
+        code: FLORES+ code, e.g. `swh_Latn`: ISO 639-3, underscore, ISO 15924.
         name: English name.
-        family: top-level family.
+        family: top-level family (Glottolog).
         script: ISO 15924 code.
         direction: `ltr` or `rtl`.
         resource_level: `high`, `mid`, `low` or `unknown`.
         c4: the name of its multilingual C4 configuration, if it has one.
+        genus: a group as old as Germanic or Bantu (WALS), or `unknown`.
+        bcp_47: the tag of web standards, e.g. `sw`.
+        joshi: class 1 to 5 of Joshi et al. (ACL 2020); None for class 0 and what they do not list.
+        flores: whether FLORES+ has text in it.
+        udhr: keys of its texts of the Universal Declaration of Human Rights, the best first.
+        also: other names.
     """
 
     code: str
@@ -41,39 +61,72 @@ class Language:
     direction: str = UNKNOWN
     resource_level: str = UNKNOWN
     c4: str | None = None
+    genus: str = UNKNOWN
+    bcp_47: str | None = None
+    joshi: int | None = None
+    flores: bool = False
+    udhr: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def iso_639_3(self) -> str:
+        """The code of the language alone."""
+        return self.code[:3]
 
 
 @cache
 def known() -> dict[str, Language]:
     """Return the languages of the table by code."""
     with files("mwanda.languages").joinpath("table.tsv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    return {row["code"]: Language(**row) for row in rows}
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {row["code"]: _of_row(row) for row in rows}
 
 
-def find(codes: Sequence[str]) -> list[Language]:
-    """Return the languages with these codes, in this order.
+def find(codes: Sequence[str], key: str = "langs.codes") -> list[Language]:
+    """Return the languages with these codes, in this order; `key` is what an error names.
 
     Raises:
         ConfigurationError: there is no code, one is given twice, or one is not a language and a script.
     """
     if not codes:
-        raise ConfigurationError("langs.codes", "[]", "needs at least one language", known())
+        raise ConfigurationError(key, "[]", "needs at least one language", known())
     repeated = sorted({code for code in codes if list(codes).count(code) > 1})
     if repeated:
-        raise ConfigurationError("langs.codes", repeated[0], "is named twice")
-    return [_find_one(code) for code in codes]
+        raise ConfigurationError(key, repeated[0], "is named twice")
+    return [_find_one(code, key) for code in codes]
 
 
-def _find_one(code: str) -> Language:
+def _of_row(row: dict[str, str]) -> Language:
+    script = row["code"][4:]
+    joshi = int(row["joshi"]) if row["joshi"] else None
+    return Language(
+        code=row["code"],
+        name=row["name"],
+        family=row["family"],
+        script=script,
+        direction="rtl" if script in RIGHT_TO_LEFT else "ltr",
+        resource_level=LEVELS.get(joshi or 0, "low"),
+        c4=row["c4"] or None,
+        genus=row["genus"],
+        bcp_47=row["bcp_47"],
+        joshi=joshi,
+        flores=row["flores"] == "yes",
+        udhr=tuple(row["udhr"].split()),
+        also=tuple(filter(None, row["also"].split("; "))),
+    )
+
+
+def _find_one(code: str, key: str) -> Language:
     if code in known():
         return known()[code]
     if code in RENAMED:
-        raise ConfigurationError("langs.codes", code, f"FLORES+ calls it {RENAMED[code]}")
+        raise ConfigurationError(key, code, f"FLORES+ calls it {RENAMED[code]}")
     language = _from_standards(code)
     if language is None:
+        from mwanda.languages.search import nearest
+
         raise ConfigurationError(
-            "langs.codes", code, "is not a FLORES+ code (ISO 639-3, underscore, ISO 15924 script)", known()
+            key, code, "is not a FLORES+ code (ISO 639-3, underscore, ISO 15924 script)", nearest(code)
         )
     return language
 

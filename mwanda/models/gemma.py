@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mwanda import content
 from mwanda.errors import ModelError
 from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder, file_digest
 
@@ -49,6 +50,10 @@ class PackagedGemma(PretrainedModel):
         if self.path == NAME:
             loaded.id, loaded.revision = NAME, f"sha256:{_expected_digest()}"
         return loaded
+
+    def fingerprint(self) -> str:
+        """Return a digest of what is loaded."""
+        return self._converted().fingerprint()
 
     def _converted(self) -> PretrainedModel:
         """Return where the weights are: users who type `model.path=` need not know which model is the default."""
@@ -91,7 +96,7 @@ def _expected_digest() -> str:
 
 def _is_whole(folder: Path) -> bool:
     weights, checksum = folder / "model.safetensors", folder / CHECKSUM_FILE
-    return weights.is_file() and checksum.is_file() and file_digest(weights) == checksum.read_text().strip()
+    return weights.is_file() and checksum.is_file() and content.file_digest(weights) == checksum.read_text().strip()
 
 
 def _convert(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from mwanda import device as devices
 from mwanda import hub
 from mwanda.cache import cache_folder as cache_folder
+from mwanda.content import folder_digest
 from mwanda.device import DeviceChoice
 from mwanda.errors import ConfigurationError, ModelError
 from mwanda.hub import HubError, UnreachableError
@@ -79,6 +80,10 @@ class ModelSource(Protocol):
 
     def load(self) -> LoadedModel:
         """Load the weights."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return what tells this model from any other: a digest of its files, or its commit on the hub."""
         ...
 
 
@@ -177,6 +182,12 @@ class PretrainedModel:
         import torch
 
         return devices.default_dtype(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files in the folder, or the commit on the hub."""
+        if self._folder is not None:
+            return f"files:{folder_digest(self._folder)}"
+        return f"{self.path}@{self._hub_answer[0]}"
 
     @property
     def _folder(self) -> Path | None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -31,7 +31,8 @@ from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
 from mwanda.pruner.journal import Journal
 from mwanda.pruner.parking import Activations, parking_of
 from mwanda.pruner.remover import Remover
-from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds
+from mwanda.pruner.shelf import Shelf
+from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import Schedule
 from mwanda.statistics import LanguageStatistics, Needs
@@ -109,6 +110,7 @@ class Pruner:
         weights: Weights | None = None,
         journal: Journal | None = None,
         world: World | None = None,
+        shelf: Shelf | None = None,
     ) -> PruningReport:
         """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
 
@@ -123,6 +125,7 @@ class Pruner:
             weights: where blocks are kept; None when the whole model is in memory.
             journal: what an interrupted run has finished; None keeps none.
             world: the processes that share the calibration set.
+            shelf: what other runs have found in the same model from the same calibration set; None keeps nothing.
 
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
@@ -142,6 +145,7 @@ class Pruner:
             weights or Resident(),
             journal,
             world or World(),
+            shelf,
         )
         return task.run(sparsity)
 
@@ -159,6 +163,7 @@ class _Task:
     weights: Weights
     journal: Journal | None
     world: World
+    shelf: Shelf | None = None
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, sparsity: float) -> PruningReport:
@@ -187,13 +192,53 @@ class _Task:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and self.criterion.needs != "nothing"
         needs = self.criterion.needs if by_criterion else self.schedule.needs
+        if by_criterion and self.shelf is not None and needs == "norms":
+            needs = "counts"  # which include them, cost hardly more, and serve all but one criterion of other runs
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
-        if needs != "nothing":
+        if needs != "nothing" and not self._take_from_shelf(visitor):
             with visitor.hooks:
                 self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+            self._put_on_shelf(visitor)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
         return visitor
+
+    def _take_from_shelf(self, visitor: Dense) -> bool:
+        """Give the visitor what another run has found, if there is any; return whether there was."""
+        found = self.shelf.find(*self._shelved(visitor)) if self.shelf is not None else None
+        if found is None:
+            return False
+        if visitor.keep_statistics:
+            visitor.calibrator.pooled = list(found.facts["pooled"])
+            statistics = deep(found.tensors)
+            for block in visit(self.weights, self.progress.track(self.blocks, "calibrate", unit="blocks")):
+                visitor.take(block, {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices})
+        else:
+            visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
+        return True
+
+    def _put_on_shelf(self, visitor: Dense) -> None:
+        if self.shelf is None:
+            return
+        tensors = (
+            flat(visitor.statistics)
+            if visitor.keep_statistics
+            else {"signals": torch.tensor(visitor.signals, dtype=torch.float64)}
+        )
+        self.shelf.keep(*self._shelved(visitor), tensors, {"pooled": visitor.calibrator.pooled})
+
+    def _shelved(self, visitor: Dense) -> tuple[str, dict[str, Any]]:
+        """Return kind and key of what the visitor is to find."""
+        settings = self.settings
+        key: dict[str, Any] = {
+            "needs": visitor.calibrator.needs,
+            "batch_size": settings.batch_size,
+            "expert_tokens": settings.expert_tokens,
+        }
+        if visitor.keep_statistics:
+            return "statistics", key | {"calibration": self.calibration.fingerprint()}
+        looked_at = self.calibration.part(self.schedule.signal_fraction).fingerprint()
+        return "signals", key | {"schedule": repr(self.schedule), "calibration": looked_at}
 
     def _prune_on_the_way(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""

@@ -1,7 +1,7 @@
 """What is done at each block, in the three orders and in the look ahead of a schedule."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -127,15 +127,24 @@ class Dense:
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()
         self._observer = None
-        signal: tuple[float, ...] = ()
-        if self.schedule.needs != "nothing":
-            with self.calibrator.seconds.on("schedule"):
-                pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
-                signal = tuple(self.schedule.signal(pairs))
-            self.signals.append(signal)
+        signal = self._signal(block, statistics)
         kept = statistics if self.keep_statistics else {}
         self.statistics |= kept
-        return Decision(_flat(kept), {"signal": signal, "pooled": self.calibrator.pooled})
+        return Decision(flat(kept), {"signal": signal, "pooled": self.calibrator.pooled})
+
+    def take(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> None:
+        """Take the statistics of a dense block from another run, and the signals from them."""
+        self._signal(block, statistics)
+        self.statistics |= statistics
+
+    def _signal(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> tuple[float, ...]:
+        if self.schedule.needs == "nothing":
+            return ()
+        with self.calibrator.seconds.on("schedule"):
+            pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
+            signal = tuple(self.schedule.signal(pairs))
+        self.signals.append(signal)
+        return signal
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Take signals and statistics from the journal."""
@@ -144,8 +153,7 @@ class Dense:
             # JSON has no NaN, which is the signal of one language.
             self.signals.append(tuple(math.nan if value is None else value for value in decision.facts["signal"]))
         if self.keep_statistics:
-            for matrix in block.matrices:
-                self.statistics[matrix.name] = _deep(decision.tensors, matrix.name)
+            self.statistics |= deep(decision.tensors)
 
 
 @dataclass
@@ -262,7 +270,8 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
 
 
-def _flat(statistics: dict[str, LanguageStatistics]) -> dict[str, Tensor]:
+def flat(statistics: Mapping[str, LanguageStatistics]) -> dict[str, Tensor]:
+    """Return the sums of matrices as tensors by `MATRIX/FIELD`."""
     return {
         f"{name}/{field}": tensor
         for name, each in statistics.items()
@@ -271,8 +280,10 @@ def _flat(statistics: dict[str, LanguageStatistics]) -> dict[str, Tensor]:
     }
 
 
-def _deep(tensors: object, name: str) -> LanguageStatistics:
-    assert isinstance(tensors, dict)
-    return LanguageStatistics(
-        **{key.rpartition("/")[2]: value for key, value in tensors.items() if key.rpartition("/")[0] == name}
-    )
+def deep(tensors: Mapping[str, Tensor]) -> dict[str, LanguageStatistics]:
+    """Return the statistics that `flat` has taken apart."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition("/")
+        parts.setdefault(name, {})[part] = value
+    return {name: LanguageStatistics(**mine) for name, mine in parts.items()}

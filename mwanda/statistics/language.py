@@ -108,6 +108,13 @@ class LanguageStatistics:
         """Return the sums themselves, in the order of the fields."""
         return self.sum_squares, self.tokens, self.positive, self.nonzero, self.second_moment
 
+    def to(self, device: torch.device) -> "LanguageStatistics":
+        """Return the same on another device."""
+        squares, tokens, *rest = (None if tensor is None else tensor.to(device) for tensor in self.tensors())
+        assert squares is not None
+        assert tokens is not None
+        return LanguageStatistics(squares, tokens, *rest)
+
     def add(self, sums: SequenceSums, languages: Int[Tensor, " B"]) -> None:
         """Add a batch whose sequence `b` is in language `languages[b]`."""
         languages = languages.to(self.tokens.device, non_blocking=True)

@@ -28,6 +28,7 @@ def test_a_case_worked_by_hand() -> None:
         "mean_bits_per_byte": pytest.approx(3.5),
         "by_family": {"Indo-European": pytest.approx(4.0), "Uralic": pytest.approx(32.0)},
         "by_script": {"Cyrl": pytest.approx(8.0), "Latn": pytest.approx(8.0)},
+        "by_resource_level": {"high": pytest.approx(4.0), "mid": pytest.approx(32.0)},
     }
     assert json.loads(json.dumps(found)) == found
 

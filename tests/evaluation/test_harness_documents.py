@@ -2,9 +2,9 @@
 
 import pytest
 
-from mwanda.corpora.embedded import Embedded
+from mwanda.corpora.embedded import Embedded, codes
 from mwanda.evaluation.tasks.documents import CHOICES, cloze, halve, match
-from mwanda.languages import find, known
+from mwanda.languages import find
 
 
 SENTENCES = [f"Sentence number {number} says something of its own, as ever {number}." for number in range(9)]
@@ -30,7 +30,7 @@ def test_a_sentence_is_cut_near_its_middle_where_its_script_allows(sentence: str
     assert "".join(halve(sentence)) == sentence
 
 
-@pytest.mark.parametrize("code", sorted(known()))
+@pytest.mark.parametrize("code", codes())
 def test_every_embedded_language_is_cut_into_halves_that_make_up_the_sentence(code: str) -> None:
     sentences = list(Embedded().sentences(find([code])[0], "evaluation"))
     documents = cloze(sentences, 0)

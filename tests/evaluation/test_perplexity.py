@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 import torch
@@ -27,8 +27,13 @@ SENTENCES = {
 SETTINGS = {
     "disjoint": Perplexity(window=16, stride=16),
     "overlapping": Perplexity(window=16, stride=5),
+    "a start at the first": Perplexity(window=16, stride=16, start_token="first"),
+    "overlapping with a start at the first": Perplexity(window=16, stride=5, start_token="first"),
     "without a start": Perplexity(window=16, stride=16, start_token=False),
     "overlapping without a start": Perplexity(window=16, stride=5, start_token=False),
+    "sentences": Perplexity(window=200, stride=200, protocol="sentence"),
+    "sentences in windows": Perplexity(window=16, stride=5, protocol="sentence"),
+    "sentences without a start": Perplexity(window=16, stride=16, protocol="sentence", start_token=False),
     "one window": Perplexity(window=200, stride=200),
 }
 
@@ -62,22 +67,40 @@ def measure(
     return settings.measure(model(), tokenizer, settings.texts(tokenizer, sentences), seed=seed)
 
 
+def numbers(measured: LanguagePerplexity) -> dict[str, float]:
+    """Return every number of what was measured by name."""
+    units = {f"nats {place}": nats for place, nats in enumerate(measured.units.nats)}
+    return {name: value for name, value in vars(measured).items() if name != "units"} | units
+
+
 @torch.no_grad()
 def plain_losses(settings: Perplexity, sentences: Sequence[str]) -> list[float]:
-    """Return the losses of a document, predicting one token at a time from what its window shows."""
+    """Return the losses of all texts, predicting one token at a time from what its window shows."""
     tokenizer = tiny_tokenizer()
-    tokens = tokenizer.encode("".join(sentence + "\n" for sentence in sentences), add_special_tokens=False)
-    lead = [tokenizer.bos_token_id] if settings.start_token else []
+    document = "".join(sentence + "\n" for sentence in sentences)
     found = []
-    for place, token in enumerate(tokens):
-        block = place // settings.stride * settings.stride
-        end = min(block + settings.stride, len(tokens))
-        begin = max(0, min(end - settings.window, block if lead else block - 1))
-        seen = lead + tokens[begin:place]
-        if seen:
-            logits = model()(input_ids=torch.tensor([seen])).logits[0, -1]
-            found.append(float(cross_entropy(logits, torch.tensor(token))))
+    for text in sentences if settings.protocol == "sentence" else [document]:
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        for place, token in enumerate(tokens):
+            block = place // settings.stride * settings.stride
+            end = min(block + settings.stride, len(tokens))
+            led = settings.start_token is True or (settings.start_token == "first" and end <= settings.window)
+            lead = [tokenizer.bos_token_id] if led else []
+            # The last token that a window predicts is seen after `window` others, the start token among them.
+            begin = max(0, min(end - settings.window - (not led), block - (not led)))
+            seen = lead + tokens[begin:place]
+            if seen:
+                logits = model()(input_ids=torch.tensor([seen])).logits[0, -1]
+                found.append(float(cross_entropy(logits, torch.tensor(token))))
     return found
+
+
+def scored_extent(settings: Perplexity, sentences: Sequence[str]) -> tuple[int, int]:
+    """Return bytes and characters of what is scored: a token is a byte, and a character with a scored byte counts."""
+    texts = list(sentences) if settings.protocol == "sentence" else ["".join(each + "\n" for each in sentences)]
+    unscored = [] if settings.start_token else [text[0] for text in texts]
+    alone = sum(letter.isascii() for letter in unscored)
+    return sum(len(text.encode()) for text in texts) - len(unscored), sum(map(len, texts)) - alone
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -86,10 +109,12 @@ def test_perplexity_is_that_of_a_plain_loop(name: str) -> None:
     assert list(measured) == list(SENTENCES)
     for code, sentences in SENTENCES.items():
         losses = plain_losses(SETTINGS[name], sentences)
-        size = sum(len(sentence.encode()) + 1 for sentence in sentences)
+        size, characters = scored_extent(SETTINGS[name], sentences)
         assert measured[code].perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
         assert measured[code].bits_per_byte == pytest.approx(sum(losses) / math.log(2) / size, rel=1e-5)
+        assert measured[code].bits_per_character == pytest.approx(sum(losses) / math.log(2) / characters, rel=1e-5)
         assert (measured[code].tokens, measured[code].bytes) == (len(losses), size)
+        assert measured[code].characters == characters
 
 
 def test_the_settings_that_the_protocol_names_do_change_the_result() -> None:
@@ -101,7 +126,7 @@ def test_the_size_of_a_batch_changes_nothing(batch_tokens: int) -> None:
     settings = Perplexity(window=16, stride=7, batch_tokens=100)
     expected, found = measure(settings), measure(replace(settings, batch_tokens=batch_tokens))
     for code, one in expected.items():
-        assert vars(found[code]) == pytest.approx(vars(one), rel=1e-5)
+        assert numbers(found[code]) == pytest.approx(numbers(one), rel=1e-5)
 
 
 def test_a_language_does_not_depend_on_the_others() -> None:
@@ -110,7 +135,7 @@ def test_a_language_does_not_depend_on_the_others() -> None:
     together = measure(settings)
     for code, sentences in SENTENCES.items():
         alone = measure(settings, {code: sentences})[code]
-        assert vars(alone) == pytest.approx(vars(together[code]), rel=1e-5)
+        assert numbers(alone) == pytest.approx(numbers(together[code]), rel=1e-5)
 
 
 def test_a_head_that_is_not_known_gives_the_same_perplexity() -> None:
@@ -124,15 +149,18 @@ def test_a_head_that_is_not_known_gives_the_same_perplexity() -> None:
         doubled.get_output_embeddings().weight.mul_(2)
     expected, found = settings.measure(doubled, tokenizer, texts), settings.measure(hooked, tokenizer, texts)
     for code, one in expected.items():
-        assert vars(found[code]) == pytest.approx(vars(one), rel=1e-5)
+        assert numbers(found[code]) == pytest.approx(numbers(one), rel=1e-5)
 
 
 def test_the_interval_holds_the_perplexity_and_depends_on_the_seed_only() -> None:
     settings = Perplexity(window=64, stride=64)
-    first, again, other = measure(settings, seed=1), measure(settings, seed=1), measure(settings, seed=2)
+    sentences = {code: part * 3 for code, part in SENTENCES.items()}
+    first, again, other = (measure(settings, sentences, seed) for seed in (1, 1, 2))
     assert first == again
     for one in first.values():
         assert one.low < one.perplexity < one.high
+        assert one.bits_per_byte_low < one.bits_per_byte < one.bits_per_byte_high
+        assert one.bits_per_character_low < one.bits_per_character < one.bits_per_character_high
     assert (first["eng_Latn"].low, first["eng_Latn"].high) != (other["eng_Latn"].low, other["eng_Latn"].high)
     assert first["eng_Latn"].perplexity == other["eng_Latn"].perplexity
 
@@ -153,9 +181,52 @@ def test_one_sentence_gives_no_interval() -> None:
     assert record["eng_Latn"]["perplexity"] == measured["eng_Latn"].perplexity
 
 
-def test_the_record_holds_every_number_of_every_language() -> None:
+def test_the_record_holds_every_number_of_every_language_and_no_sentence() -> None:
     measured = measure(Perplexity())
-    assert as_record(measured) == {code: vars(one) for code, one in measured.items()}
+    expected = {
+        code: {name: vars(one)[name] for name in vars(one) if name != "units"} for code, one in measured.items()
+    }
+    assert as_record(measured) == expected
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_sentences_add_up_to_the_language(name: str) -> None:
+    for one in measure(SETTINGS[name]).values():
+        assert (sum(one.units.tokens), sum(one.units.bytes)) == (one.tokens, one.bytes)
+        assert sum(one.units.characters) == one.characters
+        assert math.exp(sum(one.units.nats) / one.tokens) == pytest.approx(one.perplexity)
+
+
+def test_what_was_measured_survives_json_whole() -> None:
+    """As it is kept in the checkpoint of a run, infinity included."""
+    measured = measure(Perplexity(sentences=2))["eng_Latn"]
+    for one in (measured, replace(measured, perplexity=math.inf, units=replace(measured.units, nats=(math.inf, 1.0)))):
+        assert LanguagePerplexity(**json.loads(json.dumps(asdict(one)))) == one
+
+
+def test_a_sentence_of_the_sentence_protocol_is_seen_alone() -> None:
+    settings = Perplexity(protocol="sentence")
+    together = measure(settings)["eng_Latn"].units
+    alone = [measure(settings, {"eng_Latn": [sentence]})["eng_Latn"] for sentence in SENTENCES["eng_Latn"]]
+    assert together.nats == pytest.approx([each.units.nats[0] for each in alone], rel=1e-5)
+    assert together.nats != pytest.approx(measure(Perplexity())["eng_Latn"].units.nats, rel=1e-2)
+
+
+@pytest.mark.parametrize("protocol", ["document", "sentence"])
+def test_nothing_but_scored_text_counts_when_a_first_token_is_not_scored(
+    protocol: Literal["document", "sentence"],
+) -> None:
+    """The tiny tokenizer has a token for each byte: a bit a byte is a bit a token, whatever is left out."""
+    for one in measure(Perplexity(protocol=protocol, start_token=False)).values():
+        assert one.units.tokens == one.units.bytes
+
+
+def test_a_sentence_of_one_token_that_is_not_scored_does_not_count() -> None:
+    settings = Perplexity(protocol="sentence", start_token=False)
+    one = measure(settings, {"eng_Latn": ["A", "It rains.", "Go!"]})["eng_Latn"]
+    same = measure(settings, {"eng_Latn": ["It rains.", "Go!"]})["eng_Latn"]
+    assert one.units.tokens == (0, 8, 2)
+    assert numbers(replace(one, units=same.units)) == pytest.approx(numbers(same))
 
 
 def test_the_first_sentences_are_taken_when_a_number_is_given() -> None:
@@ -181,9 +252,11 @@ def test_progress_counts_the_scored_tokens() -> None:
 
 def test_the_protocol_is_the_settings_that_change_the_result() -> None:
     settings = Perplexity(window=64, stride=32, start_token=False, sentences=5)
-    assert settings.protocol == Protocol(window=64, stride=32, start_token=False, sentences=5)
+    assert settings.definition == Protocol(window=64, stride=32, start_token=False, sentences=5)
+    alone = replace(settings, protocol="sentence").definition
+    assert alone == replace(settings.definition, join="", name="sentence/1")
     names = {each.name for each in fields(Perplexity)} - {each.name for each in fields(Protocol)}
-    assert names == {"batch_tokens", "resamples"}
+    assert names == {"batch_tokens", "resamples", "protocol"}
 
 
 def test_a_stride_beyond_the_window_is_refused() -> None:

@@ -35,9 +35,12 @@ def test_the_file_holds_the_mask_of_every_matrix_as_out_by_in(family: str, tmp_p
         noise = torch.rand(matrix.shape, generator=torch.Generator().manual_seed(index))
         matrix.weight.masked_fill_(noise < 0.5, 0)
 
-    path = Masks().write(LoadedModel("id", None, model, tiny_tokenizer(), torch.device("cpu")), {}, tmp_path)
+    loaded = LoadedModel("id", None, model, tiny_tokenizer(), torch.device("cpu"))
+    path = Masks().write(loaded, {}, tmp_path)
 
     assert path == tmp_path / "masks.safetensors"
+    written = path.read_bytes()
+    assert all(Masks().write(loaded, {}, tmp_path).read_bytes() == written for _ in range(3))
     assert [each.name for each in tmp_path.iterdir()] == ["masks.safetensors"]
     masks = load(path)
     assert set(masks) == {matrix.name for matrix in matrices}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_job
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import status

@@ -1,0 +1,345 @@
+"""Intervals, paired tests and what they come to over languages and seeds; nothing but arrays and plain values.
+
+A unit is a piece of text (a sentence, a paragraph). Bootstraps resample units within each language, percentile method,
+95 %. Languages with the same number of units are resampled alike, unit by unit: sentences of a parallel corpus say the
+same in every language, so that what one of them does to several languages stays together. An interval covers which
+units were drawn; neither which languages were chosen nor which text calibrated the pruning (see `over_seeds`).
+
+Legend: S series, K statistics, L languages, U units, R resamples.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.stats import bootstrap, wilcoxon
+
+from mwanda.errors import ComparisonError
+from mwanda.evaluation.protocol import check_same_protocol
+from mwanda.evaluation.units import Units
+
+
+LEVEL = 0.05
+"""Of the intervals and of the tests."""
+
+RESAMPLED_AT_ONCE = 1 << 22
+"""Numbers that a bootstrap holds of each series, which bounds its memory for hundreds of languages."""
+
+Statistic = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One language before and after.
+
+    Args:
+        log_ratio: logarithm of the perplexity after over that before: positive is worse.
+        low: lower end of its interval.
+        high: upper end.
+        p: of the two-sided Wilcoxon signed-rank test on the differences of the units' losses.
+        p_holm: the same, corrected over the languages by Holm.
+        significant: whether `p_holm` is below 5 %.
+        units: that were compared.
+    """
+
+    log_ratio: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    significant: bool
+    units: int
+
+    @property
+    def hurt(self) -> bool:
+        """Whether the language is significantly worse."""
+        return self.significant and self.log_ratio > 0
+
+    @property
+    def helped(self) -> bool:
+        """Whether the language is significantly better."""
+        return self.significant and self.log_ratio < 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two measurements of the same units.
+
+    Args:
+        pairs: by language.
+        draws: the resampled log-ratios of each language, `R` each; not a number where one unit allows none.
+    """
+
+    pairs: dict[str, Pair]
+    draws: dict[str, Float[ndarray, " R"]] = field(repr=False)
+
+    def as_record(self) -> dict[str, dict[str, Any]]:
+        """Return what results.json holds."""
+        return {code: asdict(pair) for code, pair in self.pairs.items()}
+
+
+def intervals(measured: Mapping[str, Units], resamples: int, seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return, for each language, intervals of `perplexity`, `bits_per_byte` and `bits_per_character`."""
+
+    def statistic(nats: ndarray, tokens: ndarray, size: ndarray, characters: ndarray, axis: int = -1) -> ndarray:
+        total = nats.sum(axis=axis)
+        return np.stack([total / part.sum(axis=axis) for part in (tokens, size, characters)])
+
+    series = {
+        code: _scored(units, units.nats, units.tokens, units.bytes, units.characters)
+        for code, units in measured.items()
+    }
+    found = {}
+    for code, draws in _resampled(series, statistic, resamples, seed).items():
+        loss, per_byte, per_character = (ends(each) for each in draws)
+        found[code] = {
+            "perplexity": (exponential(loss[0]), exponential(loss[1])),
+            "bits_per_byte": (per_byte[0] / math.log(2), per_byte[1] / math.log(2)),
+            "bits_per_character": (per_character[0] / math.log(2), per_character[1] / math.log(2)),
+        }
+    return found
+
+
+def compare(
+    before: Mapping[str, Units], after: Mapping[str, Units], resamples: int = 1000, seed: int = 0
+) -> Comparison:
+    """Compare two models on the same units of the same languages, by paired bootstrap and paired test.
+
+    The test is Wilcoxon's signed-rank test on the differences of the units' losses. Its p-values are exact for few
+    units and have no floor, as those of a permutation test with `n` draws have at `1 / (n + 1)`, which times hundreds
+    of languages could never be significant; and no single unit can decide it.
+
+    Raises:
+        ComparisonError: the two were measured on different languages, text or tokens.
+    """
+    if before.keys() != after.keys():
+        only = sorted(before.keys() ^ after.keys())
+        raise ComparisonError(f"{', '.join(only)}: measured of one model only; compare what both have")
+    for code, units in before.items():
+        if (units.tokens, units.bytes) != (after[code].tokens, after[code].bytes):
+            raise ComparisonError(f"{code}: measured on different text or tokens; measure one of the two again")
+
+    def statistic(first: ndarray, second: ndarray, tokens: ndarray, axis: int = -1) -> ndarray:
+        return log_ratio(first.sum(axis=axis), second.sum(axis=axis), tokens.sum(axis=axis))[None]
+
+    series = {code: _scored(units, units.nats, after[code].nats, units.tokens) for code, units in before.items()}
+    draws = {code: found[0] for code, found in _resampled(series, statistic, resamples, seed).items()}
+    p_values = [paired_test(*values[:2]) for values in series.values()]
+    pairs = {}
+    for (code, values), p, corrected in zip(series.items(), p_values, holm(p_values), strict=True):
+        low, high = ends(draws[code])
+        pairs[code] = Pair(
+            log_ratio=float(log_ratio(*values.sum(axis=1))),
+            low=low,
+            high=high,
+            p=p,
+            p_holm=float(corrected),
+            significant=bool(corrected < LEVEL),
+            units=values.shape[1],
+        )
+    return Comparison(pairs, draws)
+
+
+def aggregate_pairs(comparison: Comparison, groups: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Return what a comparison comes to over all languages and over each group of them.
+
+    `ratio` is the geometric mean of the languages' ratios. `spread` is the log-ratio of the worst-hit language minus
+    that of the best-hit one, its interval that of these two languages; as the extremes of noisy values, both are
+    further apart than the truth is. Shares count the languages whose test stays significant after Holm over all.
+
+    Args:
+        comparison: of all languages.
+        groups: by the name of a grouping (`by_family`), the group of each language; languages it lacks are left out.
+    """
+    pairs = comparison.pairs
+    ranked = sorted(pairs, key=lambda code: _or(pairs[code].log_ratio, -math.inf))
+    best, worst = ranked[0], ranked[-1]
+    low, high = ends(_minus(comparison.draws[worst], comparison.draws[best]))
+    return {
+        **_group(comparison, list(pairs)),
+        "worst_language": worst,
+        "worst_ratio": exponential(pairs[worst].log_ratio),
+        "best_language": best,
+        "best_ratio": exponential(pairs[best].log_ratio),
+        "spread": {
+            "log_ratio": float(_minus(pairs[worst].log_ratio, pairs[best].log_ratio)),
+            "low": low,
+            "high": high,
+        },
+        **{
+            name: {group: _group(comparison, codes) for group, codes in _members(labels, pairs).items()}
+            for name, labels in groups.items()
+        },
+    }
+
+
+def paired_test(before: Float[ndarray, " U"], after: Float[ndarray, " U"]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; 1 where nothing differs.
+
+    An infinite loss is worse than any other, and two of them do not differ.
+    """
+    largest = np.finfo(float).max
+    difference = np.nan_to_num(_minus(after, before), nan=0.0, posinf=largest, neginf=-largest)
+    return float(wilcoxon(difference).pvalue) if difference.any() else 1.0
+
+
+def holm(p_values: Sequence[float]) -> Float[ndarray, " L"]:
+    """Return p-values corrected for their number (Holm 1979): the k-th smallest of n times n − k + 1, never falling."""
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return corrected
+
+
+def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean, sample standard deviation and n over runs that differ in nothing but the seed.
+
+    Args:
+        results: the contents of their results.json.
+
+    Returns:
+        `seeds`; `languages`: for each language `perplexity` and `bits_per_byte` of the pruned model and `log_ratio`;
+        `aggregate`: the same of `log_ratio` (the geometric mean's logarithm), `spread`, `share_hurt`, and the geometric
+        mean and worst perplexity of the pruned model.
+
+    Raises:
+        ComparisonError: there is no run, or one has no perplexity, the seed of another, or differs in more.
+    """
+    check_same_protocol(results)
+    configurations = {str(one.get("config_hash_without_seed")) for one in results}
+    if len(configurations) > 1 or "None" in configurations:
+        raise ComparisonError("the runs differ in more than the seed; choose runs of one config_hash_without_seed")
+    seeds = [one["seed"] for one in results]
+    if len(set(seeds)) < len(seeds):
+        raise ComparisonError(f"seeds {', '.join(map(str, seeds))}: one is there twice; leave out a repeated run")
+    sections = [one["perplexity"] for one in results]
+    languages = {
+        code: {
+            **{
+                name: spread(each["pruned"][code][name] for each in sections)
+                for name in ("perplexity", "bits_per_byte")
+            },
+            "log_ratio": spread(each["paired"][code]["log_ratio"] for each in sections),
+        }
+        for code in sections[0]["paired"]
+    }
+    totals = [each["aggregate"] for each in sections]
+    return {
+        "seeds": seeds,
+        "languages": languages,
+        "aggregate": {
+            "log_ratio": spread(_logarithm(each["paired"]["ratio"]) for each in totals),
+            "spread": spread(each["paired"]["spread"]["log_ratio"] for each in totals),
+            "share_hurt": spread(each["paired"]["share_hurt"] for each in totals),
+            "geometric_mean": spread(each["pruned"]["geometric_mean"] for each in totals),
+            "worst": spread(each["pruned"]["worst"] for each in totals),
+        },
+    }
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
+    """Return mean, sample standard deviation (none of one value) and n; none where a value is missing or infinite."""
+    every = list(values)
+    numbers = [value for value in every if value is not None and math.isfinite(value)]
+    whole = len(numbers) == len(every) > 0
+    return {
+        "mean": float(np.mean(numbers)) if whole else None,
+        "standard_deviation": float(np.std(numbers, ddof=1)) if whole and len(numbers) > 1 else None,
+        "n": len(every),
+    }
+
+
+def log_ratio(
+    before: Float[ndarray, "*shape"], after: Float[ndarray, "*shape"], tokens: Float[ndarray, "*shape"]
+) -> Float[ndarray, "*shape"]:
+    """Return the logarithm of a ratio of perplexities: the difference of the mean losses in nats."""
+    return np.asarray(_minus(after, before) / tokens)
+
+
+def ends(draws: Float[ndarray, " R"]) -> tuple[float, float]:
+    """Return the ends of the 95 % percentile interval of resampled values."""
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def exponential(value: float) -> float:
+    """Return `exp`, infinite where it is too large for a number."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(value))
+
+
+def _scored(units: Units, *series: Sequence[float]) -> Float[ndarray, "S U"]:
+    """Return series without the units of which no token was scored."""
+    values = np.array(series, dtype=float).reshape(len(series), len(units))
+    kept: ndarray = values[:, np.array(units.tokens) > 0]
+    return kept
+
+
+def _resampled(
+    series: Mapping[str, Float[ndarray, "S U"]], statistic: Statistic, resamples: int, seed: int
+) -> dict[str, Float[ndarray, "K R"]]:
+    """Return resampled statistics of each language; those with equally many units share the units that are drawn."""
+    sizes: dict[int, list[str]] = {}
+    for code, values in series.items():
+        sizes.setdefault(values.shape[1], []).append(code)
+    found: dict[str, ndarray] = {}
+    for size, codes in sizes.items():
+        if size < 2:
+            count = len(statistic(*np.ones((len(series[codes[0]]), 1))))
+            found |= {code: np.full((count, resamples), math.nan) for code in codes}
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            draws = bootstrap(
+                tuple(np.stack([series[code] for code in codes], axis=1)),
+                statistic,
+                paired=True,
+                vectorized=True,
+                axis=-1,
+                method="percentile",
+                n_resamples=resamples,
+                batch=max(1, RESAMPLED_AT_ONCE // (len(codes) * size)),
+                rng=np.random.default_rng([seed % 2**32, size]),
+            ).bootstrap_distribution
+        found |= {code: draws[:, place] for place, code in enumerate(codes)}
+    return found
+
+
+def _group(comparison: Comparison, codes: Sequence[str]) -> dict[str, Any]:
+    """Return the geometric-mean ratio of some languages, its interval, and the shares that are hurt or helped."""
+    pairs = [comparison.pairs[code] for code in codes]
+    low, high = ends(np.mean([comparison.draws[code] for code in codes], axis=0))
+    return {
+        "languages": len(codes),
+        "ratio": exponential(float(np.mean([pair.log_ratio for pair in pairs]))),
+        "low": exponential(low),
+        "high": exponential(high),
+        "share_hurt": sum(pair.hurt for pair in pairs) / len(pairs),
+        "share_helped": sum(pair.helped for pair in pairs) / len(pairs),
+    }
+
+
+def _members(labels: Mapping[str, str], codes: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for code in codes:
+        if code in labels:
+            groups.setdefault(labels[code], []).append(code)
+    return {name: groups[name] for name in sorted(groups)}
+
+
+def _minus(after: Any, before: Any) -> Any:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.subtract(after, before)
+
+
+def _or(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else value
+
+
+def _logarithm(value: float | None) -> float | None:
+    return None if value is None else math.log(value)

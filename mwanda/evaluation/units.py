@@ -1,0 +1,74 @@
+"""What a model did with each unit of text (a sentence, a paragraph, a line): what statistics are made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+FILE = "units.parquet"
+"""Stands beside results.json, so that every interval and test can be made again."""
+
+SERIES = ("tokens", "bytes", "characters", "nats")
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one language, in the order of the text.
+
+    Args:
+        tokens: scored tokens of each unit.
+        bytes: UTF-8 bytes that these tokens stand for.
+        characters: Unicode characters (code points) that they stand for.
+        nats: the sum of their losses, natural logarithm; infinite where the model gave no number.
+    """
+
+    tokens: tuple[int, ...] = ()
+    bytes: tuple[int, ...] = ()
+    characters: tuple[int, ...] = ()
+    nats: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # JSON knows no tuples
+            object.__setattr__(self, one.name, tuple(getattr(self, one.name)))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def write_units(path: Path, measured: Mapping[str, Mapping[str, Units]]) -> None:
+    """Write a tidy Parquet file, whole or not at all: language, unit, model, tokens, bytes, characters, nats.
+
+    Args:
+        path: of the file.
+        measured: by model (`dense`, `pruned`), then by language.
+    """
+    from mwanda.record import write_table
+
+    columns: dict[str, list[Any]] = {"language": [], "unit": [], "model": []}
+    columns |= {series: [] for series in SERIES}
+    for model, languages in measured.items():
+        for code, units in languages.items():
+            columns["language"] += [code] * len(units)
+            columns["unit"] += range(len(units))
+            columns["model"] += [model] * len(units)
+            for series in SERIES:
+                columns[series] += getattr(units, series)
+    write_table(path, columns)
+
+
+def read_units(path: Path) -> dict[str, dict[str, Units]]:
+    """Return what `write_units` wrote, by model and language."""
+    from pyarrow import parquet
+
+    rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()
+    found: dict[str, dict[str, dict[str, list]]] = {}
+    for row in rows:
+        languages = found.setdefault(str(row["model"]), {})
+        lists = languages.setdefault(str(row["language"]), {series: [] for series in SERIES})
+        for series in SERIES:
+            lists[series].append(row[series])
+    return {
+        model: {code: Units(**{series: tuple(lists[series]) for series in SERIES}) for code, lists in languages.items()}
+        for model, languages in found.items()
+    }

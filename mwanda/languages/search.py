@@ -1,0 +1,72 @@
+"""Finding a language by anything that people call it."""
+
+import difflib
+from collections.abc import Iterable
+from functools import cache
+
+from mwanda.languages.table import RENAMED, Language, known
+
+
+CLOSE = 0.75
+"""How alike a name must be to one that is misspelt, as difflib measures it."""
+
+
+def search(text: str) -> list[Language]:
+    """Return the languages that `text` may mean, the likeliest first: by code, tag or name, then nearly so."""
+    wanted = _plain(text)
+    exact = _named().get(wanted, [])
+    if exact:
+        return exact
+    through_standards = _by_standards(wanted)
+    if through_standards:
+        return through_standards
+    parts = [word for word in _named() if len(wanted) > 2 and any(each.startswith(wanted) for each in word.split())]
+    close = difflib.get_close_matches(wanted, _named(), n=5, cutoff=CLOSE)
+    return _languages_of([*sorted(parts, key=len), *close])
+
+
+def nearest(code: str) -> list[str]:
+    """Return the codes that a wrong code may stand for: those of what it names, or else all codes."""
+    language, _, script = code.replace("-", "_").partition("_")
+    meant = [each for text in (code, language) for each in _named().get(_plain(text)) or _by_standards(_plain(text))]
+    alike = [each.code for each in meant if each.script.casefold() == script.casefold()]
+    return list(dict.fromkeys(alike)) or list(dict.fromkeys(each.code for each in meant)) or list(known())
+
+
+@cache
+def _named() -> dict[str, list[Language]]:
+    """Return the languages by each of their codes and names; what FLORES+ has comes first."""
+    found: dict[str, list[Language]] = {}
+    for language in sorted(known().values(), key=lambda each: (not each.flores, each.code)):
+        for text in dict.fromkeys(map(_plain, _names(language))):
+            found.setdefault(text, []).append(language)
+    for old, new in RENAMED.items():
+        found.setdefault(_plain(old), [known()[new]])
+    return found
+
+
+def _names(language: Language) -> Iterable[str]:
+    yield from (language.code, language.iso_639_3, language.name, language.name.partition(" (")[0])
+    yield from filter(None, (language.bcp_47, language.c4))
+    yield from language.udhr
+    yield from language.also
+
+
+def _by_standards(wanted: str) -> list[Language]:
+    """Return the languages of an ISO 639 code or name that the table does not use, such as `swa` or `zho`."""
+    import pycountry
+
+    try:
+        language = pycountry.languages.lookup(wanted)
+    except LookupError:
+        return []
+    tags = [getattr(language, "alpha_2", None), language.alpha_3]
+    return next((_named()[tag] for tag in tags if tag in _named()), [])
+
+
+def _languages_of(words: Iterable[str]) -> list[Language]:
+    return list({language.code: language for word in words for language in _named()[word]}.values())
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_", "-").casefold().split())
