@@ -272,7 +272,7 @@ class _Run:
     world: World
 
     def go(self) -> dict[str, Any]:
-        from mwanda.record import write_yaml
+        from mwanda.record import write_difference, write_yaml
 
         existed = self.folder.is_dir() and any(self.folder.iterdir())
         self._results: dict[str, Any] = {}
@@ -290,6 +290,7 @@ class _Run:
                 log = _log_to(self.folder / "run.log")
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
+                write_difference(self.folder)
             journal = self._work()
             self._write_results()
             self._reporter.end("complete")
@@ -356,6 +357,7 @@ class _Run:
 
     def _work(self) -> "Journal | None":
         from mwanda import device, record
+        from mwanda.artifacts import text_digest
         from mwanda.models import blocks_of
         from mwanda.progress import Silent, Terminal
 
@@ -388,7 +390,16 @@ class _Run:
         check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
-        self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}
+        self._results = self._frame("running") | {
+            "seed": seed,
+            "environment": record.environment(device.describe(loaded.device)),
+            "fingerprints": {
+                "model": parts.source.fingerprint(),
+                "calibration_text": text_digest(calibration_text),
+                "evaluation_text": text_digest(evaluation_text),
+                "blocks": calibration.fingerprint(),
+            },
+        }
         parts.tracker.start(self._identity(), self.config)
 
         measured: dict[str, dict[str, LanguagePerplexity]] = {}

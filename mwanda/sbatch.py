@@ -148,7 +148,7 @@ def script(jobs: Sequence["Job"], folder: Path, typed: Sequence[str], resources:
         f"if ((code == {TRY_AGAIN} || code == {128 + SIGUSR2})) && "
         f"((${{SLURM_RESTART_COUNT:-0}} < {resources.requeues})); then",
         # One element has the number of the whole array, by which all would be queued again.
-        f'    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" && sleep {PATIENCE} # until SLURM ends it',
+        f'    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" && sleep {PATIENCE} # until it is ended',
         "fi",
         f"# {128 + SIGTERM}: it was told to end. After a preemption SLURM queues it again, unless it ends before.",
         f"if ((code == {128 + SIGTERM})); then sleep {PATIENCE}; fi",

@@ -253,7 +253,7 @@ def is_this_process(status: Mapping[str, Any]) -> bool:
 
 
 def _scheduled() -> list[str] | None:
-    """Return number (of an array ARRAY_ELEMENT, as SLURM's commands take it) and attempt of this process's SLURM job."""
+    """Return number (of an array: ARRAY_ELEMENT, as SLURM's commands take it) and attempt of this SLURM job."""
     job, array, element = (os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
     attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
     return None if job is None else [job if array is None else f"{array}_{element}", attempt]
