@@ -138,11 +138,9 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
 
 def check_configuration(config: dict[str, Any], *, elsewhere: bool = False) -> "Parts":
     """Raise InputError when a resolved configuration cannot be run, here or elsewhere; loads no model."""
-    from mwanda.job import Parts
+    from mwanda import job
 
-    if elsewhere and config["model"].get("device") == "cuda":
-        config = config | {"model": config["model"] | {"device": "auto"}}
-    return Parts.of(config)
+    return job.Parts.of(job.elsewhere(config) if elsewhere or config["mode"] == "prepare" else config)
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:

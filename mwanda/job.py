@@ -179,7 +179,7 @@ def run(
     from mwanda.display import inspection, quiet_libraries, summary
 
     quiet_libraries()
-    parts = Parts.of(config)
+    parts = Parts.of(config if config["mode"] != "prepare" else elsewhere(config))
     world = distributed.join()
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
@@ -202,6 +202,12 @@ def run(
     if world.first:
         summary(finished, folder, parts.languages)
     return finished
+
+
+def elsewhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a job that runs on a machine with other devices, as it can be checked here."""
+    wants_gpu = config["model"].get("device") == "cuda"
+    return config | {"model": config["model"] | {"device": "auto"}} if wants_gpu else config
 
 
 def _memory_plan(parts: Parts) -> "memory.Plan":
@@ -253,7 +259,8 @@ def _prepare(parts: Parts) -> None:
     calibration, evaluation = parts.text()
     if parts.harness is not None:
         parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
-    loaded = parts.source.load()
+    # A login node has little memory: every file is fetched, and the blocks are left on disk.
+    loaded = replace(parts.source, device="cpu", offload="disk", device_map="none").load()  # type: ignore[type-var]
     parts.calibration.build(loaded.tokenizer, calibration)
     if parts.perplexity is not None:
         parts.perplexity.texts(loaded.tokenizer, evaluation)
