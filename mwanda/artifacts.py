@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mwanda.cache import cache_folder
-from mwanda.record import write_json
+from mwanda.record import arithmetic, write_json
 
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def software() -> dict[str, str]:
     import transformers
 
     versions = {module.__name__: str(module.__version__) for module in (numpy, scipy, torch, transformers)}
-    arithmetic = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    return {**versions, "arithmetic": arithmetic, "code": code_digest()}
+    return {**versions, "arithmetic": arithmetic(), "code": code_digest()}
 
 
 def code_digest(folder: Path = Path(__file__).parent, rooms: Sequence[str] = ROOMS) -> str:

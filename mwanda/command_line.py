@@ -37,7 +37,7 @@ def start(run: Callable[[], Any]) -> None:
         print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         raise SystemExit(error.exit_code) from None
     if asked is not None:
-        from mwanda import schema, sweep
+        from mwanda import schema, slurm, sweep
 
         settings = schema.read(asked.jobs[0].config)
         if asked.local:
@@ -48,6 +48,8 @@ def start(run: Callable[[], Any]) -> None:
             sweep.clear(asked.plan)
         asked.plan.save()
         sys.argv.append(f"sweep.name={asked.plan.name}")
+        if asked.slurm:
+            raise SystemExit(slurm.follow(run, asked.plan))
     run()
 
 
@@ -59,11 +61,13 @@ class Sweep:
         jobs: its runs.
         plan: where they go, and what is to become of each.
         local: whether it runs on this machine, and not through another of Hydra's launchers or sweepers.
+        slurm: whether submitit sends it to a SLURM cluster.
     """
 
     jobs: "list[Wanted]"
     plan: "Plan"
     local: bool
+    slurm: bool
 
 
 def with_inline_languages(arguments: Sequence[str]) -> list[str]:
@@ -84,14 +88,20 @@ def with_inline_languages(arguments: Sequence[str]) -> list[str]:
     return rewritten
 
 
-def check(arguments: Sequence[str]) -> Sweep | None:
+def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
     """Compose and check the configuration of every job that these arguments ask for; return the sweep if it is one.
+
+    Args:
+        arguments: as they were typed.
+        elsewhere: whether the jobs will run on machines with other devices than this one.
 
     Raises:
         InputError: one of them cannot be run as asked.
     """
     from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
 
+    from mwanda import slurm
     from mwanda.sweep import Wanted, name_of, plan
 
     flags, unknown = get_args_parser().parse_known_args(list(arguments))
@@ -110,7 +120,8 @@ def check(arguments: Sequence[str]) -> Sweep | None:
     sweep, jobs, launchers = flags.multirun or multirun, [], set()
     for overrides in _jobs([*swept, *flags.overrides, *more], sweep=sweep):
         config, names = composed(overrides)
-        export = check_configuration(config).export
+        by_slurm = str(HydraConfig.get().launcher._target_).endswith(".SlurmLauncher")
+        export = check_configuration(config, elsewhere=elsewhere or by_slurm).export
         plain = [each for each in overrides if not each.startswith("hydra") or each.startswith("hydra.searchpath")]
         jobs.append(Wanted(tuple(plain), config, None if export is None else export.name))
         launchers |= {names.get("hydra/launcher"), names.get("hydra/sweeper")}
@@ -122,15 +133,17 @@ def check(arguments: Sequence[str]) -> Sweep | None:
         typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
         if typed is not None:
             raise ConfigurationError(key, typed, "is of a single run; a sweep has sweep.folder, sweep.name and rerun")
+    if by_slurm:
+        slurm.check_array(min(len(jobs), HydraConfig.get().sweeper.get("max_batch_size") or len(jobs)))
     name = name_of(flags.overrides, jobs, next(iter(_experiments(flags.overrides)), None))
-    return Sweep(jobs, plan(arguments, jobs, name), local=launchers == {"basic"})
+    return Sweep(jobs, plan(arguments, jobs, name), local=launchers == {"basic"}, slurm=by_slurm)
 
 
-def check_configuration(config: dict[str, Any]) -> "Parts":
-    """Raise InputError when a resolved configuration cannot be run; builds every part but loads no model."""
-    from mwanda.job import Parts
+def check_configuration(config: dict[str, Any], *, elsewhere: bool = False) -> "Parts":
+    """Raise InputError when a resolved configuration cannot be run, here or elsewhere; loads no model."""
+    from mwanda import job
 
-    return Parts.of(config)
+    return job.Parts.of(job.elsewhere(config) if elsewhere or config["mode"] == "prepare" else config)
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mwanda import distributed, reuse, schema
+from mwanda import distributed, interruption, reuse, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
@@ -182,6 +182,7 @@ def main(config: "DictConfig") -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from mwanda import sweep
     from mwanda.command_line import resolved
 
     plain = resolved(config)
@@ -189,10 +190,8 @@ def main(config: "DictConfig") -> None:
     swept = hydra.mode == RunMode.MULTIRUN
     folder = Path(hydra.runtime.output_dir)
     names = {group: str(choice) for group, choice in hydra.runtime.choices.items() if "/" not in group}
-    overrides, study = list(hydra.overrides.task), None
+    overrides, study, assigned = list(hydra.overrides.task), None, None
     if swept and plain["mode"] == "run":
-        from mwanda import sweep
-
         _remove_if_empty(folder)
         assigned = sweep.assigned(plain, overrides)
         if assigned.action != "run":
@@ -202,13 +201,20 @@ def main(config: "DictConfig") -> None:
         plain |= {"output_dir": str(folder), "resume": True}
     try:
         run(plain, folder, overrides, names, study)
-    except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if swept:
+    except interruption.Interrupted as interrupted:
+        print(f"interrupted by {interrupted}; with resume=true output_dir={folder} it goes on", file=sys.stderr)
+        raise SystemExit(interrupted.exit_code) from None
+    except Exception as error:
+        if assigned is not None:
+            sweep.record_failure(assigned, error)
+        if isinstance(error, MwandaError):
+            print(f"error: {error}", file=sys.stderr)
+        if swept or not isinstance(error, MwandaError):
             raise
         raise SystemExit(error.exit_code) from None
 
 
+@interruption.listening()
 def run(
     config: dict[str, Any], folder: Path, overrides: list[str], names: Mapping[str, str], study: str | None = None
 ) -> dict[str, Any] | None:
@@ -221,7 +227,7 @@ def run(
     from mwanda.display import inspection, quiet_libraries, summary
 
     quiet_libraries()
-    parts = Parts.of(config)
+    parts = Parts.of(config if config["mode"] != "prepare" else elsewhere(config))
     # By what a set resolves to, so that record and hash say which languages they were.
     config = config | {
         "langs": {"codes": [language.code for language in parts.languages]},
@@ -249,6 +255,12 @@ def run(
     if world.first:
         summary(finished, folder, parts.languages)
     return finished
+
+
+def elsewhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a job that runs on a machine with other devices, as it can be checked here."""
+    wants_gpu = config["model"].get("device") == "cuda"
+    return config | {"model": config["model"] | {"device": "auto"}} if wants_gpu else config
 
 
 def _memory_plan(parts: Parts) -> "memory.Plan":
@@ -305,7 +317,8 @@ def _prepare(parts: Parts) -> None:
     calibration, evaluation = parts.text()
     if parts.harness is not None:
         parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
-    loaded = parts.source.load()
+    # A login node has little memory: every file is fetched, and the blocks are left on disk.
+    loaded = replace(parts.source, device="cpu", offload="disk", device_map="none").load()  # type: ignore[type-var]
     parts.calibration.build(loaded.tokenizer, calibration)
     if parts.perplexity is not None:
         parts.perplexity.texts(loaded.tokenizer, evaluation)
@@ -324,7 +337,7 @@ class _Run:
     world: World
 
     def go(self) -> dict[str, Any]:
-        from mwanda.record import write_yaml
+        from mwanda.record import write_difference, write_yaml
 
         existed = self.folder.is_dir() and any(self.folder.iterdir())
         self._results: dict[str, Any] = {}
@@ -342,6 +355,7 @@ class _Run:
                 log = _log_to(self.folder / "run.log")
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
+                write_difference(self.folder)
             journal = self._work()
             self._write_results()
             self._reporter.end("complete")
@@ -352,7 +366,10 @@ class _Run:
             self._end("failed", error)
             raise
         except BaseException as error:
-            _log_failure(log)
+            if isinstance(error, interruption.Interrupted):
+                logger.warning("interrupted by %s", error)
+            else:
+                _log_failure(log)
             failure = {"type": type(error).__name__, "message": str(error)}
             self._results |= self._frame("failed") | {"error": failure}
             self._write_results()
@@ -405,6 +422,7 @@ class _Run:
 
     def _work(self) -> "Journal | None":
         from mwanda import device, record
+        from mwanda.artifacts import text_digest
         from mwanda.models import blocks_of
         from mwanda.progress import Silent, Terminal
 
@@ -440,7 +458,16 @@ class _Run:
         check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
-        self._results = self._frame("running") | {"environment": record.environment(device.describe(loaded.device))}
+        self._results = self._frame("running") | {
+            "seed": seed,
+            "environment": record.environment(device.describe(loaded.device)),
+            "fingerprints": {
+                "model": parts.source.fingerprint(),
+                "calibration_text": text_digest(calibration_text),
+                "evaluation_text": text_digest(evaluation_text),
+                "blocks": calibration.fingerprint(),
+            },
+        }
         parts.tracker.start(self._identity(), self.config)
 
         measured: dict[str, dict[str, LanguagePerplexity]] = {}
@@ -681,9 +708,16 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
         "target": target,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
         "pattern": pattern,
+        "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
         "per_matrix": [
-            {"name": plan.name, "shape": list(plan.shape), "zeros": plan.zeros, "zeros_before": plan.zeros_before}
+            {
+                "name": plan.name,
+                "shape": list(plan.shape),
+                "zeros": plan.zeros,
+                "zeros_before": plan.zeros_before,
+                "mask": plan.mask,
+            }
             for plan in report.plans
         ],
     }

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "mwanda.results/1"
 RESULTS = "results.json"
+DIFFERENCE = "git.diff"
+LONGEST_DIFFERENCE = 1 << 20
+"""Bytes of it that are written."""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -98,20 +101,56 @@ def environment(device: str) -> dict[str, Any]:
         "lm_eval": _version("lm_eval"),
         "git_commit": written["commit"],
         "git_dirty": written["dirty"],
+        "git_difference": written["difference"],
         "device": device,
+        "arithmetic": arithmetic(),
+        "packages": packages(),
         "hostname_hash": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
     }
+
+
+def packages() -> dict[str, str]:
+    """Return the version of every installed package."""
+    found = {str(each.name).lower().replace("_", "-"): str(each.version) for each in distributions() if each.name}
+    return dict(sorted(found.items()))
+
+
+def arithmetic() -> str:
+    """Return what of this machine sums depend on to the last bit."""
+    import torch
+
+    return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+def write_difference(folder: Path) -> None:
+    """Write to `git.diff` how this project's tracked files differ from the commit; nothing where they do not.
+
+    No more than `LONGEST_DIFFERENCE` bytes of it; files that git does not track may be private, and are left out.
+    """
+    difference = _difference().encode()
+    if len(difference) > LONGEST_DIFFERENCE:
+        cut = f"\n… cut: {len(difference)} bytes in all\n".encode()
+        difference = difference[:LONGEST_DIFFERENCE] + cut
+    if difference:
+        write_text(folder / DIFFERENCE, difference.decode(errors="ignore"))
+    else:  # of an earlier attempt
+        (folder / DIFFERENCE).unlink(missing_ok=True)
 
 
 def code() -> dict[str, Any]:
     """Return the commit of this project, whether files differ from it, and a digest of how; None without git."""
     status = _git("status", "--porcelain")
-    difference = _git("diff", "HEAD") if status else None
+    difference = _difference() if status else None
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
         "difference": hashlib.sha256(difference.encode()).hexdigest()[:12] if difference else None,
     }
+
+
+def _difference() -> str:
+    found = _git("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv")
+    return f"{found}\n" if found else ""
 
 
 def _version(package: str) -> str | None:
@@ -126,7 +165,8 @@ def _git(*arguments: str) -> str | None:
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=10)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

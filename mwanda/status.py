@@ -13,6 +13,7 @@ writes:
     seconds       of this attempt; started, updated: its times (UTC)
     pid, born     the process, and when it started, so that a number that was given again is not taken for it
     host          a digest of machine and container, not its name
+    scheduled     job and attempt of SLURM, else null: when it starts a job again, the attempt before is over
     attempt       1, and one more each time the same job is taken up again
     exception     {type, message} of a failed or interrupted run, else null
     config_hash, overrides, name, code (commit, dirty, difference) as it was when the attempt started
@@ -89,7 +90,8 @@ class Reporter:
         if folder is None:
             return
         before = read(folder)
-        if before is not None and before["state"] == "running" and is_alive(before) and not is_this_process(before):
+        at_work = before is not None and before["state"] == "running" and is_alive(before)
+        if before is not None and at_work and not is_this_process(before) and not _is_over(before):
             raise _taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
@@ -105,6 +107,7 @@ class Reporter:
             "pid": os.getpid(),
             "born": _born(os.getpid()),
             "host": host(),
+            "scheduled": _scheduled(),
             "attempt": before["attempt"] + 1 if before is not None and again else 1,
             "exception": None,
             "config_hash": config_hash,
@@ -268,6 +271,19 @@ def _born(pid: int) -> float | None:
 def is_this_process(status: Mapping[str, Any]) -> bool:
     """Return whether this very process has written the status."""
     return bool(status["host"] == host() and status["pid"] == os.getpid())
+
+
+def _scheduled() -> list[str] | None:
+    """Return number (of an array: ARRAY_ELEMENT, as SLURM's commands take it) and attempt of this SLURM job."""
+    job, array, element = (os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
+    attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return None if job is None else [job if array is None else f"{array}_{element}", attempt]
+
+
+def _is_over(status: Mapping[str, Any]) -> bool:
+    """Return whether SLURM has started the job again: an attempt that it killed elsewhere would seem to go on."""
+    before, now = status.get("scheduled"), _scheduled()
+    return before is not None and now is not None and before[0] == now[0] and before[1] != now[1]
 
 
 def _now() -> str:

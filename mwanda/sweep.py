@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mwanda import schema, status
 from mwanda.errors import InputError, MwandaError
+from mwanda.interruption import Interrupted
 from mwanda.record import RESULTS, code, write_json
 
 
@@ -136,7 +137,9 @@ class Plan:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return a command as it is typed in a shell."""
+    """Return a command as it is typed in a shell; the arguments of another program than run.py begin with its name."""
+    if list(arguments[:2]) == ["-m", "mwanda.sbatch"]:  # -m alone is Hydra's --multirun
+        return shlex.join(["python", *arguments])
     return shlex.join(["python", os.path.relpath(schema.CONF.parent / "run.py"), *arguments])
 
 
@@ -410,7 +413,9 @@ class _Runner:
 
 
 def run_job(folder: Path) -> int:
-    """Run one job of a plan in this process; return the exit code: 0 complete, 2 bad input, 1 another failure.
+    """Run one job of a plan in this process; return the exit code.
+
+    It is 0 for complete, 2 for bad input, 1 for another failure, and that of mwanda.interruption after a signal.
 
     Raises:
         InputError: no sweep has planned a job for the folder.
@@ -423,12 +428,15 @@ def run_job(folder: Path) -> int:
     _warn_of_changed_code(found)
     try:
         _run(job, found.name)
+    except Interrupted as interrupted:
+        print(f"interrupted by {interrupted}; started again, it goes on", file=sys.stderr)
+        return interrupted.exit_code
     except MwandaError as error:
-        _record_failure(job, error)
+        record_failure(job, error)
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        _record_failure(job, error)
+        record_failure(job, error)
         traceback.print_exc()
         return 1
     return 0
@@ -442,6 +450,8 @@ def assigned(config: Mapping[str, Any], overrides: Sequence[str]) -> Job:
     settings, config_hash = schema.read(config), schema.config_hash(config)
     folder = Path(settings.sweep.folder).expanduser().absolute() / str(settings.sweep.name)
     found = read(folder)
+    if found is not None:
+        _warn_of_changed_code(found)
     for job in found.jobs if found else ():
         if job.config_hash == config_hash:
             return job
@@ -459,7 +469,7 @@ def _run(job: Job, study: str) -> None:
     run(config, job.folder, list(job.overrides), names, study)
 
 
-def _record_failure(job: Job, error: BaseException) -> None:
+def record_failure(job: Job, error: BaseException) -> None:
     """Write a status where the failure came before the run could write its own."""
     found = status.seen(job.folder)
     if found is None or not (found[0] == "running" or status.is_this_process(found[1])):

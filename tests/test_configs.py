@@ -40,7 +40,7 @@ CHOICES = {
     "evaluation": {"perplexity", "harness", "full", "none"},
     "tracking": {"wandb", "none"},
     "export": {"none", "hf", "masks"},
-    "hydra/launcher": {"slurm"},
+    "hydra/launcher": {"slurm", "slurm_cpu", "slurm_gpu", "slurm_gpus"},
 }
 # What a choice is there to change; every other value is the default of its class.
 CHANGED = {

@@ -3,13 +3,16 @@
 import json
 import math
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mwanda.record import environment, read_results, write_json, write_yaml
+from mwanda import record
+from mwanda.record import code, environment, read_results, write_difference, write_json, write_yaml
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
@@ -76,11 +79,17 @@ def test_the_environment_names_versions_and_hides_the_host(monkeypatch: pytest.M
         "lm_eval",
         "git_commit",
         "git_dirty",
+        "git_difference",
         "device",
+        "arithmetic",
+        "packages",
         "hostname_hash",
     }
     assert found["device"] == "some device"
     assert found["torch"][0].isdigit()
+    assert found["packages"]["torch"] == found["torch"]
+    assert found["packages"]["lm-eval"] == found["lm_eval"]
+    assert found["arithmetic"].endswith(" threads")
     assert len(found["hostname_hash"]) == 12
     assert "secret-host" not in json.dumps(found)
 
@@ -90,6 +99,46 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> N
     found = environment("cpu")
     assert found["git_commit"] is None
     assert found["git_dirty"] is None
+
+
+@pytest.fixture
+def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A checkout that stands for this project's: one file is tracked and changed, one is not tracked."""
+    folder = tmp_path / "checkout"
+    (folder / "mwanda").mkdir(parents=True)
+    (folder / "tracked.txt").write_text("as it was\n")
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "x")):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    (folder / "private.txt").write_text("a secret\n")
+    monkeypatch.setattr(record, "__file__", str(folder / "mwanda" / "record.py"))
+    return folder
+
+
+def test_how_tracked_files_differ_is_written_down(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "tracked.txt").write_bytes("wie es ist: ሰላም\n".encode() + b"\xff\n")
+    write_difference(tmp_path)
+    text = (tmp_path / "git.diff").read_text(encoding="utf-8")
+    assert "-as it was\n+wie es ist: ሰላም\n" in text
+    assert "secret" not in text
+    assert environment("cpu")["git_difference"] == code()["difference"] is not None
+
+
+def test_without_a_difference_there_is_no_file_and_that_of_an_earlier_attempt_goes(
+    checkout: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "git.diff").write_text("old")
+    write_difference(tmp_path)
+    assert not (tmp_path / "git.diff").exists()
+
+
+def test_a_long_difference_is_cut(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "LONGEST_DIFFERENCE", 200)
+    (checkout / "tracked.txt").write_text("ሰላም\n" * 1000)
+    write_difference(tmp_path)
+    text = (tmp_path / "git.diff").read_text(encoding="utf-8")
+    assert len(text.encode()) < 250
+    assert re.search(r"\n… cut: \d+ bytes in all\n$", text)
 
 
 def _refuse(constant: str) -> Any:

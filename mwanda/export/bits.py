@@ -1,8 +1,10 @@
 """Masks as packed bits."""
 
+import hashlib
+
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 
@@ -17,3 +19,12 @@ def pack(kept: Bool[Tensor, "out in"]) -> UInt8[Tensor, "out bytes"]:
 def unpack(packed: UInt8[Tensor, "out bytes"], columns: int) -> Bool[Tensor, "out in"]:
     """Undo `pack`."""
     return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=columns).astype(bool))
+
+
+def digest(weight: Float[Tensor, "out in"], at_once: int = 1 << 22) -> str:
+    """Return 16 characters that stand for shape and mask of a matrix, looking at no more than `at_once` weights."""
+    rows, columns = weight.shape
+    found = hashlib.sha256(f"{rows}x{columns}".encode())
+    for part in weight.split(max(1, at_once // columns)):
+        found.update(pack(part != 0).cpu().numpy().tobytes())
+    return found.hexdigest()[:16]

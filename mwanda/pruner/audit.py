@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import AuditError, SparsityError
+from mwanda.export.bits import digest
 from mwanda.models import Block
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
@@ -23,7 +24,7 @@ ZeroCounts = Mapping[str, Int[Tensor, " groups"]]
 
 @dataclass
 class MatrixPlan:
-    """What was planned for a matrix, and what was counted afterwards."""
+    """What was planned for a matrix, what was counted afterwards, and a digest of its mask."""
 
     name: str
     shape: tuple[int, int]
@@ -32,6 +33,7 @@ class MatrixPlan:
     zeros_before: int
     planned: int
     zeros: int = -1
+    mask: str = ""
 
 
 def check_blocks(
@@ -70,7 +72,7 @@ def check_blocks(
 
 
 def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights | None = None) -> None:
-    """Count the zeros of every matrix, write them into its plan, and fail on any difference.
+    """Count the zeros of every matrix, write them and the mask's digest into its plan, and fail on any difference.
 
     Raises:
         AuditError: a matrix was left out, pruned twice, or holds another number of zeros than planned.
@@ -87,6 +89,7 @@ def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights
             plan.zeros = count
             if plan.zeros != plan.planned:
                 raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
+            plan.mask = digest(matrix.weight, AT_ONCE)
 
 
 def _zeros(values: Float[Tensor, "groups size"]) -> Int[Tensor, " groups"]:

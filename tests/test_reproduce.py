@@ -1,0 +1,108 @@
+"""A run that is done again is compared number by number."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_job
+from tiny_models import save_tiny_model
+
+from mwanda import reproduce
+from mwanda.reproduce import compare, differing_environment
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    tiny_job.run(save_tiny_model("llama", folder / "model"), folder / "run")
+    return folder / "run"
+
+
+def altered(run: Path, folder: Path, section: str, *path: Any, value: Any) -> Path:
+    """Copy a run, with another value in its results."""
+    folder.mkdir()
+    for name in ("config.yaml", "overrides.yaml"):
+        (folder / name).write_text((run / name).read_text())
+    results = json.loads((run / "results.json").read_text())
+    node = results[section]
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value(node[path[-1]])
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_a_run_gives_the_same_numbers_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main([str(run), "--output", str(tmp_path / "again"), "--tolerance", "0"]) == 0
+    assert "matches; masks are the same" in capsys.readouterr().out
+    report = json.loads((tmp_path / "again" / reproduce.REPORT).read_text())
+    assert (report["matches"], report["unequal"]) == (True, [])
+    assert report["compared"] > 100
+
+
+def test_a_number_that_differs_is_named_and_the_exit_code_is_1(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("pruned", "swh_Latn", "perplexity")
+    first = altered(run, tmp_path / "first", "perplexity", *place, value=lambda number: number * 1.01)
+    assert reproduce.main([str(first), "--output", str(tmp_path / "again")]) == 1
+    printed = capsys.readouterr().out
+    assert "different: perplexity.pruned.swh_Latn.perplexity: " in printed
+    assert "(-9.9e-03)" in printed
+    assert "does not match; masks are the same" in printed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (1.0, 1.0, "equal"),
+        (1.0, 1.0 + 1e-9, "close"),
+        (1.0, 1.0 + 1e-3, "different"),
+        (100, 101, "different"),
+        (10**9, 10**9 + 1, "different"),  # a count has no tolerance
+        (1, 1.0, "different"),
+        (None, None, "equal"),
+        (None, 2.0, "different"),
+        ("a", "b", "different"),
+    ],
+)
+def test_what_matches(before: object, after: object, verdict: str) -> None:
+    (found,) = compare({"model": {"a": before}}, {"model": {"a": after}}, 1e-6)
+    assert (found.place, found.verdict) == ("model.a", verdict)
+
+
+def test_entries_of_lists_go_by_their_names() -> None:
+    before = {"sparsity": {"per_matrix": [{"name": "a", "mask": "1"}, {"name": "b", "mask": "2"}]}}
+    after = {"sparsity": {"per_matrix": [{"name": "b", "mask": "2"}, {"name": "a", "mask": "3"}]}}
+    different = [each.place for each in compare(before, after) if each.verdict != "equal"]
+    assert different == ["sparsity.per_matrix.a.mask"]
+
+
+def test_a_number_that_only_one_run_has_is_a_difference() -> None:
+    before = {"tasks": {"x": 1.0}, "timing": {"total": 1.0}}
+    assert [(each.place, each.verdict) for each in compare(before, {"tasks": {}})] == [("tasks.x", "different")]
+    assert [(each.place, each.verdict) for each in compare({"tasks": {}}, before)] == [("tasks.x", "different")]
+
+
+def test_what_is_not_as_it_was_is_said_line_by_line() -> None:
+    before = {"environment": {"torch": "2.12", "device": "cpu", "packages": {"numpy": "2.3"}}}
+    after = {"environment": {"torch": "2.13", "device": "cpu", "packages": {"numpy": "2.4"}}}
+    assert differing_environment(before, after) == ["packages.numpy: 2.3 → 2.4", "torch: 2.12 → 2.13"]
+    assert differing_environment(before, before) == []
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"status": "failed"}'])
+def test_what_is_no_finished_run_is_refused(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    assert reproduce.main([str(tmp_path)]) == 2
+    assert "holds no config.yaml with the results.json of a complete run" in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main([str(run), "--output", str(run)]) == 2
+    assert "is not empty" in capsys.readouterr().err
