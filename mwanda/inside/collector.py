@@ -37,7 +37,7 @@ from mwanda.statistics import LanguageStatistics, language_root_mean_square
 
 
 Hook = Callable[[Block, int, Batch, Tensor, Tensor], Tensor | None]
-"""Told block, number of the batch, batch, hidden states before and after; what it returns takes the place of the last."""
+"""Told block, number of the batch, batch, hidden states before and after; what it returns takes their place."""
 
 logger = logging.getLogger(__name__)
 
