@@ -102,7 +102,12 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
         if not folder.is_dir():
             raise ConfigurationError("DIR", folder, "there is no such folder")
     places = sorted(
-        {path.parent.resolve() for folder in folders for name in (RESULTS, CONFIGURATION) for path in folder.rglob(name)}
+        {
+            path.parent.resolve()
+            for folder in folders
+            for name in (RESULTS, CONFIGURATION)
+            for path in folder.rglob(name)
+        }
     )
     finished, unfinished = [], []
     for place, name in zip(places, _short(places), strict=True):
@@ -142,7 +147,9 @@ def _status(folder: Path) -> tuple[str, str]:
     """Return what a run without results says of itself."""
     try:
         status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        return str(status.get("state", "unfinished")), str(status.get("error") or status.get("stage") or "no results yet")
+        return str(status.get("state", "unfinished")), str(
+            status.get("error") or status.get("stage") or "no results yet"
+        )
     except (OSError, ValueError, AttributeError):
         return "unfinished", f"no {RESULTS}: still running, or killed"
 

@@ -271,12 +271,12 @@ def check_baseline(runs: Sequence[Run], baseline: Settings | None) -> None:
             known = [*FIRST, *(name for run in runs for name in run.settings if name not in FIRST)]
             raise ConfigurationError("--baseline", f"{key}={value}", f"no run has a setting '{key}'", known)
         if value not in there:
-            raise ConfigurationError("--baseline", f"{key}={value}", "no run has it", [f"{key}={each}" for each in there])
+            raise ConfigurationError(
+                "--baseline", f"{key}={value}", "no run has it", [f"{key}={each}" for each in there]
+            )
 
 
-def partner(
-    configuration: Configuration, every: Sequence[Configuration], baseline: Settings
-) -> Configuration | None:
+def partner(configuration: Configuration, every: Sequence[Configuration], baseline: Settings) -> Configuration | None:
     """Return the configuration that has the baseline's settings and otherwise those of `configuration`."""
 
     def rest(one: Configuration) -> Settings:

@@ -1,4 +1,4 @@
-"""A job that looks inside: what it leaves, in memory and with blocks on disk, and that several processes are refused."""
+"""A job that looks inside: what it leaves, in memory and with blocks on disk; several processes are refused."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from mwanda.errors import ConfigurationError
 
 
 def run(model: Path, folder: Path, *more: str) -> dict[str, object]:
-    overrides = tiny_job.without_evaluation(model, "inside=full", "inside.tokens=12", *more)
+    overrides = tiny_job.without_evaluation(model, "inside=full", "inside.tokens=12", "inside.neuron_share=0.2", *more)
     results = job.run(compose(overrides), folder, overrides, {})
     assert results is not None
     return results
