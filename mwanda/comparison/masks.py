@@ -1,5 +1,6 @@
 """How far the masks of two runs agree, block by block."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from mwanda.comparison.tables import Configuration
-from mwanda.export.masks import Masks
+from mwanda.export.masks import SHAPES, Masks
 from mwanda.inside.overlap import by_chance
 
 
@@ -89,7 +90,7 @@ def _counts(first: Path | None, second: Path | None) -> Counts:
     assert second is not None
     found: Counts = {}
     with safe_open(first, framework="numpy") as one, safe_open(second, framework="numpy") as two:
-        shapes, others = one.metadata(), two.metadata()
+        shapes, others = (json.loads(each.metadata()[SHAPES]) for each in (one, two))
         for name in one.keys():  # noqa: SIM118
             if others.get(name) == shapes[name]:
                 rows, columns = map(int, shapes[name].split("x"))

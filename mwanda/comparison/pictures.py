@@ -177,14 +177,7 @@ def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
         "intersection_over_union": ("masks", "Overlap of single languages' masks", "intersection over union"),
     }
     for key, (name, title, axis) in titles.items():
-        lines = {
-            label: {
-                float(layer["layer"]): layer[key]
-                for layer in run.results["inside"]["per_layer"]
-                if layer[key] is not None
-            }
-            for label, run in looked.items()
-        }
+        lines = {label: _layer_line(run.results["inside"], key) for label, run in looked.items()}
         lines = {label: line for label, line in lines.items() if line}
         if lines:
             file = plots.curves({"": lines}, f"{title}\n(mean over languages)", "block", axis, folder, f"inside_{name}")
@@ -234,6 +227,10 @@ def _neurons(inside: Mapping[str, Any], label: str, folder: Path, place: int) ->
     return [(name, f"Language-specific neurons and their lost weights: {label}")]
 
 
+def _layer_line(inside: Mapping[str, Any], key: str) -> dict[float, float]:
+    return {float(layer["layer"]): layer[key] for layer in inside["per_layer"] if layer[key] is not None}
+
+
 def _mean_ratio(configuration: Configuration, code: str) -> float:
     """Return a language's geometric mean of the ratio over seeds."""
     ratios = [one[code].ratio for one in configuration.by_seed.values()]
@@ -243,8 +240,10 @@ def _mean_ratio(configuration: Configuration, code: str) -> float:
 def _percent(configuration: Configuration, other: Configuration | None, code: str) -> float:
     assert other is not None
     mine, theirs = configuration.by_seed, other.by_seed
-    shared = [mine[seed][code].pruned / theirs[seed][code].pruned for seed in mine if seed in theirs]
-    return 100 * (_geometric(shared) - 1) if shared else math.nan
+    pairs = [(mine[seed][code].pruned, theirs[seed][code].pruned) for seed in mine if seed in theirs]
+    if not pairs or any(math.isinf(after) for _, after in pairs):
+        return math.nan
+    return 100 * (_geometric([before / after for before, after in pairs]) - 1)
 
 
 def _geometric(values: Sequence[float]) -> float:

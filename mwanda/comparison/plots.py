@@ -26,6 +26,9 @@ QUIET, FAINT = "#6E6E6E", "#BDBDBD"
 COLOURED = 8
 """Lines that can be told apart by colour and mark; with more, only the outermost are."""
 
+LONGEST_MARKED = 40
+"""Points of a line above which its marks would cover it."""
+
 Series = dict[str, dict[float, float]]
 """By the name of a line its values over x."""
 
@@ -168,7 +171,6 @@ def curves(
     means: Mapping[str, Mapping[float, float]] | None = None,
     errors: Mapping[str, Mapping[str, Mapping[float, float]]] | None = None,
     reference: tuple[float, str] | None = None,
-    bands: Mapping[str, Mapping[float, tuple[float, float]]] | None = None,
 ) -> str:
     """Draw lines over x, a panel each group; many lines are grey but for the outermost and the mean.
 
@@ -181,7 +183,6 @@ def curves(
         means: a thick black line for each panel.
         errors: standard errors by panel and line.
         reference: a value to be marked, and its name.
-        bands: lowest and highest value by line, in all panels that have it.
     """
     count = len(panels)
     columns = min(3, count)
@@ -193,29 +194,12 @@ def curves(
             many = len(lines) > COLOURED
             shown = _outermost_lines(lines) if many else list(lines)
             for line, values in lines.items():
-                across_values = sorted(values)
-                points = [values[x] for x in across_values]
                 place = shown.index(line) if line in shown else None
-                colour = FAINT if place is None else PALETTE[place % len(PALETTE)]
-                style = {
-                    "color": colour,
-                    "linewidth": 0.8 if place is None else 1.5,
-                    "zorder": 1 if place is None else 2,
-                }
-                mark = None if place is None or len(points) > 24 else MARKS[place % len(MARKS)]
-                dashes = "-" if place is None else DASHES[place // len(PALETTE) % len(DASHES)]
-                plot.plot(across_values, points, dashes, marker=mark, markersize=4, label=line if place is not None else None, **style)  # fmt: skip
-                own = ((errors or {}).get(panel) or {}).get(line) or {}
-                if own and place is not None:
-                    ends = [[values[x] - own.get(x, 0) for x in across_values], [values[x] + own.get(x, 0) for x in across_values]]  # fmt: skip
-                    plot.fill_between(across_values, *ends, color=colour, alpha=0.13, linewidth=0)
-                if line in (bands or {}) and place is not None:
-                    band = (bands or {})[line]
-                    plot.fill_between(across_values, [band[x][0] for x in across_values], [band[x][1] for x in across_values],
-                                      color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+                error = ((errors or {}).get(panel) or {}).get(line)
+                _line(plot, line, values, place, error)
             mean = (means or {}).get(panel)
             if mean:
-                plot.plot(sorted(mean), [mean[x] for x in sorted(mean)], color="black", linewidth=2.6, label="mean", zorder=3)  # fmt: skip
+                _draw(plot, mean, color="black", linewidth=2.6, label="mean", zorder=3)
             if many:
                 plot.plot([], [], color=FAINT, label=f"{len(lines) - len(shown)} others")
             if reference is not None:
@@ -260,6 +244,27 @@ def paired_bars(
             plot.grid(axis="y", visible=False)
         figure.suptitle(title, fontsize=11, fontweight="bold")
         return save(figure, folder, name)
+
+
+def _line(
+    plot: "Axes", name: str, values: Mapping[float, float], place: int | None, error: Mapping[float, float] | None
+) -> None:
+    """Draw one line: with a colour and a mark by its place, or grey without a name."""
+    if place is None:
+        _draw(plot, values, color=FAINT, linewidth=0.8, zorder=1)
+        return
+    colour = PALETTE[place % len(PALETTE)]
+    mark = MARKS[place % len(MARKS)] if len(values) <= LONGEST_MARKED else None
+    dashes = DASHES[place // len(PALETTE) % len(DASHES)]
+    _draw(plot, values, linestyle=dashes, marker=mark, markersize=4, label=name, color=colour, linewidth=1.5, zorder=2)
+    if error:
+        xs = sorted(values)
+        low, high = ([values[x] + sign * error.get(x, 0.0) for x in xs] for sign in (-1, 1))
+        plot.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _draw(plot: "Axes", values: Mapping[float, float], **style: Any) -> None:
+    plot.plot(sorted(values), [values[x] for x in sorted(values)], **style)
 
 
 def _logarithmic(plot: "Axes", which: str, values: Sequence[float]) -> None:

@@ -62,7 +62,7 @@ class Run:
             "sparsity": f"{results['sparsity']['target']:g}",
         }
         for group in GROUPS:
-            own |= _flat(group, self.config.get(group))
+            own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
         return own
 

@@ -78,8 +78,8 @@ def _warnings(
         if section.left_out:
             warnings.append(
                 f"protocol {section.protocol[0]}: not every run has {', '.join(section.left_out[:6])}"
-                f"{' …' if len(section.left_out) > 6 else ''}; all columns are over the {len(section.languages)} languages "
-                "that every run has"
+                f"{' …' if len(section.left_out) > 6 else ''}; all columns are over the {len(section.languages)} "
+                "languages that every run has"
             )
     for configuration in every:
         again = repeated(configuration)
@@ -134,9 +134,9 @@ def _caption(section: Section) -> str:
 def _legend(section: Section) -> str:
     baseline = section.baseline and ", ".join(f"{key}={value}" for key, value in section.baseline.items())
     return (
-        "dense, pruned: geometric means of token perplexities over languages. ratio: geometric mean of pruned over dense; "
-        "worst: the highest ratio, and whose; spread: highest over lowest ratio; hurt: languages significantly worse "
-        "(Holm); seen, unseen: the ratio over languages whose text calibrated the pruning, and over the others. "
+        "dense, pruned: geometric means of token perplexities over languages. ratio: geometric mean of pruned over "
+        "dense; worst: the highest ratio, and whose; spread: highest over lowest ratio; hurt: languages significantly "
+        "worse (Holm); seen, unseen: the ratio over languages whose text calibrated the pruning, and over the others. "
         + (
             f"to baseline: pruned geometric mean against {baseline}, seed by seed. "
             if baseline
@@ -158,7 +158,7 @@ def _task_lines(every: Sequence[Configuration]) -> list[str]:
         return []
     headings = ["configuration", "seed", "suite", "metric", "tasks", "dense", "pruned", "difference"]
     table = render.Table(headings, rows, set())
-    note = "Means over the tasks of a suite; results.csv has each with its standard error, differences paired over documents."
+    note = "Means over the tasks of a suite; results.csv has each with its standard error (differences: paired)."
     return ["", "## Tasks", "", render.markdown(table), note]
 
 
@@ -177,11 +177,12 @@ def _inside_lines(every: Sequence[Configuration]) -> list[str]:
     headings = ["configuration", "energy lost", "drift", "rank correlation", "mask overlap"]
     headings += ["specific neurons", "of one language", "weights lost, all", "specific", "of one language"]
     note = (
-        "Of the first seed, means over blocks and languages. Energy lost: squared error of what a pruned block adds to its "
-        "dense input, over the square of what the dense block adds; drift: squared error of the hidden states behind a "
-        "block, pruned blocks before it included; both without the first token of a sequence. Rank correlation: Spearman, "
-        "of the languages' activation profiles; mask overlap: intersection over union of what single calibration languages "
-        "would keep. Neurons by LAPE; weights lost: share of the non-zero weights into and out of them."
+        "Of the first seed, means over blocks and languages. Energy lost: squared error of what a pruned block adds to "
+        "its dense input, over the square of what the dense block adds; drift: squared error of the hidden states behind "
+        "a block, pruned blocks before it included; both without the first token of a sequence. Rank correlation: "
+        "Spearman, of the languages' activation profiles; mask overlap: intersection over union of what single "
+        "calibration languages would keep. Neurons by LAPE; weights lost: share of the non-zero weights into and out of "
+        "them."
     )
     return ["", "## Inside", "", render.markdown(render.Table(headings, rows, set())), note]
 
@@ -202,8 +203,9 @@ def _inside(every: Sequence[Configuration], name: str) -> str | None:
         for run in each.runs:
             path = run.folder / FOLDER / f"{name}.csv"
             if path.is_file():
+                own = {"run": run.name, "configuration": each.label, "seed": run.seed}
                 with path.open(encoding="utf-8", newline="") as stream:
-                    rows += [{"run": run.name, "configuration": each.label, "seed": run.seed, **row} for row in csv.DictReader(stream)]  # fmt: skip
+                    rows += [{**own, **row} for row in csv.DictReader(stream)]
     return render.as_csv(rows, ("run", "configuration", "seed", *INSIDE[name])) if rows else None
 
 

@@ -1,4 +1,4 @@
-"""Records of runs to rows: configurations, the tidy table, and the table that compares them. Nothing here reads files."""
+"""Records of runs to rows: configurations, the tidy table, and the table that compares them; no file is read here."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +105,8 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     for run in runs:
         own = tuple((key, run.settings[key]) for key in keys if key in run.settings)
         groups.setdefault(own, []).append(run)
-    return [Configuration(dict(own), tuple(sorted(each, key=_seed))) for own, each in groups.items()]
+    made = [Configuration(dict(own), tuple(sorted(each, key=_seed))) for own, each in groups.items()]
+    return sorted(made, key=lambda each: [_natural(value) for value in each.settings.values()])
 
 
 def varying(settings: Sequence[Settings]) -> list[str]:
@@ -340,16 +341,17 @@ def _against(
 ) -> Estimate | None:
     """Return by how much the geometric mean of the pruned perplexities exceeds the baseline's, seed by seed."""
     other = partner(configuration, every, baseline) if baseline is not None else None
-    if other is None:
+    if other is None or other is configuration:
         return None
     seeds = [seed for seed in configuration.by_seed if seed in other.by_seed]
 
-    def logarithm(seed: str) -> float | None:
-        mine, theirs = configuration.by_seed[seed], other.by_seed[seed]
-        value = geometric_mean(mine[code].pruned / theirs[code].pruned for code in languages)
-        return None if value is None else value - 1
+    def excess(seed: str) -> float | None:
+        mine, theirs = (
+            geometric_mean(one.by_seed[seed][code].pruned for code in languages) for one in (configuration, other)
+        )
+        return None if mine is None or theirs is None or math.isinf(theirs) else mine / theirs - 1
 
-    return over_seeds(logarithm(seed) for seed in seeds)
+    return over_seeds(excess(seed) for seed in seeds)
 
 
 def _groups(languages: Sequence[str], grouping: str | None) -> dict[str, tuple[str, ...]]:
@@ -373,7 +375,15 @@ def _has(configuration: Configuration, settings: Settings) -> bool:
 
 
 def _seed(run: Run) -> tuple[float, str]:
-    return (float(run.seed) if run.seed.isdigit() else math.inf, run.seed)
+    return _natural(run.seed)
+
+
+def _natural(text: str) -> tuple[float, str]:
+    """Return what sorts numbers by their size, before text."""
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 # ---- tasks
