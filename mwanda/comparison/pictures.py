@@ -108,6 +108,7 @@ def _curves(section: Section, folder: Path, suffix: str) -> list[Picture]:
         f"sparsity{suffix}",
         logarithmic=True,
         means=means,
+        mean_name="geometric mean",
     )
     return [(name, "Perplexity ratio of every language, by sparsity (black: geometric mean)")]
 
@@ -146,7 +147,8 @@ def _layers(every: Sequence[Configuration], folder: Path) -> list[Picture]:
     lines: Series = {}
     for each in every:
         layers = each.runs[0].results["sparsity"]["per_layer"]
-        lines[each.label] = {float(layer["layer"]): layer["achieved"] for layer in layers}
+        lines[each.label] = {float(layer["layer"]): round(layer["achieved"], 4) for layer in layers}
+    lines = _merged(lines)
     name = plots.curves({"": lines}, "Sparsity of each block", "block", "share of zero weights", folder, "layers")
     return [(name, "Sparsity by block")]
 
@@ -225,6 +227,14 @@ def _neurons(inside: Mapping[str, Any], label: str, folder: Path, place: int) ->
         folder, f"inside_neurons_{place}", inside["neurons"]["weights_lost"],
     )  # fmt: skip
     return [(name, f"Language-specific neurons and their lost weights: {label}")]
+
+
+def _merged(lines: Series) -> Series:
+    """Return lines that lie on each other as one with all their names."""
+    names: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, values in lines.items():
+        names.setdefault(tuple(sorted(values.items())), []).append(name)
+    return {" = ".join(those[:4]) + (" = …" if len(those) > 4 else ""): dict(line) for line, those in names.items()}
 
 
 def _layer_line(inside: Mapping[str, Any], key: str) -> dict[float, float]:

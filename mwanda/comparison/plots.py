@@ -5,7 +5,7 @@ Colours are those of Okabe and Ito, which people with any colour vision tell apa
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,8 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **opti
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    style: Any = STYLE  # matplotlib's own type lists every key there is
+    with rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -91,23 +92,30 @@ def strip(rows: Sequence[Dots], title: str, axis: str, folder: Path, name: str, 
                 plot.errorbar(row.centre, place, xerr=row.deviation, color="black", capsize=3, linewidth=1, zorder=3)
             if math.isfinite(row.centre):
                 plot.scatter(row.centre, place, marker="D", s=34, color="black", zorder=4)
-            for code in _outermost(finite):
+            for code, side in zip(_outermost(finite), ("right", "left"), strict=False):
                 height = heights[list(finite).index(code)]
-                plot.annotate(code, (finite[code], height), (5, 0), textcoords="offset points", fontsize=7,
-                              color=QUIET, va="center")  # fmt: skip
-            lost = len(row.values) - len(finite)
-            if lost:
+                away = (-5 if side == "right" else 5, 0)
                 plot.annotate(
-                    f"{lost} infinite", (1, place), xycoords=("axes fraction", "data"), ha="right", fontsize=7
+                    code,
+                    (finite[code], height),
+                    away,
+                    textcoords="offset points",
+                    fontsize=7,
+                    color=QUIET,
+                    va="center",
+                    ha=side,
                 )
         if reference is not None and math.isfinite(reference):
             plot.axvline(reference, color=PALETTE[1], linestyle="--", linewidth=1, label="baseline")
         _logarithmic(plot, "x", [value for row in ordered for value in row.values.values()])
         plot.scatter([], [], s=16, color=PALETTE[0], alpha=0.55, linewidths=0, label="a language")
         plot.scatter([], [], marker="D", s=34, color="black", label="geometric mean (± deviation over seeds)")
-        plot.set_yticks(range(len(ordered)), [row.label for row in ordered])
+        infinite = [sum(not math.isfinite(value) for value in row.values.values()) for row in ordered]
+        notes = [f"\n({count} infinite, not shown)" if count else "" for count in infinite]
+        labels = [row.label + note for row, note in zip(ordered, notes, strict=True)]
+        plot.set_yticks(range(len(ordered)), labels)
         plot.set_ylim(-0.6, len(ordered) - 0.4)
-        plot.margins(x=0.08)
+        plot.margins(x=0.12)
         plot.grid(axis="y", visible=False)
         plot.set_xlabel(axis)
         figure.suptitle(title, fontsize=11, fontweight="bold")
@@ -169,6 +177,7 @@ def curves(
     *,
     logarithmic: bool = False,
     means: Mapping[str, Mapping[float, float]] | None = None,
+    mean_name: str = "mean",
     errors: Mapping[str, Mapping[str, Mapping[float, float]]] | None = None,
     reference: tuple[float, str] | None = None,
 ) -> str:
@@ -181,6 +190,7 @@ def curves(
         folder, name: where the picture goes.
         logarithmic: the scale of the values.
         means: a thick black line for each panel.
+        mean_name: what kind of mean it is.
         errors: standard errors by panel and line.
         reference: a value to be marked, and its name.
     """
@@ -190,16 +200,18 @@ def curves(
     with _figure(max(6.4, 4.3 * columns), 0.9 + 3.1 * rows, rows, columns, sharey=True) as (figure, axes):
         from matplotlib.ticker import MaxNLocator
 
+        chosen = {panel: _shown(lines) for panel, lines in panels.items()}
+        places = {line: at for at, line in enumerate(dict.fromkeys(line for each in chosen.values() for line in each))}
         for (panel, lines), plot in zip(panels.items(), axes.flat, strict=False):
-            many = len(lines) > COLOURED
-            shown = _outermost_lines(lines) if many else list(lines)
+            shown = chosen[panel]
+            many = len(shown) < len(lines)
             for line, values in lines.items():
-                place = shown.index(line) if line in shown else None
+                place = places[line] if line in shown else None  # the same in all panels
                 error = ((errors or {}).get(panel) or {}).get(line)
                 _line(plot, line, values, place, error)
             mean = (means or {}).get(panel)
             if mean:
-                _draw(plot, mean, color="black", linewidth=2.6, label="mean", zorder=3)
+                _draw(plot, mean, color="black", linewidth=2.6, label=mean_name, zorder=3)
             if many:
                 plot.plot([], [], color=FAINT, label=f"{len(lines) - len(shown)} others")
             if reference is not None:
@@ -293,8 +305,9 @@ def _outermost(values: Mapping[str, float]) -> list[str]:
     return [min(values, key=lambda key: values[key]), max(values, key=lambda key: values[key])]
 
 
-def _outermost_lines(lines: Series) -> list[str]:
-    """Return the lines that end highest and lowest, three each."""
-    last: Callable[[str], float] = lambda line: lines[line][max(lines[line])]  # noqa: E731
-    ordered = sorted(lines, key=last, reverse=True)
+def _shown(lines: Series) -> list[str]:
+    """Return the lines that get a colour: all of few, of many the three that end highest and the three lowest."""
+    if len(lines) <= COLOURED:
+        return list(lines)
+    ordered = sorted(lines, key=lambda line: lines[line][max(lines[line])], reverse=True)
     return [*ordered[:3], *ordered[-3:]]

@@ -134,8 +134,8 @@ def _read(folder: Path, name: str) -> Run | Unfinished | None:
     if not isinstance(results, dict) or not str(results.get("schema", "")).startswith(SCHEMA_FAMILY):
         return None
     if results.get("status") != "complete":
-        error = results.get("error") or {}
-        return Unfinished(name, str(results.get("status")), f"{error.get('type', '')}: {error.get('message', '')}")
+        failure = results.get("error") or {}
+        return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
     return Run(name, results, config, folder)
 
 

@@ -49,9 +49,14 @@ def comparison(section: Section) -> Table:
         count = [str(len(row.configuration.by_seed))] if several else []
         rows.append([row.configuration.label, *count, *(_cell(row, name) for name in known)])
     for place, name in enumerate(known):
-        values = [_mean(row.values.get(name)) for row in section.rows]
-        if name != "dense" and len(set(values)) > 1:
-            best |= {(at, lead + place) for at, value in enumerate(values) if value == min(values)}
+        # Better only means something among configurations that remove as much, of the same model.
+        alike: dict[tuple[str | None, ...], dict[int, float]] = {}
+        for at, row in enumerate(section.rows):
+            kind = tuple(row.configuration.settings.get(key) for key in ("model", "pattern", "sparsity"))
+            alike.setdefault(kind, {})[at] = _mean(row.values.get(name))
+        for values in alike.values() if name not in ("dense", "baseline") else ():
+            if len(set(values.values())) > 1:
+                best |= {(at, lead + place) for at, value in values.items() if value == min(values.values())}
     return Table(headings, rows, best)
 
 

@@ -178,11 +178,11 @@ def _inside_lines(every: Sequence[Configuration]) -> list[str]:
     headings += ["specific neurons", "of one language", "weights lost, all", "specific", "of one language"]
     note = (
         "Of the first seed, means over blocks and languages. Energy lost: squared error of what a pruned block adds to "
-        "its dense input, over the square of what the dense block adds; drift: squared error of the hidden states behind "
-        "a block, pruned blocks before it included; both without the first token of a sequence. Rank correlation: "
-        "Spearman, of the languages' activation profiles; mask overlap: intersection over union of what single "
-        "calibration languages would keep. Neurons by LAPE; weights lost: share of the non-zero weights into and out of "
-        "them."
+        "its dense input, over the square of what the dense block adds; drift: squared error of the hidden states "
+        "behind a block, pruned blocks before it included; both without the first token of a sequence. Rank "
+        "correlation: Spearman, of the languages' activation profiles; mask overlap: intersection over union of what "
+        "single calibration languages would keep. Neurons by LAPE; weights lost: share of the non-zero weights into "
+        "and out of them."
     )
     return ["", "## Inside", "", render.markdown(render.Table(headings, rows, set())), note]
 
