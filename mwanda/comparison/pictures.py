@@ -7,7 +7,7 @@ from typing import Any
 
 from mwanda.comparison import plots
 from mwanda.comparison.plots import Dots, Series
-from mwanda.comparison.tables import Configuration, Section, language_of, name_of, partner, task_scores
+from mwanda.comparison.tables import Configuration, Section, language_of, matches, name_of, partner, task_scores
 from mwanda.display import headline
 
 
@@ -49,7 +49,7 @@ def _ablation(section: Section, folder: Path, suffix: str) -> list[Picture]:
         centres = [
             row.values["ratio"].mean
             for row in section.rows
-            if row.values["ratio"] and partner(row.configuration, [row.configuration], section.baseline)
+            if row.values["ratio"] and matches(row.configuration, section.baseline)
         ]
         reference = centres[0] if len(centres) == 1 else None
     title = f"Perplexity after pruning over before, {len(section.languages)} languages"
@@ -140,7 +140,7 @@ def _tasks(every: Sequence[Configuration], folder: Path) -> list[Picture]:
         panels, "Task scores over sparsity (0 = dense; bands are ± one standard error)", "sparsity", "score",
         folder, "tasks", means=means, errors=errors, reference=reference,
     )  # fmt: skip
-    return [(name, "Task scores by sparsity")]
+    return [(name, "Task scores by sparsity (first seed)")]
 
 
 def _layers(every: Sequence[Configuration], folder: Path) -> list[Picture]:

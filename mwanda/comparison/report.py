@@ -16,6 +16,7 @@ from mwanda.inside.tables import FOLDER
 from mwanda.record import write_text
 
 
+VERSIONS = ("dense", "pruned", "difference")
 INSIDE_SUMMARY = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
 
 
@@ -151,12 +152,13 @@ def _task_lines(every: Sequence[Configuration]) -> list[str]:
     for configuration in every:
         for run in configuration.runs:
             for (suite, metric), tasks in task_scores(run, headline).items():
-                cells = [_mean([score[0] for score in scores]) for scores in zip(
-                    *((task.dense, task.pruned, task.difference) for task in tasks.values()), strict=True)]  # fmt: skip
-                rows.append([configuration.label, run.seed, suite, metric, str(len(tasks)), *map(_three, cells)])
+                columns = [[getattr(task, which)[0] for task in tasks.values()] for which in VERSIONS]
+                documents = sum(task.documents for task in tasks.values())
+                counts = [str(len(tasks)), str(documents)]
+                rows.append([configuration.label, run.seed, suite, metric, *counts, *map(_three, map(_mean, columns))])
     if not rows:
         return []
-    headings = ["configuration", "seed", "suite", "metric", "tasks", "dense", "pruned", "difference"]
+    headings = ["configuration", "seed", "suite", "metric", "tasks", "documents", "dense", "pruned", "difference"]
     table = render.Table(headings, rows, set())
     note = "Means over the tasks of a suite; results.csv has each with its standard error (differences: paired)."
     return ["", "## Tasks", "", render.markdown(table), note]

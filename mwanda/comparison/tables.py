@@ -284,7 +284,7 @@ def partner(configuration: Configuration, every: Sequence[Configuration], baseli
         replaced = (*baseline, *(f"{key}." for key in baseline))
         return {key: value for key, value in one.settings.items() if not key.startswith(replaced)}
 
-    candidates = [each for each in every if _has(each, baseline) and rest(each) == rest(configuration)]
+    candidates = [each for each in every if matches(each, baseline) and rest(each) == rest(configuration)]
     return candidates[0] if candidates else None
 
 
@@ -296,7 +296,7 @@ def _section(
     languages = tuple(code for code in measured[0] if code in shared)
     left_out = tuple(sorted({code for one in measured for code in one} - shared))
     wanted = baseline if baseline is not None else BASELINE
-    found = wanted if any(_has(each, wanted) for each in every) else None
+    found = wanted if any(matches(each, wanted) for each in every) else None
     groups = _groups(languages, grouping)
     rows = [_summary(each, every, languages, groups, found) for each in every]
     return Section(protocol, languages, left_out, groups, rows, found)
@@ -370,7 +370,8 @@ def _by(languages: Sequence[str], grouping: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(codes) for name, codes in groups.items()}
 
 
-def _has(configuration: Configuration, settings: Settings) -> bool:
+def matches(configuration: Configuration, settings: Settings) -> bool:
+    """Return whether a configuration has these settings."""
     return all(configuration.runs[0].settings.get(key) == value for key, value in settings.items())
 
 
@@ -394,6 +395,7 @@ class TaskScore:
     """One task of one run: its values with standard errors, where they are known."""
 
     language: str | None
+    documents: int
     dense: tuple[float | None, float | None]
     pruned: tuple[float | None, float | None]
     difference: tuple[float | None, float | None]
@@ -408,5 +410,7 @@ def task_scores(run: Run, metric_of: Callable[[Mapping[str, Any]], str]) -> dict
         metric = metric_of(versions[0])
         name, comma, filtered = metric.partition(",")
         pairs = [(each.get(metric), each.get(f"{name}_stderr{comma}{filtered}")) for each in versions]
-        found.setdefault((about["suite"], metric), {})[task] = TaskScore(about.get("language"), *pairs)
+        found.setdefault((about["suite"], metric), {})[task] = TaskScore(
+            about.get("language"), int(about.get("documents") or 0), *pairs
+        )
     return found
