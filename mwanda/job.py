@@ -8,13 +8,13 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mwanda import distributed, interruption, reuse, schema
 from mwanda.calibration import Calibration
@@ -23,6 +23,7 @@ from mwanda.criteria import Criterion
 from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError, InputError, MwandaError
 from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
+from mwanda.inside import Inside
 from mwanda.languages import Language, find
 from mwanda.languages.selection import Selection
 from mwanda.models import ModelSource
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mwanda.evaluation.harness import Scores, Task
     from mwanda.evaluation.perplexity import Text
     from mwanda.export import Export
+    from mwanda.inside import Observation
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
     from mwanda.pruner.journal import Journal
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT, WORK = "checkpoint", "weights"
 """Folders within that of the run, there while it runs: what is finished, and pruned blocks that are not in memory."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class Parts:
     pattern: Pattern
     pruner: Pruner
     evaluation: Perplexity | Harness | None
+    inside: Inside | None
     tracker: Tracker
     export: "Export | None"
 
@@ -103,6 +108,7 @@ class Parts:
             pattern=built["pattern"],
             pruner=built["pruner"],
             evaluation=schema.build("evaluation", evaluation),
+            inside=built["inside"],
             tracker=built["tracking"],
             export=built["export"],
         )
@@ -234,6 +240,8 @@ def run(
         "calibration": parts.settings.calibration,
     }
     world = distributed.join()
+    if parts.inside is not None and world.size > 1:
+        raise ConfigurationError("inside", names.get("inside", "full"), "looks in one process only", ["none"])
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
         if world.first and parts.settings.mode == "prepare":
@@ -473,6 +481,7 @@ class _Run:
         measured: dict[str, dict[str, LanguagePerplexity]] = {}
         scores: dict[str, Scores] = {}
         self._evaluate("dense", loaded, texts, tasks, measured, scores, journal)
+        observation = self._look_inside(loaded, calibration)
         logger.info("calibrating and pruning to %s", parts.settings.sparsity)
         report = parts.pruner.prune(
             loaded.model,
@@ -492,6 +501,9 @@ class _Run:
         self._results |= self._sections(loaded, calibration, report, measured)
         self._results["evaluation"] = self._throughput
         self._write_units(measured)
+        if observation is not None:
+            found = self._timed("inside", observation.finish)
+            self._results["inside"] = found.write(self.folder / "inside")
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
@@ -592,12 +604,23 @@ class _Run:
 
             scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
-    def _timed(self, stage: str, work: Any) -> Any:
+    def _look_inside(self, loaded: "LoadedModel", calibration: "CalibrationSet") -> "Observation | None":
+        parts, inside = self.parts, self.parts.inside
+        if inside is None:
+            return None
+        logger.info("looking into the dense model")
+        chosen = parts.criterion, parts.pattern, parts.settings.sparsity
+        return self._timed(
+            "inside",
+            lambda: inside.observe(loaded.model, calibration, *chosen, loaded.weights, self._progress),
+        )
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = perf_counter()
         try:
             return work()
         finally:
-            self._timing[stage] += perf_counter() - start
+            self._timing[stage] = self._timing.get(stage, 0.0) + perf_counter() - start
 
     def _identity(self) -> RunIdentity:
         tags = [self.names[group] for group in ("model", "criterion", "schedule", "pattern") if group in self.names]

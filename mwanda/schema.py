@@ -31,10 +31,11 @@ GROUPS = (
     "pattern",
     "pruner",
     "evaluation",
+    "inside",
     "tracking",
     "export",
 )
-MAY_BE_NOTHING = ("evaluation", "export")
+MAY_BE_NOTHING = ("evaluation", "inside", "export")
 NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "artifacts", "tracking", "export")
 """Keys that change no number in results.json."""
 
@@ -42,6 +43,7 @@ NOT_SEMANTIC_WITHIN = {
     "model": ("offload", "device_map"),
     "pruner": ("batch_size", "activations", "checkpoint"),
     "evaluation": ("batch_tokens", "batch_size"),
+    "inside": ("batch_size",),
 }
 """Keys within groups that change how much memory and time a run takes, and no number beyond rounding."""
 
@@ -82,6 +84,7 @@ class Settings(BaseModel):
     pattern: dict[str, Any]
     pruner: dict[str, Any]
     evaluation: dict[str, Any]
+    inside: dict[str, Any]
     tracking: dict[str, Any]
     export: dict[str, Any]
 

@@ -38,6 +38,7 @@ CHOICES = {
     "pattern": {"unstructured", "2of4", "4of8"},
     "pruner": {"arrival", "block", "oneshot"},
     "evaluation": {"perplexity", "harness", "full", "none"},
+    "inside": {"none", "full"},
     "tracking": {"wandb", "none"},
     "export": {"none", "hf", "masks"},
     "hydra/launcher": {"slurm", "slurm_cpu", "slurm_gpu", "slurm_gpus"},
