@@ -23,8 +23,9 @@ from typing import Any
 from measure import machine
 
 from mwanda.cache import cache_folder
+from mwanda.command_line import check, with_inline_languages
 from mwanda.record import environment, write_json
-from mwanda.sweep import Job, read
+from mwanda.sweep import Job
 
 
 RUN = Path(__file__).resolve().parent.parent / "run.py"
@@ -46,30 +47,32 @@ def main() -> None:
     overrides = given.overrides or [*SETTINGS, *SWEPT]
 
     facts: dict[str, Any] = {"overrides": overrides, "machine": machine(0), "environment": environment("cpu")}
-    together = _seconds(["--multirun", *overrides, f"sweep.folder={folder}", "sweep.name=sweep"], variables)
-    plan = read(folder / "sweep")
-    assert plan is not None
-    chosen = _every(plan.jobs, given.singles)
-    alone = []
-    for job in chosen:
-        place = folder / "singles" / job.folder.name
-        seconds = _seconds([*job.overrides, "artifacts=false", f"output_dir={place}"], variables)
-        alone.append({"job": job.folder.name, "seconds": seconds, "differs_in": _differences(job.folder, place)})
-        print(f"{job.folder.name}: {seconds:.1f} s alone", flush=True)
-    mean = sum(each["seconds"] for each in alone) / len(alone)
-    whole = mean * len(plan.jobs)
+    typed = with_inline_languages(["--multirun", *overrides, f"sweep.folder={folder}", "sweep.name=sweep"])
+    asked = check(typed)
+    assert asked is not None
+    jobs = asked.plan.jobs
+    chosen = _every(jobs, given.singles)
+    half = len(chosen) // 2  # half of them before the sweep and half after, as the machine may get slower or faster
+    alone = [_alone(job, folder, variables) for job in chosen[:half]]
+    together = _seconds(typed, variables)
+    alone += [_alone(job, folder, variables) for job in chosen[half:]]
+    runs = [
+        {"job": job.folder.name, "seconds": seconds, "differs_in": _differences(job.folder, place)}
+        for job, (seconds, place) in zip(chosen, alone, strict=True)
+    ]
+    whole = sum(seconds for seconds, _ in alone) / len(alone) * len(jobs)
     facts |= {
-        "jobs": len(plan.jobs),
+        "jobs": len(jobs),
         "sweep_seconds": together,
-        "single_runs": alone,
+        "single_runs": runs,
         "single_runs_measured": len(alone),
         "all_single_runs_seconds": whole,
         "ratio": together / whole,
     }
     write_json(folder / "sweep.json", facts)
-    print(f"{len(plan.jobs)} jobs as a sweep: {together:.1f} s")
-    print(f"{len(plan.jobs)} single runs ({len(alone)} measured): {whole:.1f} s; ratio {together / whole:.3f}")
-    wrong = [each for each in alone if each["differs_in"]]
+    print(f"{len(jobs)} jobs as a sweep: {together:.1f} s")
+    print(f"{len(jobs)} single runs ({len(alone)} measured): {whole:.1f} s; ratio {together / whole:.3f}")
+    wrong = [each for each in runs if each["differs_in"]]
     print("numbers: all the same" if not wrong else f"numbers DIFFER: {wrong}")
     sys.exit(1 if wrong else 0)
 
@@ -83,6 +86,14 @@ def _cache_without_artifacts(folder: Path) -> Path:
     return folder
 
 
+def _alone(job: Job, folder: Path, variables: dict[str, str]) -> tuple[float, Path]:
+    """Return the seconds of a job that runs by itself, and where it has left its results."""
+    place = folder / "singles" / job.folder.name
+    seconds = _seconds([*job.overrides, "artifacts=false", f"output_dir={place}"], variables)
+    print(f"{job.folder.name}: {seconds:.1f} s alone", flush=True)
+    return seconds, place
+
+
 def _seconds(arguments: Sequence[str], variables: dict[str, str]) -> float:
     start = perf_counter()
     subprocess.run([sys.executable, str(RUN), *arguments], env=variables, check=True, stdout=subprocess.DEVNULL)
@@ -90,8 +101,8 @@ def _seconds(arguments: Sequence[str], variables: dict[str, str]) -> float:
 
 
 def _every(jobs: Sequence[Job], count: int) -> list[Job]:
-    step = max(1, len(jobs) // count) if count else 1
-    return list(jobs[::step])
+    count = min(count, len(jobs)) or len(jobs)
+    return [jobs[number * len(jobs) // count] for number in range(count)]
 
 
 def _differences(first: Path, second: Path) -> list[str]:

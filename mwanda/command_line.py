@@ -129,14 +129,16 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
         return None
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("torchrun shares one run among processes, and each of them would start the whole sweep")
-    for key in ("output_dir", "resume"):
+    local = launchers == {"basic"}
+    refused = ("output_dir", "resume", *(("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir") if local else ()))
+    for key in refused:
         typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
         if typed is not None:
-            raise ConfigurationError(key, typed, "is of a single run; a sweep has sweep.folder, sweep.name and rerun")
+            raise ConfigurationError(key, typed, "is not used by a sweep, which has sweep.folder, sweep.name and rerun")
     if by_slurm:
         slurm.check_array(min(len(jobs), HydraConfig.get().sweeper.get("max_batch_size") or len(jobs)))
     name = name_of(flags.overrides, jobs, next(iter(_experiments(flags.overrides)), None))
-    return Sweep(jobs, plan(arguments, jobs, name), local=launchers == {"basic"}, slurm=by_slurm)
+    return Sweep(jobs, plan(arguments, jobs, name), local=local, slurm=by_slurm)
 
 
 def check_configuration(config: dict[str, Any], *, elsewhere: bool = False) -> "Parts":

@@ -272,7 +272,7 @@ def test_a_job_is_found_again_when_the_sweep_varies_something_else(tmp_path: Pat
     [
         (["sparsity=0.3,0.5"], r"sparsity-[0-9a-f]{8}"),
         (["sparsity=0.3,0.5", "sweep.name=Friday.2"], r"Friday\.2"),
-        (["sparsity=0.3,0.5", "name=My run!"], r"my-run"),
+        (["sparsity=0.3,0.5", "name=My_Run-"], r"my_run"),
         (["+experiment=schedules"], r"schedules"),
         (["criterion=wanda,ria", "calibration.sequences=30,60"], r"criterion-sequences-[0-9a-f]{8}"),
     ],
@@ -303,7 +303,8 @@ def test_equal_jobs_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["output_dir=here"], ConfigurationError, "output_dir=here: is of a single run; a sweep has sweep.folder"),
+        (["output_dir=here"], ConfigurationError, "output_dir=here: is not used by a sweep, which has sweep.folder"),
+        (["hydra.sweep.dir=here"], ConfigurationError, "hydra.sweep.dir=here: is not used by a sweep"),
         (["rerun=al"], ConfigurationError, "rerun=al: is none of its choices; choices: all"),
         (["sweep.parallel=0"], ConfigurationError, r"sweep\.parallel=0: .*greater than 0"),
         (["sweep.name=a/b"], ConfigurationError, r"sweep\.name=a/b: "),
