@@ -358,6 +358,7 @@ class _Run:
         try:
             if self.world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                _remove_scratch(self.folder / WORK)
             self._reporter = self._report()
             if self.world.first:
                 log = _log_to(self.folder / "run.log")
@@ -459,7 +460,7 @@ class _Run:
             tasks = parts.harness.load(parts.languages, parts.evaluation_corpus, seed)
         self._check_model()
         logger.info("loading %s", parts.source.path)
-        loaded = self._timed("load", parts.source.load)
+        loaded = self._timed("load", lambda: parts.source.load(self.folder / WORK))
         loaded.work_in(self.folder / WORK)
         journal = self._journal(calibration.fingerprint())
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
@@ -495,6 +496,7 @@ class _Run:
             journal,
             self.world,
             self._shelf if shared else None,
+            self.folder / WORK,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -770,6 +772,16 @@ def _log_failure(handler: logging.Handler) -> None:
     """Write the traceback to run.log alone: whoever catches the error decides what the terminal shows."""
     values: dict[str, Any] = {"name": logger.name, "levelno": logging.ERROR, "levelname": "ERROR"}
     handler.handle(logging.makeLogRecord(values | {"msg": "the run failed", "exc_info": sys.exc_info()}))
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Remove what an attempt that was killed has left of its own; pruned blocks are taken up again, and stay."""
+    from mwanda.models.source import UNPACKED
+    from mwanda.pruner.parking import PARKED
+
+    for prefix in (UNPACKED, PARKED):
+        for left in folder.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _remove_if_empty(folder: Path) -> None:
