@@ -9,7 +9,7 @@ from mwanda.languages import known
 Results = Mapping[str, Any]
 Row = list[Any]
 
-SECTIONS = ("model", "sparsity", "calibration", "tasks", "memory", "environment")
+SECTIONS = ("model", "sparsity", "calibration", "tasks", "inside", "memory", "environment")
 VERSIONS = ("dense", "pruned")
 LANGUAGE_COLUMNS = (
     "language",
