@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
@@ -35,7 +36,12 @@ def start(run: Callable[[], Any]) -> None:
     except InputError as error:
         print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         raise SystemExit(error.exit_code) from None
-    if asked is not None:
+    if asked is not None and asked.plan is None:
+        with TemporaryDirectory() as nowhere:  # for what Hydra writes of every sweep
+            sys.argv.append(f"hydra.sweep.dir={nowhere}")
+            run()
+            return
+    if asked is not None and asked.plan is not None:
         from mwanda import schema, slurm, sweep
 
         settings = schema.read(asked.jobs[0].config)
@@ -58,13 +64,13 @@ class Sweep:
 
     Args:
         jobs: its runs.
-        plan: where they go, and what is to become of each.
+        plan: where they go, and what is to become of each; None when they leave nothing, as with `mode=prepare`.
         local: whether it runs on this machine, and not through another of Hydra's launchers or sweepers.
         slurm: whether submitit sends it to a SLURM cluster.
     """
 
     jobs: "list[Wanted]"
-    plan: "Plan"
+    plan: "Plan | None"
     local: bool
     slurm: bool
 
@@ -124,8 +130,13 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
         plain = [each for each in overrides if not each.startswith("hydra") or each.startswith("hydra.searchpath")]
         jobs.append(Wanted(tuple(plain), config, None if export is None else export.name))
         launchers |= {names.get("hydra/launcher"), names.get("hydra/sweeper")}
-    if not sweep or jobs[0].config["mode"] != "run":
+    if not sweep:
         return None
+    mode = jobs[0].config["mode"]
+    if mode != "run":
+        if launchers != {"basic"}:
+            raise ConfigurationError("mode", mode, "is of this machine; leave the launcher out")
+        return Sweep(jobs, None, local=True, slurm=False)
     for key in ("output_dir", "resume"):
         typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
         if typed is not None:
