@@ -317,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(folder: Path) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from mwanda.display import console
 
@@ -328,7 +329,7 @@ def _show(folder: Path) -> None:
         table.add_column(heading, justify="right")
     for entry in found:
         size = f"{entry.size / (1 << 20):.1f}"
-        table.add_row(entry.kind, entry.about, entry.index.stem[:12], size, _ago(now - entry.used))
+        table.add_row(entry.kind, Text(entry.about), entry.index.stem[:12], size, _ago(now - entry.used))
     out = console()
     out.print(table)
     total = sum(entry.size for entry in found) / (1 << 20)

@@ -1,12 +1,12 @@
 """Checks the command line as a whole before Hydra runs anything, and says in one line what is wrong with it."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
@@ -36,12 +36,7 @@ def start(run: Callable[[], Any]) -> None:
     except InputError as error:
         print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         raise SystemExit(error.exit_code) from None
-    if asked is not None and asked.plan is None:
-        with TemporaryDirectory() as nowhere:  # for what Hydra writes of every sweep
-            sys.argv.append(f"hydra.sweep.dir={nowhere}")
-            run()
-            return
-    if asked is not None and asked.plan is not None:
+    if asked is not None:
         from mwanda import schema, slurm, sweep
 
         settings = schema.read(asked.jobs[0].config)
@@ -64,13 +59,13 @@ class Sweep:
 
     Args:
         jobs: its runs.
-        plan: where they go, and what is to become of each; None when they leave nothing, as with `mode=prepare`.
+        plan: where they go, and what is to become of each.
         local: whether it runs on this machine, and not through another of Hydra's launchers or sweepers.
         slurm: whether submitit sends it to a SLURM cluster.
     """
 
     jobs: "list[Wanted]"
-    plan: "Plan | None"
+    plan: "Plan"
     local: bool
     slurm: bool
 
@@ -130,21 +125,20 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False) -> Sweep | None:
         plain = [each for each in overrides if not each.startswith("hydra") or each.startswith("hydra.searchpath")]
         jobs.append(Wanted(tuple(plain), config, None if export is None else export.name))
         launchers |= {names.get("hydra/launcher"), names.get("hydra/sweeper")}
-    if not sweep:
+    if not sweep or jobs[0].config["mode"] != "run":
         return None
-    mode = jobs[0].config["mode"]
-    if mode != "run":
-        if launchers != {"basic"}:
-            raise ConfigurationError("mode", mode, "is of this machine; leave the launcher out")
-        return Sweep(jobs, None, local=True, slurm=False)
-    for key in ("output_dir", "resume"):
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("torchrun shares one run among processes, and each of them would start the whole sweep")
+    local = launchers == {"basic"}
+    refused = ("output_dir", "resume", *(("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir") if local else ()))
+    for key in refused:
         typed = next((each.partition("=")[2] for each in flags.overrides if each.split("=")[0] == key), None)
         if typed is not None:
-            raise ConfigurationError(key, typed, "is of a single run; a sweep has sweep.folder, sweep.name and rerun")
+            raise ConfigurationError(key, typed, "is not used by a sweep, which has sweep.folder, sweep.name and rerun")
     if by_slurm:
         slurm.check_array(min(len(jobs), HydraConfig.get().sweeper.get("max_batch_size") or len(jobs)))
     name = name_of(flags.overrides, jobs, next(iter(_experiments(flags.overrides)), None))
-    return Sweep(jobs, plan(arguments, jobs, name), local=launchers == {"basic"}, slurm=by_slurm)
+    return Sweep(jobs, plan(arguments, jobs, name), local=local, slurm=by_slurm)
 
 
 def check_configuration(config: dict[str, Any], *, elsewhere: bool = False) -> "Parts":

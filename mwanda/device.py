@@ -1,5 +1,6 @@
 """Everything that knows about accelerators; no other module names one."""
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Literal
 import torch
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 
@@ -34,9 +36,22 @@ def take(local_rank: int) -> None:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
 
 
+def visible() -> list[str]:
+    """Return the GPUs that this process may use, as their names are given to others; asks no driver."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        return [each for each in named.split(",") if each]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def see_only(name: str) -> None:
+    """Have this process see one GPU; before it has used any."""
+    os.environ[VISIBLE] = name
+
+
 def communication() -> str:
-    """Return how processes on this machine's devices talk to each other."""
-    return "nccl" if torch.cuda.is_available() else "gloo"
+    """Return how processes talk to each other: about what is in memory by gloo, about what is on GPUs by NCCL."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 def describe(device: torch.device) -> str:
@@ -64,14 +79,16 @@ def release() -> None:
 def available_bytes(device: torch.device, *, every: bool = False) -> int:
     """Return the memory that is free on the device, or on `every` one of its kind.
 
-    On the CPU it is no more than a container's limit leaves.
+    On the CPU it is no more than a container's limit leaves, and a part of it for each process that torchrun has
+    started here.
     """
     if device.type == "cuda":
         devices = range(torch.cuda.device_count()) if every else [device]
         return sum(int(torch.cuda.mem_get_info(each)[0]) for each in devices)
     import psutil
 
-    return min([int(psutil.virtual_memory().available), *_left_in_container()])
+    free = min([int(psutil.virtual_memory().available), *_left_in_container()])
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _left_in_container() -> list[int]:

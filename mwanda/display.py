@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from mwanda.languages import Language
+from mwanda.tracking.summary import exponential
 
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 BAR_WIDTH = 30
+MARK = "*"
 HEADLINES = ("acc_norm", "acc", "exact_match,flexible-extract", "exact_match", "chrf")
 GIB = 2**30
 
@@ -56,6 +58,8 @@ def summary(
     perplexity = results["perplexity"]
     if perplexity:
         out.print(_language_table(perplexity, {language.code: language for language in languages}))
+        for line in [*_change(perplexity), *_speed(results.get("evaluation") or {})]:
+            out.print(line, markup=False, soft_wrap=True)
     if results.get("tasks"):
         out.print(_task_table(results["tasks"]))
     out.print(_layer_table(results["sparsity"]))
@@ -80,25 +84,30 @@ def _ratio(after: float | None, before: float | None) -> float | None:
 
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
-    protocol = perplexity["protocol"]
+    protocol, paired = perplexity["protocol"], perplexity.get("paired") or {}
     table = Table(
-        title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})"
+        title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})",
+        caption=f"{MARK} significant at 5 %: Wilcoxon signed-rank over sentences, Holm over languages"
+        if paired
+        else None,
     )
     table.add_column("language")
     table.add_column("family")
-    for heading in ("dense", "pruned", "95 % interval", "ratio", "bits/byte"):
+    for heading in ("dense", "pruned", "ratio", "95 % interval", "bits/byte"):
         table.add_column(heading, justify="right")
     ratios = {code: _ratio(pruned[code]["perplexity"], dense[code]["perplexity"]) for code in dense}
     measured = sorted(ratio for ratio in ratios.values() if ratio is not None)
     for code in sorted(dense, key=lambda each: (ratios[each] is None, ratios[each] or 0.0)):
         language, before, after, ratio = languages[code], dense[code], pruned[code], ratios[code]
+        pair = paired.get(code) or {}
+        mark = f" {MARK}" if pair.get("significant") else "  " if paired else ""
         table.add_row(
             f"{code}  {language.name}",
             language.family,
             number(before["perplexity"]),
             number(after["perplexity"]),
-            "–" if after["low"] is None else f"{number(after['low'], 1)} – {number(after['high'], 1)}",
-            f"[{_colour(ratio, measured)}]× {number(ratio)}[/]",
+            f"[{_colour(ratio, measured)}]× {number(ratio)}[/]{mark}",
+            _interval(*(exponential(pair.get(end)) for end in ("low", "high"))),
             f"{number(before['bits_per_byte'])} → {number(after['bits_per_byte'])}",
         )
     table.add_section()
@@ -108,8 +117,47 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
         codes = [totals[which]["worst_language"] for which in ("dense", "pruned")]
         name = f"{label} ({' → '.join(dict.fromkeys(codes))})" if key == "worst" else label
         overall = "" if key == "worst" and len(set(codes)) > 1 else f"× {number(_ratio(last, first))}"
-        table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", "", overall, "")
+        change = totals.get("paired") or {}
+        ends = _interval(change.get("low"), change.get("high")) if key == "geometric_mean" and change else ""
+        overall += "  " if overall and paired else ""  # below the marks
+        table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", overall, ends, "")
     return table
+
+
+def _change(perplexity: Mapping[str, Any]) -> list[str]:
+    """Return what the changes come to over all languages."""
+    change = perplexity["aggregate"].get("paired")
+    if not change:
+        return []
+    count, spread = change["languages"], change["spread"]
+    lines = [
+        f"spread of the ratios (logarithm): {number(spread['log_ratio'])} "
+        f"({_interval(spread['low'], spread['high'])}), from {change['best_language']} "
+        f"× {number(change['best_ratio'])} to {change['worst_language']} × {number(change['worst_ratio'])}",
+        f"significantly hurt: {round(change['share_hurt'] * count)} of {count} languages, "
+        f"helped: {round(change['share_helped'] * count)}",
+    ]
+    by = change["by_calibration"]
+    if len(by) > 1:
+        seen, unseen = by["seen"], by["unseen"]
+        lines.append(
+            f"calibrated on × {_with_interval(seen)}, {seen['languages']} of {count} languages; "
+            f"not calibrated on × {_with_interval(unseen)}, {unseen['languages']} of {count}"
+        )
+    return lines
+
+
+def _speed(evaluation: Mapping[str, Mapping[str, float]]) -> list[str]:
+    told = (f"{which} {each['tokens_per_second']:,.0f}" for which, each in evaluation.items())
+    return [f"evaluation, tokens a second: {', '.join(told)}"] if evaluation else []
+
+
+def _with_interval(group: Mapping[str, Any]) -> str:
+    return f"{number(group['ratio'])} ({_interval(group['low'], group['high'])})"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None and high is None else f"{number(low)} – {number(high)}"
 
 
 def _task_table(tasks: dict[str, Any]) -> Table:

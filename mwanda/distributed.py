@@ -3,9 +3,11 @@
 `torchrun --nproc-per-node N run.py …` starts them; without it there is one, and nothing here does anything.
 """
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -16,6 +18,10 @@ from mwanda.statistics import LanguageStatistics
 
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that works alone, such as the first while it exports; when one dies, torchrun ends
+all of them."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,11 @@ class World:
     def _said_by(self, rank: int, text: str) -> str:
         if self.size == 1:
             return text
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
-        length = torch.tensor([data.numel()], device=device)
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor([data.numel()])
         distributed.broadcast(length, src=rank)
         if self.rank != rank:
-            data = torch.zeros(int(length), dtype=torch.uint8, device=device)
+            data = torch.zeros(int(length), dtype=torch.uint8)
         distributed.broadcast(data, src=rank)
         return bytes(data.tolist()).decode()
 
@@ -90,7 +95,8 @@ def join() -> World:
         from mwanda import device
 
         device.take(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group(backend=device.communication())
+        distributed.init_process_group(backend=device.communication(), timeout=PATIENCE)
+        atexit.register(leave)
     return World(distributed.get_rank(), size)
 
 

@@ -8,28 +8,31 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mwanda import distributed, interruption, reuse, schema
 from mwanda.calibration import Calibration
 from mwanda.corpora import Corpus, check_disjoint
 from mwanda.criteria import Criterion
 from mwanda.distributed import World
-from mwanda.errors import ConfigurationError, InputError, MwandaError
+from mwanda.errors import ConfigurationError, CorpusError, InputError, MwandaError
 from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
+from mwanda.inside import Inside
 from mwanda.languages import Language, find
+from mwanda.languages.selection import Selection
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
 from mwanda.schedules import Schedule
+from mwanda.statistics import combined
 from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.nothing import Nothing
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from mwanda.evaluation.harness import Scores, Task
     from mwanda.evaluation.perplexity import Text
     from mwanda.export import Export
+    from mwanda.inside import Observation
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
     from mwanda.pruner.journal import Journal
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT, WORK = "checkpoint", "weights"
 """Folders within that of the run, there while it runs: what is finished, and pruned blocks that are not in memory."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +66,7 @@ class Parts:
 
     settings: schema.Settings
     languages: list[Language]
+    calibration_languages: list[Language]
     source: ModelSource
     corpus: Corpus
     evaluation_corpus: Corpus
@@ -69,6 +76,7 @@ class Parts:
     pattern: Pattern
     pruner: Pruner
     evaluation: Perplexity | Harness | None
+    inside: Inside | None
     tracker: Tracker
     export: "Export | None"
 
@@ -83,23 +91,31 @@ class Parts:
         corpus_of_evaluation = schema.evaluation_corpus(settings)
         evaluation = {key: value for key, value in settings.evaluation.items() if key != "corpus"}
         built = {name: schema.build(name, getattr(settings, name)) for name in schema.GROUPS if name != "evaluation"}
+        evaluation_text = schema.build("evaluation.corpus", corpus_of_evaluation)
+        languages = _languages(schema.selection(settings), [built["corpus"], evaluation_text])
+        calibration = built["calibration"].for_model(built["model"].path)
+        codes = calibration.codes([language.code for language in languages])
         parts = cls(
             settings=settings,
-            languages=find(settings.langs.codes),
+            languages=languages,
+            calibration_languages=find(codes, f"calibration.{calibration.named_by}"),
             source=built["model"],
             corpus=built["corpus"],
-            evaluation_corpus=schema.build("evaluation.corpus", corpus_of_evaluation),
-            calibration=built["calibration"],
+            evaluation_corpus=evaluation_text,
+            calibration=calibration,
             criterion=built["criterion"],
             schedule=built["schedule"],
             pattern=built["pattern"],
             pruner=built["pruner"],
             evaluation=schema.build("evaluation", evaluation),
+            inside=built["inside"],
             tracker=built["tracking"],
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
-        parts.calibration.divide(dict.fromkeys((language.code for language in parts.languages), 1))
+        if settings.mode != "inspect":
+            parts.check_text()
+        parts.calibration.divide(dict.fromkeys(codes, 1))
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts
@@ -114,19 +130,57 @@ class Parts:
         """The part of the evaluation that runs tasks."""
         return self.evaluation if isinstance(self.evaluation, Harness) else None
 
+    @property
+    def evaluates_text(self) -> bool:
+        """Whether evaluation reads its corpus."""
+        return self.perplexity is not None or (self.harness is not None and self.harness.reads_corpus)
+
+    def check_text(self) -> None:
+        """Refuse languages that a corpus is known to lack, all at once.
+
+        Raises:
+            CorpusError: there are some; the message says what would do.
+        """
+        sides = [(self.corpus, self.calibration_languages)]
+        sides += [(self.evaluation_corpus, self.languages)] if self.evaluates_text else []
+        for corpus, languages in sides:
+            missing = [language.code for language in languages if corpus.has(language) is False]
+            if len(missing) > 1:  # of a single one the corpus itself has more to say
+                raise CorpusError(
+                    f"corpus={corpus.name} has no text in {len(missing)} of {len(languages)} languages "
+                    f"({', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}): langs.available=true keeps only "
+                    "what it has; or choose another corpus or set"
+                )
+
     def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """Return calibration and evaluation sentences per language.
 
         Raises:
             CorpusError: a language has no text, or the two sides share a sentence.
         """
-        calibration, evaluation = {}, {}
-        for language in self.languages:
-            calibration[language.code] = list(self.corpus.sentences(language, "calibration"))
-            if self.perplexity is not None or (self.harness is not None and self.harness.reads_corpus):
-                evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
-                check_disjoint(language, calibration[language.code], evaluation[language.code])
+        calibration = {
+            each.code: list(self.corpus.sentences(each, "calibration")) for each in self.calibration_languages
+        }
+        evaluation = {}
+        for language in self.languages if self.evaluates_text else []:
+            evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
+            check_disjoint(language, calibration.get(language.code, []), evaluation[language.code])
         return calibration, evaluation
+
+
+def _languages(selection: Selection, corpora: Sequence[Corpus]) -> list[Language]:
+    """Return the languages of a set, without those that have no text where the user asks for that.
+
+    Raises:
+        ConfigurationError: nothing is left.
+    """
+    named = selection.named()
+    kept = [each for each in named if all(corpus.has(each) for corpus in corpora)] if selection.available else named
+    if not kept:
+        raise ConfigurationError("langs.available", "true", f"corpus={corpora[0].name} has none of the languages")
+    if len(kept) < len(named):
+        logger.info("%d of %d languages have text and are kept", len(kept), len(named))
+    return selection.drawn(kept)
 
 
 def main(config: "DictConfig") -> None:
@@ -180,7 +234,14 @@ def run(
 
     quiet_libraries()
     parts = Parts.of(config if config["mode"] != "prepare" else elsewhere(config))
+    # By what a set resolves to, so that record and hash say which languages they were.
+    config = config | {
+        "langs": {"codes": [language.code for language in parts.languages]},
+        "calibration": parts.settings.calibration,
+    }
     world = distributed.join()
+    if parts.inside is not None and world.size > 1:
+        raise ConfigurationError("inside", names.get("inside", "full"), "looks in one process only", ["none"])
     if parts.settings.mode != "run":
         _remove_if_empty(folder)
         if world.first and parts.settings.mode == "prepare":
@@ -214,13 +275,16 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda import device, memory
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
+    needs = parts.criterion.needs
+    if pruner.order == "oneshot":  # one pass sees what both ask for
+        needs = combined(needs, parts.schedule.needs)
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
         activations=pruner.activations,
-        needs=parts.criterion.needs,
-        languages=len(parts.languages),
-        tokens=calibration.sequences * calibration.length,
+        needs=needs,
+        languages=len(parts.calibration_languages),
+        tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
         dtype=source.torch_dtype(device.choose(source.device)),
     )
@@ -234,12 +298,12 @@ def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str
     """
     from mwanda.record import read_results
 
-    if (folder / CHECKPOINT).is_dir() and not parts.settings.resume:
-        raise ConfigurationError(
-            "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
-        )
     found = read_results(folder)
     if found is None or found["status"] != "complete":
+        if (folder / CHECKPOINT).is_dir() and not parts.settings.resume:
+            raise ConfigurationError(
+                "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
+            )
         return None
     if not parts.settings.resume:
         raise ConfigurationError("output_dir", folder, "holds a finished run; choose another folder or add resume=true")
@@ -249,6 +313,8 @@ def _finished(config: Mapping[str, Any], folder: Path, parts: Parts) -> dict[str
         logger.info("%s is finished but lacks %s, and is run again", folder, parts.export.name)
         return None
     logger.info("%s is finished already", folder)
+    for left in (CHECKPOINT, WORK):  # by a process that was killed between its results and its cleaning up
+        shutil.rmtree(folder / left, ignore_errors=True)
     return found
 
 
@@ -375,14 +441,17 @@ class _Run:
         reporter.stage("load")
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
+        silent = len({each.code for each in parts.languages} - {each.code for each in parts.calibration_languages})
+        if silent:
+            logger.info("%d of them give no calibration text", silent)
         calibration_text, evaluation_text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
         self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
         calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
-        if calibration.count != parts.calibration.sequences:
-            logger.info("%d sequences give each language the same number of tokens", calibration.count)
+        if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
+            logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
         tasks: list[Task] = []
         if parts.harness is not None:
@@ -412,6 +481,7 @@ class _Run:
         measured: dict[str, dict[str, LanguagePerplexity]] = {}
         scores: dict[str, Scores] = {}
         self._evaluate("dense", loaded, texts, tasks, measured, scores, journal)
+        observation = self._look_inside(loaded, calibration)
         logger.info("calibrating and pruning to %s", parts.settings.sparsity)
         report = parts.pruner.prune(
             loaded.model,
@@ -431,6 +501,9 @@ class _Run:
         self._results |= self._sections(loaded, calibration, report, measured)
         self._results["evaluation"] = self._throughput
         self._write_units(measured)
+        if observation is not None:
+            found = self._timed("inside", observation.finish)
+            self._results["inside"] = found.write(self.folder / "inside")
         if parts.harness is not None:
             self._results["tasks"] = parts.harness.as_record(tasks, scores, seed)
         if parts.export is not None and self.world.first:
@@ -455,6 +528,10 @@ class _Run:
         from mwanda.models.forward import is_causal
 
         parts, source = self.parts, self.parts.source
+        if source.device_map == "auto" and self.world.size > 1:
+            raise ConfigurationError(
+                "model.device_map", "auto", "gives one process all GPUs, so that several cannot share them", ["none"]
+            )
         config = source.load_config()
         if parts.evaluation is not None and not is_causal(config):
             raise ConfigurationError(
@@ -527,12 +604,23 @@ class _Run:
 
             scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
-    def _timed(self, stage: str, work: Any) -> Any:
+    def _look_inside(self, loaded: "LoadedModel", calibration: "CalibrationSet") -> "Observation | None":
+        parts, inside = self.parts, self.parts.inside
+        if inside is None:
+            return None
+        logger.info("looking into the dense model")
+        chosen = parts.criterion, parts.pattern, parts.settings.sparsity
+        return self._timed(
+            "inside",
+            lambda: inside.observe(loaded.model, calibration, *chosen, loaded.weights, self._progress),
+        )
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = perf_counter()
         try:
             return work()
         finally:
-            self._timing[stage] += perf_counter() - start
+            self._timing[stage] = self._timing.get(stage, 0.0) + perf_counter() - start
 
     def _identity(self) -> RunIdentity:
         tags = [self.names[group] for group in ("model", "criterion", "schedule", "pattern") if group in self.names]
@@ -579,6 +667,10 @@ class _Run:
                 "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in report.plans),
                 "zeros_before": sum(plan.zeros_before for plan in report.plans),
             },
+            "languages": {
+                "set": self.names.get("langs"),
+                "codes": [language.code for language in parts.languages],
+            },
             "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
             "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
             "calibration": {
@@ -588,6 +680,8 @@ class _Run:
                 "tokens": sum(calibration.tokens_per_language.values()),
                 "tokens_per_language": calibration.tokens_per_language,
                 "packing": calibration.packing,
+                "sampling": parts.calibration.sampling,
+                "mix": parts.calibration.mix,
                 "order": report.order,
                 "fingerprint": calibration.fingerprint(),
             },
@@ -607,12 +701,11 @@ class _Run:
         perplexity, languages = self.parts.perplexity, self.parts.languages
         if not measured or perplexity is None:
             return {}
-        protocol = perplexity.definition
         dense, pruned = ({code: one.units for code, one in measured[which].items()} for which in ("dense", "pruned"))
         comparison = compare(dense, pruned, perplexity.resamples, self.parts.settings.seed)
         seen = [code for code, tokens in calibration.tokens_per_language.items() if tokens]
         return {
-            "protocol": {"name": protocol.name, "hash": protocol.hash, "corpus": self.parts.evaluation_corpus.name},
+            "protocol": perplexity.definition.as_record() | {"corpus": self.parts.evaluation_corpus.name},
             **{which: as_record(one) for which, one in measured.items()},
             "paired": comparison.as_record(),
             "aggregate": {

@@ -14,6 +14,7 @@ from torch import nn
 from mwanda.errors import MemoryShortageError
 from mwanda.models import Block
 from mwanda.statistics import Needs
+from mwanda.statistics.language import WITH_SECOND_MOMENTS
 
 
 GIB = 2**30
@@ -114,10 +115,10 @@ def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-a
 
 
 def _statistics_bytes(features: int, plan: Plan) -> int:
-    if plan.needs == "second_moments":
-        # The moment, and for one matrix at a time its copies in float64.
-        return features * features * 4 + plan.languages * features * 8
-    return plan.languages * features * {"nothing": 0, "norms": 8, "counts": 24}[plan.needs]
+    # The moment; its copies in float64 are there for one matrix at a time.
+    moment = features * features * 4 if plan.needs in WITH_SECOND_MOMENTS else 0
+    each = {"nothing": 0, "norms": 8, "counts": 24, "second_moments": 8, "everything": 24}[plan.needs]
+    return moment + plan.languages * features * each
 
 
 def _hidden_size(model: nn.Module) -> int:

@@ -186,7 +186,7 @@ def plan(overrides: Sequence[str], typed: Sequence[str]) -> "Plan":
     from mwanda.command_line import check, with_inline_languages
 
     asked = check(["--multirun", *with_inline_languages(overrides)], elsewhere=True)
-    if asked is None or asked.plan is None:
+    if asked is None:
         raise InputError("an array runs jobs; python run.py mode=prepare … prepares them, where there is a network")
     if not asked.local:
         raise ConfigurationError("hydra/launcher", "…", "the array is the launcher; leave it out")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from annotated_types import Gt, MinLen
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mwanda.content import folder_digest
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
+from mwanda.languages.selection import Selection
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -30,10 +31,11 @@ GROUPS = (
     "pattern",
     "pruner",
     "evaluation",
+    "inside",
     "tracking",
     "export",
 )
-MAY_BE_NOTHING = ("evaluation", "export")
+MAY_BE_NOTHING = ("evaluation", "inside", "export")
 NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "artifacts", "tracking", "export")
 """Keys that change no number in results.json."""
 
@@ -41,18 +43,12 @@ NOT_SEMANTIC_WITHIN = {
     "model": ("offload", "device_map"),
     "pruner": ("batch_size", "activations", "checkpoint"),
     "evaluation": ("batch_tokens", "batch_size"),
+    "inside": ("batch_size",),
 }
 """Keys within groups that change how much memory and time a run takes, and no number beyond rounding."""
 
 Mode = Literal["run", "inspect", "prepare"]
 Rerun = Literal["unfinished", "failed", "none", "all"]
-
-
-class Languages(BaseModel):
-    """The languages of a run."""
-
-    model_config = ConfigDict(extra="forbid")
-    codes: list[str]
 
 
 class Sweep(BaseModel):
@@ -79,7 +75,7 @@ class Settings(BaseModel):
     sweep: Sweep
     artifacts: bool
     output_dir: Annotated[str, MinLen(1)]
-    langs: Languages
+    langs: dict[str, Any]
     model: dict[str, Any]
     corpus: dict[str, Any]
     calibration: dict[str, Any]
@@ -88,11 +84,12 @@ class Settings(BaseModel):
     pattern: dict[str, Any]
     pruner: dict[str, Any]
     evaluation: dict[str, Any]
+    inside: dict[str, Any]
     tracking: dict[str, Any]
     export: dict[str, Any]
 
 
-NESTED: dict[str, type[BaseModel]] = {"langs": Languages, "sweep": Sweep}
+NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep}
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -105,6 +102,11 @@ def read(config: Mapping[str, Any]) -> Settings:
     settings: Settings = _checked(Settings, "", config)
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
+    selection(settings)
+    named = settings.calibration.get("languages")
+    if isinstance(named, str):
+        codes = [language.code for language in language_set("calibration.languages", named).named()]
+        settings.calibration = settings.calibration | {"languages": codes}
     return settings
 
 
@@ -133,6 +135,29 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
         if parent and error.key.startswith(f"{group}."):
             raise InputError(f"{parent}.{error}") from None  # the class knows its group, not who else uses it
         raise
+
+
+def selection(settings: Settings) -> Selection:
+    """Return the set of languages that the section `langs` describes.
+
+    Raises:
+        UnknownKeyError: a key does not exist.
+        ConfigurationError: a value cannot be used.
+    """
+    checked = _checked(_arguments_of(Selection), "langs", settings.langs)
+    return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
+
+
+def language_set(key: str, name: str) -> Selection:
+    """Return a shipped set of languages; `key` is what an error names.
+
+    Raises:
+        ConfigurationError: there is no such set.
+    """
+    if name not in choices("langs"):
+        raise ConfigurationError(key, name, "is no set of languages", choices("langs"))
+    node = yaml.safe_load((CONF / "langs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return Selection(**{name: value for name, value in node.items() if name not in ("defaults", "seed")})
 
 
 def choices(group: str) -> list[str]:
@@ -262,6 +287,14 @@ def _checked(model: type[Any], section: str, values: Mapping[str, Any]) -> Any:
         raise UnknownKeyError(".".join(filter(None, [section, *path])), value, valid)
     if problem["type"] == "missing":
         raise ConfigurationError(key, "(nothing)", "must be given")
-    choices = get_args(model.model_fields[known[0]].annotation) if problem["type"] == "literal_error" else ()
+    choices = _literals(model.model_fields[known[0]].annotation) if problem["type"] == "literal_error" else []
     reason = "is none of its choices" if choices else problem["msg"][0].lower() + problem["msg"][1:]
     raise ConfigurationError(key, value, reason, choices)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """Return what a Literal allows, also one of several types."""
+    inside = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(inside)
+    return [value for each in inside for value in _literals(each)]

@@ -92,7 +92,7 @@ class Reporter:
         before = read(folder)
         at_work = before is not None and before["state"] == "running" and is_alive(before)
         if before is not None and at_work and not is_this_process(before) and not _is_over(before):
-            raise ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+            raise _taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -115,6 +115,8 @@ class Reporter:
             "name": name,
             "code": code(),
         }
+        if before is None:
+            self._claim()
         self._write()
         threading.Thread(target=self._beat, name="status", daemon=True).start()
 
@@ -156,6 +158,21 @@ class Reporter:
         self._content |= {"seconds": round(self._written - self._clock, 3), "updated": _now()}
         write_json(self._folder / FILE, self._content)
 
+    def _claim(self) -> None:
+        """Write the first status of the folder, unless another process does so at this very moment."""
+        assert self._folder is not None
+        own = self._folder / f".{FILE}.{host()}.{os.getpid()}"
+        write_json(own, self._content)
+        try:
+            os.link(own, self._folder / FILE)  # which, other than a rename, never replaces
+        except FileExistsError:
+            if read(self._folder) is not None:
+                raise _taken(self._folder) from None
+        except OSError:  # a file system without links
+            pass
+        finally:
+            own.unlink()
+
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             with self._lock, suppress(OSError):  # a disk that is full for a while must not end the thread
@@ -193,7 +210,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
         born = _born(status["pid"])
-        return born is not None and abs(born - float(status["born"])) < SAME_BIRTH
+        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
@@ -223,6 +240,10 @@ def note_end(folder: Path, kind: str, message: str) -> None:
     status = read(folder)
     if status is not None and status["state"] == "running":
         write_json(folder / FILE, status | {"state": "failed", "exception": {"type": kind, "message": message}})
+
+
+def _taken(folder: Path) -> ConfigurationError:
+    return ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
 
 
 def host() -> str:

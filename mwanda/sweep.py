@@ -63,7 +63,12 @@ LONGEST_VALUE = 40
 PATIENCE = 60.0
 """Seconds that a job is given to end after it was asked to."""
 
-PRELOADED = ("mwanda.job", "mwanda.models", "mwanda.pruner", "mwanda.evaluation.perplexity", "mwanda.preload")
+PRELOADED = (
+    "mwanda.preload",
+    "hydra",
+    "hydra.core.override_parser.overrides_parser",
+    "hydra._internal.config_loader_impl",
+)
 
 Action = Literal["run", "skip", "leave"]
 
@@ -480,7 +485,7 @@ def _warn_of_changed_code(plan: Plan) -> None:
         logger.warning("the code has changed since the sweep was started: %s, now %s", before, after)
 
 
-def _child(folder: str, device: str | None) -> None:
+def _child(folder: str, gpu: str | None) -> None:
     """Be the process of one job: its own session, its own log, first in line when memory is short."""
     os.setsid()
     log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -489,8 +494,11 @@ def _child(folder: str, device: str | None) -> None:
     os.close(log)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    if gpu is not None:
+        from mwanda import device
+
+        device.see_only(gpu)
+    _say(f"---- {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}")
     sys.exit(run_job(Path(folder)))
 
 
@@ -498,10 +506,9 @@ def _devices(parallel: int) -> list[str]:
     """Return the GPUs to be given to jobs that run at the same time, one each; with one job at a time it has all."""
     if parallel == 1:
         return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [each for each in named.split(",") if each]
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    from mwanda import device
+
+    return device.visible()
 
 
 def _last_line(path: Path) -> str:

@@ -11,3 +11,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("family_contract", "pruning_oracle")
+
+
+@pytest.fixture(autouse=True)
+def _cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a cache of its own, but for the real models, which take minutes to convert."""
+    if "real" not in request.path.parts:
+        monkeypatch.setenv("MWANDA_CACHE", str(tmp_path.parent / f"{tmp_path.name}-cache"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mwanda import command_line
+from mwanda import command_line, sweep
 from mwanda.errors import ConfigurationError
 from mwanda.models import gemma, source
 
@@ -30,7 +30,7 @@ UNKNOWN_KEYS = [
 ]
 UNKNOWN_CHOICES = [
     (["model=blom"], "model=blom: ", "choices: bloom, "),
-    (["langs=flores3"], "langs=flores3: ", "choices: flores30, inline"),
+    (["langs=flores3"], "langs=flores3: ", "choices: flores30, "),
     (["corpus=embeded"], "corpus=embeded: ", "choices: embedded, "),
     (["calibration=smal"], "calibration=smal: ", "choices: small, large, paper"),
     (["criterion=mwnda"], "criterion=mwnda: ", "choices: mwanda, wanda, "),
@@ -58,12 +58,12 @@ VALUES = [
     (["~sparsity"], "sparsity=(nothing): ", "must be given"),
 ]
 LANGUAGES = [
-    (["langs=[eng_Latin]"], "langs.codes=eng_Latin: ", "choices: eng_Latn,"),
+    (["langs=[eng_Latin]"], "langs.codes=eng_Latin: ", "choices: eng_Latn"),
     (["langs=[zho_Hans]"], "langs.codes=zho_Hans: ", "cmn_Hans"),
     (["langs=[eng_Latn, deu_Latn, eng_Latn]"], "langs.codes=eng_Latn: ", "twice"),
     (["langs=[]"], "langs.codes=[]: ", "at least one language"),
     (["langs=[eng_Latn"], "langs=[eng_Latn: ", "brackets"),
-    (["+langs=[eng_Latn]"], "langs=[eng_Latn]: ", "choices: flores30, inline"),
+    (["+langs=[eng_Latn]"], "langs=[eng_Latn]: ", "choices: bloom46, "),
     (["--multirun", "langs=flores30,[deu_Latn]"], "langs=flores30,[deu_Latn]: ", "not both"),
     (["--multirun", "langs=[deu_Latn],flores30"], "langs=[deu_Latn],flores30: ", "not both"),
 ]
@@ -73,7 +73,7 @@ SWEEPS = [
     (["langs=[eng_Latn],[deu_Latn]"], "langs.codes=[eng_Latn],[deu_Latn]: ", "--multirun"),
     (["--multirun", "sparsity=0.5,2"], "sparsity=2.0: ", "below 1"),
     (["-m", "criterion=wanda,manda"], "criterion=manda: ", "choices: mwanda,"),
-    (["-m", "langs=[eng_Latn],[deu_Latin]"], "langs.codes=deu_Latin: ", "choices: deu_Latn,"),
+    (["-m", "langs=[eng_Latn],[deu_Latin]"], "langs.codes=deu_Latin: ", "choices: deu_Latn"),
 ]
 CONFLICTS = [
     (["pattern=4of8", "schedule=owl"], "schedule=owl: ", "choices: uniform"),
@@ -144,8 +144,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
         [],
         ["sparsity=0"],
         ["langs=[eng_Latn, swh_Latn]"],
-        ["--multirun", "langs=[eng_Latn],[deu_Latn, swh_Latn]", "criterion=wanda,ria"],
-        ["-m", "sparsity=range(0.1,0.3,0.1)"],
         ["pattern=2of4", "criterion=magnitude"],
         ["corpus=local", "corpus.path=."],
         ["evaluation.corpus={choice: local, path: .}"],
@@ -158,6 +156,39 @@ def test_good_input_starts_the_job_once(
 ) -> None:
     assert start(monkeypatch, arguments) == [command_line.with_inline_languages(arguments)]
     assert not list(empty_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        (["--multirun", "langs=[eng_Latn],[deu_Latn, swh_Latn]", "criterion=wanda,ria"], 4),
+        (["-m", "sparsity=range(0.1,0.3,0.1)", "rerun=failed", "sweep.parallel=2"], 2),
+        (["+experiment=schedules"], 8),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_sweep_on_this_machine_is_not_left_to_hydra(
+    monkeypatch: pytest.MonkeyPatch, empty_folder: Path, arguments: list[str], jobs: int
+) -> None:
+    asked: list[sweep.Plan] = []
+
+    def go(plan: sweep.Plan, rerun: str, parallel: int, *, fail_fast: bool) -> int:
+        asked.append(plan)
+        assert (f"rerun={rerun}" in arguments) == (rerun != "unfinished")
+        assert (f"sweep.parallel={parallel}" in arguments) == (parallel != 1)
+        assert not fail_fast
+        return 1
+
+    monkeypatch.setattr(sweep, "go", go)
+    with pytest.raises(SystemExit) as end:
+        start(monkeypatch, arguments)
+    assert end.value.code == 1
+    assert [len(plan.current) for plan in asked] == [jobs]
+    assert not list(empty_folder.iterdir())
+
+
+def test_a_sweep_of_another_mode_than_run_leaves_nothing_and_is_no_plan() -> None:
+    assert command_line.check(["-m", "mode=inspect", "model=bloom,bloom_1b7"]) is None
 
 
 @pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version", "--cfg=job", "-c", "--info"])

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -13,6 +14,7 @@ from hydra.utils import get_class
 from mwanda import command_line, schema
 from mwanda.corpora import embedded
 from mwanda.job import Parts
+from mwanda.languages import known
 
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -28,7 +30,7 @@ CHOICES = {
         "xglm",
         "gemma3",
     },
-    "langs": {"flores30", "inline"},
+    "langs": {"flores30", "flores200", "mwanda15", "xglm30", "bloom46", "udhr", "low_resource", "inline"},
     "corpus": {"embedded", "flores_plus", "c4", "local"},
     "calibration": {"small", "paper", "large"},
     "criterion": {"magnitude", "wanda", "mwanda"},
@@ -36,6 +38,7 @@ CHOICES = {
     "pattern": {"unstructured", "2of4", "4of8"},
     "pruner": {"arrival", "block", "oneshot"},
     "evaluation": {"perplexity", "harness", "full", "none"},
+    "inside": {"none", "full"},
     "tracking": {"wandb", "none"},
     "export": {"none", "hf", "masks"},
     "hydra/launcher": {"slurm", "slurm_cpu", "slurm_gpu", "slurm_gpus"},
@@ -112,6 +115,8 @@ def test_the_command_composes_and_builds(path: Path, tmp_path: Path) -> None:
     if group_of(path) == "hydra/launcher":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the launcher is not installed")
     command = [each.replace("FOLDER", str(tmp_path)) for each in command_of(path)]
+    for stem in (*known(), "deu_1996") if command != command_of(path) else ():
+        (tmp_path / f"{stem}.txt").touch()
     arguments = command_line.with_inline_languages(command)
     command_line.check(arguments)
 
@@ -170,3 +175,27 @@ def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:
     names = [type(each).__name__ for each in (parts.source, parts.criterion, parts.schedule, parts.pattern)]
     assert names == ["PackagedGemma", "MWanda", "Uniform", "Unstructured"]
     assert len(parts.languages) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("flores30", 30), ("flores200", 210), ("mwanda15", 15), ("xglm30", 30), ("bloom46", 46), ("udhr", 458)],
+)
+def test_a_set_has_as_many_languages_as_its_name_says(name: str, count: int) -> None:
+    assert len(schema.language_set("langs", name).named()) == count
+
+
+def test_every_family_of_four_languages_and_every_script_of_three_has_a_set() -> None:
+    sets = [schema.language_set("langs", name) for name in schema.choices("langs") if name != "inline"]
+    families = Counter(language.family for language in known().values())
+    scripts = Counter(language.script for language in known().values())
+    wanted = {family for family, count in families.items() if count >= 4} - {"Artificial Language"}
+    assert wanted <= {family for each in sets for family in each.families}
+    assert {script for script, count in scripts.items() if count >= 3} <= {one for each in sets for one in each.scripts}
+
+
+@pytest.mark.parametrize("name", [name for name in schema.choices("langs") if name[:6] in ("family", "script")])
+def test_a_set_by_family_or_script_is_a_rule_and_no_list(name: str) -> None:
+    chosen = schema.language_set("langs", name)
+    assert not chosen.codes
+    assert len(chosen.named()) >= 3

@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,19 @@ def _measured(perplexity: float | None, low: float | None = None, high: float | 
     return {"perplexity": perplexity, "bits_per_byte": 1.25, "tokens": 9, "bytes": 9, "low": low, "high": high}
 
 
+def _change(languages: int, ratio: float, low: float | None, high: float | None) -> dict[str, Any]:
+    return {
+        "languages": languages,
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "share_hurt": 1 / 3,
+        "share_helped": 0.0,
+    }
+
+
 RESULTS: dict[str, Any] = {
+    "evaluation": {"dense": {"tokens_per_second": 1234.5}, "pruned": {"tokens_per_second": 999.4}},
     "model": {"id": "folder/[red]model", "prunable_parameters": 2000, "zeros_before": 100},
     "timing": {"total": 12.3},
     "sparsity": {
@@ -51,6 +64,19 @@ RESULTS: dict[str, Any] = {
         "aggregate": {
             "dense": {"geometric_mean": 11.7, "mean": 12.67, "worst": 20.0, "worst_language": "amh_Ethi"},
             "pruned": {"geometric_mean": 22.9, "mean": 27.0, "worst": 50.0, "worst_language": "amh_Ethi"},
+            "paired": {
+                **_change(3, 1.96, 1.5, 2.5),
+                "worst_language": "amh_Ethi",
+                "worst_ratio": 2.5,
+                "best_language": "swh_Latn",
+                "best_ratio": 1.5,
+                "spread": {"log_ratio": 0.51, "low": 0.4, "high": 0.6},
+                "by_calibration": {"seen": _change(3, 1.96, 1.5, 2.5)},
+            },
+        },
+        "paired": {
+            "eng_Latn": {"log_ratio": math.log(2), "low": math.log(1.8), "high": math.log(2.2), "significant": True},
+            "swh_Latn": {"log_ratio": math.log(1.5), "low": None, "high": None, "significant": False},
         },
     },
 }
@@ -92,18 +118,46 @@ def test_a_row_for_each_language_the_least_hurt_first(languages: list[Language])
     shown = _summary(RESULTS, languages)
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if "_" in line[:12]]
     assert rows == [
-        ["swh_Latn  Swahili", "Atlantic-Congo", "10.00", "15.00", "–", "× 1.50", "1.25 → 1.25"],
-        ["eng_Latn  English", "Indo-European", "8.00", "16.00", "15.0 – 17.1", "× 2.00", "1.25 → 1.25"],
-        ["amh_Ethi  Amharic", "Afro-Asiatic", "20.00", "50.00", "40.0 – –", "× 2.50", "1.25 → 1.25"],
+        ["swh_Latn  Swahili", "Atlantic-Congo", "10.00", "15.00", "× 1.50", "–", "1.25 → 1.25"],
+        ["eng_Latn  English", "Indo-European", "8.00", "16.00", "× 2.00 *", "1.80 – 2.20", "1.25 → 1.25"],
+        ["amh_Ethi  Amharic", "Afro-Asiatic", "20.00", "50.00", "× 2.50", "–", "1.25 → 1.25"],
     ]
     assert "embedded, protocol document/1 abc" in shown
 
 
 def test_the_aggregates_stand_below_and_name_the_worst_language(languages: list[Language]) -> None:
     lines = [" ".join(line.replace("│", " ").split()) for line in _summary(RESULTS, languages).splitlines()]
-    assert "geometric mean 11.70 22.90 × 1.96" in lines
+    assert "geometric mean 11.70 22.90 × 1.96 1.50 – 2.50" in lines
     assert "mean 12.67 27.00 × 2.13" in lines
     assert "worst language (amh_Ethi) 20.00 50.00 × 2.50" in lines
+
+
+def test_the_change_over_all_languages_is_told_below_the_table(languages: list[Language]) -> None:
+    lines = [line.strip() for line in _summary(RESULTS, languages).splitlines()]
+    expected = "spread of the ratios (logarithm): 0.51 (0.40 – 0.60), from swh_Latn × 1.50 to amh_Ethi × 2.50"
+    assert expected in lines
+    assert "significantly hurt: 1 of 3 languages, helped: 0" in lines
+    assert "evaluation, tokens a second: dense 1,234, pruned 999" in lines
+    assert not any("calibrated on" in line for line in lines)
+    mark = "* significant at 5 %: Wilcoxon signed-rank over sentences, Holm over languages"
+    assert mark in lines
+
+
+def test_languages_that_did_not_calibrate_are_told_apart(languages: list[Language]) -> None:
+    results = copy.deepcopy(RESULTS)
+    change = results["perplexity"]["aggregate"]["paired"]
+    change["by_calibration"] = {"seen": _change(1, 1.5, 1.25, 1.75), "unseen": _change(2, 2.5, None, None)}
+    lines = [line.strip() for line in _summary(results, languages).splitlines()]
+    assert "calibrated on × 1.50 (1.25 – 1.75), 1 of 3 languages; not calibrated on × 2.50 (–), 2 of 3" in lines
+
+
+def test_results_of_before_there_were_pairs_are_shown_without_them(languages: list[Language]) -> None:
+    results = copy.deepcopy(RESULTS)
+    del results["perplexity"]["paired"], results["perplexity"]["aggregate"]["paired"], results["evaluation"]
+    shown = _summary(results, languages)
+    assert "× 1.50" in shown
+    assert "Wilcoxon" not in shown
+    assert "spread" not in shown
 
 
 def test_a_bar_for_each_layer_is_as_long_as_its_sparsity(languages: list[Language]) -> None:
@@ -132,10 +186,12 @@ def test_perplexities_that_the_record_has_no_number_for_are_dashes(languages: li
     results = copy.deepcopy(RESULTS)
     for code in ("eng_Latn", "swh_Latn"):
         results["perplexity"]["pruned"][code] |= {"perplexity": None, "bits_per_byte": None, "low": None, "high": None}
+        results["perplexity"]["paired"][code] |= {"log_ratio": None, "low": None, "high": None}
     results["perplexity"]["aggregate"]["pruned"] |= {"geometric_mean": None, "mean": None}
+    results["perplexity"]["aggregate"]["paired"] |= {"ratio": None, "low": None, "high": None, "worst_ratio": None}
     lines = [" ".join(line.replace("│", " ").split()) for line in _summary(results, languages).splitlines()]
-    assert "eng_Latn English Indo-European 8.00 – – × – 1.25 → –" in lines
-    assert "geometric mean 11.70 – × –" in lines
+    assert "eng_Latn English Indo-European 8.00 – × – * – 1.25 → –" in lines
+    assert "geometric mean 11.70 – × – –" in lines
 
 
 def test_colours_go_from_green_to_red_in_a_terminal_only(languages: list[Language]) -> None:

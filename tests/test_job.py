@@ -22,8 +22,20 @@ from tiny_models import BLOCKS, save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import job
 from mwanda.command_line import compose
+from mwanda.corpora import embedded
 from mwanda.corpora.embedded import all_sentences
-from mwanda.errors import AuditError, ConfigurationError, CorpusError, InputError, ModelError, SparsityError
+from mwanda.errors import (
+    AuditError,
+    ComparisonError,
+    ConfigurationError,
+    CorpusError,
+    InputError,
+    ModelError,
+    SparsityError,
+)
+from mwanda.evaluation.perplexity import Perplexity
+from mwanda.evaluation.significance import compare, over_seeds
+from mwanda.evaluation.units import read_units
 from mwanda.export import masks
 from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
@@ -33,7 +45,7 @@ from mwanda.tracking.nothing import Nothing
 
 
 ROOT = CONF.parent
-FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet"}
+FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet", "status.json"}
 NUMBER_OR_NONE = (float, type(None))
 TEXT_OR_NONE = (str, type(None))
 LANGUAGE = {
@@ -128,7 +140,7 @@ CONTRACT: dict[str, Any] = {
     },
     "schedule": {"name": str, "signal": [[float]]},
     "perplexity": {
-        "protocol": {"name": str, "hash": str, "corpus": str},
+        "protocol": {"name": str, "hash": str, "corpus": str, "settings": {"window": int, "stride": int}},
         "dense": LANGUAGES,
         "pruned": LANGUAGES,
         "paired": dict.fromkeys(tiny_job.LANGUAGES, PAIR),
@@ -267,6 +279,44 @@ def test_the_numbers_of_a_run_belong_together(model: Path, tmp_path: Path) -> No
     assert sum(stages) <= results["timing"]["total"]
 
 
+def test_the_statistics_can_be_made_again_from_the_units(model: Path, tmp_path: Path) -> None:
+    results = tiny_job.run(model, tmp_path / "run", "evaluation.sentences=8", "sparsity=0.6")["perplexity"]
+    units = read_units(tmp_path / "run" / "units.parquet")
+    assert compare(units["dense"], units["pruned"]).as_record() == results["paired"]
+    for which in ("dense", "pruned"):
+        for code, one in units[which].items():
+            assert len(one) == 8
+            assert math.exp(sum(one.nats) / sum(one.tokens)) == pytest.approx(results[which][code]["perplexity"])
+            assert sum(one.characters) == results[which][code]["characters"]
+    for code, pair in results["paired"].items():
+        ratio = results["pruned"][code]["perplexity"] / results["dense"][code]["perplexity"]
+        assert math.exp(pair["log_ratio"]) == pytest.approx(ratio)
+
+
+def test_text_is_tokenised_once_for_both_models(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, original = [], Perplexity.texts
+
+    def texts(self: Perplexity, *arguments: Any) -> Any:
+        calls.append(self.protocol)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Perplexity, "texts", texts)
+    results = tiny_job.run(model, tmp_path / "run", "evaluation.protocol=sentence")
+    assert calls == ["sentence"]
+    assert results["perplexity"]["protocol"]["name"] == "sentence/1"
+
+
+def test_runs_of_several_seeds_are_one_configuration_and_another_sparsity_is_not(model: Path, tmp_path: Path) -> None:
+    runs = [tiny_job.run(model, tmp_path / str(seed), f"seed={seed}") for seed in (1, 2)]
+    found = over_seeds(runs)
+    assert found["seeds"] == [1, 2]
+    values = [one["perplexity"]["pruned"]["eng_Latn"]["perplexity"] for one in runs]
+    assert values[0] != values[1]
+    assert found["languages"]["eng_Latn"]["perplexity"]["mean"] == pytest.approx(sum(values) / 2)
+    with pytest.raises(ComparisonError, match="differ in more than the seed"):
+        over_seeds([runs[0], tiny_job.run(model, tmp_path / "other", "seed=2", "sparsity=0.25")])
+
+
 def test_zeros_that_were_there_are_counted(tmp_path: Path) -> None:
     folder = save_tiny_model("bloom", tmp_path / "model")
     sparse = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -288,8 +338,9 @@ def test_config_and_overrides_can_be_read_again_and_give_the_same_configuration(
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert overrides == tiny_job.overrides(model, "criterion=ria")
     again = compose(overrides)
-    # The folder's default name holds the time.
-    assert {**config, "output_dir": None} == {**again, "output_dir": None}
+    # The folder's default name holds the time; languages are written as what the set came to.
+    assert {**config, "output_dir": None, "langs": None} == {**again, "output_dir": None, "langs": None}
+    assert config["langs"] == {"codes": list(tiny_job.LANGUAGES)}
 
 
 def test_the_log_holds_stages_and_neither_bars_nor_escape_codes(model: Path, tmp_path: Path) -> None:
@@ -340,7 +391,7 @@ def test_the_tracker_hears_of_every_stage_and_the_results(model: Path, tmp_path:
     kinds = [call[0] for call in listener.calls]
     assert kinds == ["start", *["stage"] * 6, "results", "finish"]
     _, identity, seen = listener.calls[0]
-    assert seen == config
+    assert seen == config | {"langs": {"codes": list(tiny_job.LANGUAGES)}}
     assert (identity.run_id, identity.group, identity.folder) == (results["run_id"], "my sweep", tmp_path / "run")
     assert identity.tags == ("bloom", "mwanda", "uniform")
     assert [call[1] for call in listener.calls[1:7]] == list(results["timing"])
@@ -495,8 +546,8 @@ def test_evaluation_text_may_come_from_another_corpus(model: Path, tmp_path: Pat
     for code in tiny_job.LANGUAGES:
         # The second half of the file evaluates; two sentences of it were asked for.
         assert results["perplexity"]["dense"][code]["bytes"] == sum(len(line) + 1 for line in lines[code][3:5])
-    embedded = tiny_job.run(model, tmp_path / "embedded")
-    assert results["calibration"]["fingerprint"] == embedded["calibration"]["fingerprint"]
+    plain = tiny_job.run(model, tmp_path / "embedded")
+    assert results["calibration"]["fingerprint"] == plain["calibration"]["fingerprint"]
 
 
 # ---- refusals leave nothing behind
@@ -737,3 +788,61 @@ def test_the_command_leaves_an_offline_wandb_run_inside_its_folder_only(model: P
     assert "\x1b" not in done.stdout + done.stderr
     for path in folder.rglob("*"):
         assert path.is_dir() or b"hf_verysecrettoken" not in path.read_bytes(), path
+
+
+# ---- languages: sets, and which of them calibrate
+
+
+def test_the_record_and_the_hash_say_what_a_set_came_to(model: Path, tmp_path: Path) -> None:
+    rule = ["langs.codes=[]", "langs.families=[Bantu]", "langs.available=true"]
+    by_rule = tiny_job.run(model, tmp_path / "rule", *rule)
+    by_code = tiny_job.run(model, tmp_path / "code", "langs.codes=[swh_Latn]")
+    drawn = tiny_job.run(model, tmp_path / "drawn", "langs.sample=1")
+    config = yaml.safe_load((tmp_path / "rule" / "config.yaml").read_text(encoding="utf-8"))
+    assert by_rule["languages"]["codes"] == ["swh_Latn"] == config["langs"]["codes"]
+    assert by_rule["config_hash"] == by_code["config_hash"]
+    assert len(drawn["languages"]["codes"]) == 1
+    assert drawn["languages"]["codes"] == list(drawn["perplexity"]["pruned"])
+
+
+def test_languages_may_be_evaluated_that_give_no_calibration_text(model: Path, tmp_path: Path) -> None:
+    unseen = tiny_job.run(model, tmp_path / "unseen", "calibration.languages=[swh_Latn]")
+    assert unseen["calibration"]["tokens_per_language"] == {"swh_Latn": 4 * 16}
+    assert set(unseen["perplexity"]["pruned"]) == set(tiny_job.LANGUAGES)
+    assert unseen["languages"]["codes"] == list(tiny_job.LANGUAGES)
+    assert "1 of them give no calibration text" in (tmp_path / "unseen" / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "codes"),
+    [
+        (["calibration.sampling=english"], ["eng_Latn"]),
+        (["calibration.sampling=target", "calibration.target=[tam_Taml]"], ["tam_Taml"]),
+        (["calibration.sampling=proportional", "calibration.mix=bloom"], ["eng_Latn", "swh_Latn"]),
+        (["calibration.sequences=30", "calibration.languages=flores30"], embedded.codes()),
+        (["calibration.sequences=null", "calibration.tokens=70"], ["eng_Latn", "swh_Latn"]),
+        (["calibration.sequences=null", "calibration.bytes=200"], ["eng_Latn", "swh_Latn"]),
+    ],
+    ids=["english", "target", "mix", "set", "tokens", "bytes"],
+)
+def test_every_way_to_calibrate_goes_through_the_whole_job(
+    model: Path, tmp_path: Path, overrides: list[str], codes: list[str]
+) -> None:
+    results = tiny_job.run(model, tmp_path / "run", *overrides)
+    assert results["status"] == "complete"
+    assert list(results["calibration"]["tokens_per_language"]) == codes
+    assert set(results["perplexity"]["pruned"]) == set(tiny_job.LANGUAGES)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert config["calibration"]["languages"] in (None, codes)
+
+
+def test_languages_that_the_corpus_lacks_are_refused_at_once_or_left_out(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError) as caught:
+        tiny_job.run(model, tmp_path / "run", "langs.include=[ace_Latn,yor_Latn,zul_Latn]")
+    assert str(caught.value).startswith(
+        "corpus=embedded has no text in 3 of 5 languages (ace_Latn, yor_Latn, zul_Latn)"
+    )
+    assert "langs.available=true" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    left = tiny_job.run(model, tmp_path / "run", "langs.include=[ace_Latn,yor_Latn]", "langs.available=true")
+    assert left["languages"]["codes"] == list(tiny_job.LANGUAGES)

@@ -25,6 +25,7 @@ def overrides(model: Path, *more: str) -> list[str]:
         "evaluation.window=64",
         "evaluation.stride=64",
         "tracking=none",
+        "artifacts=false",
         *more,
     ]
 

@@ -20,6 +20,10 @@ class Corpus(Protocol):
         """What results.json calls it."""
         ...
 
+    def has(self, language: Language) -> bool | None:
+        """Return whether there is text in the language, or None where only reading tells."""
+        ...
+
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield the non-empty sentences of one language and split, always in the same order.
 

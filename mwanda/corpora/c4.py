@@ -29,6 +29,10 @@ class C4:
     documents: Annotated[int, Gt(0)] = 500
     name: str = "c4"
 
+    def has(self, language: Language) -> bool:
+        """Return whether there is a configuration of that language."""
+        return language.c4 is not None
+
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield documents, each on one line."""
         if language.c4 is None:

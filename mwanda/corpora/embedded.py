@@ -24,6 +24,10 @@ class Embedded:
 
     name: str = "embedded"
 
+    def has(self, language: Language) -> bool:
+        """Return whether it is one of the languages of the corpus."""
+        return language.code in codes()
+
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield every second sentence."""
         yield from all_sentences(language.code)[0 if split == "calibration" else 1 :: 2]

@@ -22,6 +22,10 @@ class FloresPlus:
     revision: str | None = None
     name: str = "flores_plus"
 
+    def has(self, language: Language) -> bool | None:
+        """Return True for what FLORES+ 2.0 has; later versions may have more."""
+        return language.flores or None
+
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield the sentences of dev or devtest."""
         part = "dev" if split == "calibration" else "devtest"

@@ -25,7 +25,8 @@ ROWS_AT_ONCE = 1024
 class Local:
     """Text from `CODE.txt` (a sentence a line), `CODE.jsonl` or `CODE.parquet`, streamed.
 
-    `CODE` is the FLORES+ code or its ISO 639-3 part, or what `files` says. The first half of a file calibrates and
+    `CODE` is the FLORES+ code, its key in the Universal Declaration of Human Rights (`deu_1996`), its ISO 639-3 part,
+    or what `files` says. The first half of a file calibrates and
     the second half evaluates, so that neighbouring sentences of one document do not end up on both sides.
 
     Args:
@@ -46,6 +47,10 @@ class Local:
         if not Path(self.path).expanduser().is_dir():
             raise ConfigurationError("corpus.path", self.path, "there is no such folder")
 
+    def has(self, language: Language) -> bool:
+        """Return whether the folder holds a file of the language."""
+        return self._find(language) is not None
+
     def sentences(self, language: Language, split: Split) -> Iterator[str]:
         """Yield one half of the language's file."""
         file = self._file(language)
@@ -61,16 +66,21 @@ class Local:
             yield from islice(self._read(file), half, None)
 
     def _file(self, language: Language) -> Path:
+        found = self._find(language)
+        if found is not None:
+            return found
+        stems = [stem for stem in self._stems(language) if stem not in language.udhr or stem == language.iso_639_3]
+        similar = _similar(Path(self.path).expanduser(), language)
+        raise CorpusError(f"corpus.path={self.path} has no {' or '.join(stems)}{{{','.join(FORMATS)}}}{similar}")
+
+    def _find(self, language: Language) -> Path | None:
         folder = Path(self.path).expanduser()
+        files = (folder / f"{stem}{suffix}" for stem in self._stems(language) for suffix in FORMATS)
+        return next((file for file in files if file.is_file()), None)
+
+    def _stems(self, language: Language) -> list[str]:
         named = (self.files or {}).get(language.code)
-        stems = [named] if named else [language.code, language.code[:3]]
-        for stem in stems:
-            for suffix in FORMATS:
-                if (folder / f"{stem}{suffix}").is_file():
-                    return folder / f"{stem}{suffix}"
-        raise CorpusError(
-            f"corpus.path={self.path} has no {' or '.join(stems)}{{{','.join(FORMATS)}}}{_similar(folder, language)}"
-        )
+        return [named] if named else list(dict.fromkeys([language.code, *language.udhr, language.iso_639_3]))
 
     def _read(self, file: Path) -> Iterator[str]:
         lines = {".txt": _read_text, ".jsonl": self._read_jsonl, ".parquet": self._read_parquet}[file.suffix](file)

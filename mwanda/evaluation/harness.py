@@ -203,6 +203,7 @@ def _about(task: Task, scores: Mapping[str, Scores]) -> dict[str, Any]:
         "documents": max((len(values) for values in measured.values()), default=0),
         "few_shot": leaf.get_config("num_fewshot"),
         "version": str(leaf.VERSION),
+        "chance": 1 / documents.CHOICES if task.chosen.folder is None else None,
     }
 
 

@@ -1,9 +1,10 @@
 """Next-token losses of a model whose vocabulary is too large for its logits to be held.
 
-Legend: N positions, D hidden size, V vocabulary.
+Legend: N positions, D hidden size, V vocabulary, C a chunk of it.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -23,24 +24,37 @@ def losses(
     softcap: float | None = None,
     chunk: int = VOCABULARY_CHUNK,
 ) -> Float[Tensor, " N"]:
-    """Return `−log softmax(logits)[target]` in float32, never holding more than `chunk` logits of a position."""
+    """Return `−log softmax(logits)[target]` in float32, never holding more than `chunk` logits of a position.
 
-    def logits(rows: Tensor, offsets: Tensor | None) -> Tensor:
-        values = (hidden @ rows.T).float()
-        if offsets is not None:
-            values = values + offsets
-        return _shape(values, scale, softcap)
-
-    parts = []
-    for begin in range(0, weight.shape[0], chunk):
-        piece = logits(weight[begin : begin + chunk], None if bias is None else bias[begin : begin + chunk])
-        highest = piece.amax(dim=1, keepdim=True)
-        parts.append(highest.squeeze(1) + piece.sub_(highest).exp_().sum(dim=1).log())
-    normaliser = torch.logsumexp(torch.stack(parts), dim=0)
+    It is `log Σ exp(logit − logit of the target)`, which needs no largest logit: the target's own term is 1, so that
+    no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit.
+    """
     target = (hidden.float() * weight[targets].float()).sum(dim=1)
     if bias is not None:
         target = target + bias[targets]
-    return normaliser - _shape(target, scale, softcap)
+    target = _shape(target, scale, softcap)[:, None]
+    total = torch.zeros_like(target)
+    for piece in _logits(hidden, weight, bias, scale, softcap, chunk):
+        total += piece.sub_(target).exp_().sum(dim=1, keepdim=True)
+    found = total.log_().squeeze(1)
+    lost = ~torch.isfinite(found)
+    if bool(lost.any()):
+        parts = [part.logsumexp(dim=1) for part in _logits(hidden[lost], weight, bias, scale, softcap, chunk)]
+        found[lost] = torch.logsumexp(torch.stack(parts), dim=0) - target[lost, 0]
+    return found
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, chunk: int
+) -> Iterator[Float[Tensor, "N C"]]:
+    """Yield the logits of one chunk of the vocabulary after another, in the same memory: fresh pages cost time."""
+    count, memory = len(hidden), hidden.new_empty(len(hidden) * min(chunk, len(weight)))
+    for begin in range(0, len(weight), chunk):
+        rows = weight[begin : begin + chunk]
+        piece = torch.mm(hidden, rows.T, out=memory[: count * len(rows)].view(count, len(rows))).float()
+        if bias is not None:
+            piece += bias[begin : begin + chunk]
+        yield _shape(piece, scale, softcap)
 
 
 def _shape(logits: Tensor, scale: float, softcap: float | None) -> Tensor:

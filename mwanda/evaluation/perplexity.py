@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
+from jaxtyping import Int
 
 from mwanda.calibration.packing import document_start
 from mwanda.distributed import World
@@ -165,24 +166,28 @@ class Perplexity:
             world: the processes that share the work.
         """
         world = world or World()
+        loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
+        counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
+        batches = world.share(self.batches(tokenizer, texts))
+        shown = (progress or Silent()).track(batches, title, unit="tokens", weight=_scored)
+        for batch, scored in _losses(model, shown, weights or Resident()):
+            for (code, window), values in zip(batch, scored, strict=True):
+                owners, count = texts[code].owners[window.first : window.first + window.scored], len(loss[code])
+                loss[code] += np.bincount(owners, values.double().cpu().numpy(), minlength=count)
+                counts[code] += np.bincount(owners, minlength=count)
+        for part in (*loss.values(), *counts.values()):
+            world.total(torch.from_numpy(part))
+        return self._summarise({code: _units(text, counts[code], loss[code]) for code, text in texts.items()}, seed)
+
+    def batches(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> list[Windows]:
+        """Return the windows that pass the model together, each with its language."""
         start = document_start(tokenizer) if self.start_token else None
         cut = [
             (code, window)
             for code, text in texts.items()
             for window in text.windows(self.window, self.stride, start, every=self.start_token is True)
         ]
-        loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
-        counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
-        batches = world.share(_by_length(cut, self.batch_tokens))
-        shown = (progress or Silent()).track(batches, title, unit="tokens", weight=_scored)
-        for batch, scored in _losses(model, shown, weights or Resident()):
-            for (code, window), values in zip(batch, scored, strict=True):
-                owners = np.array(texts[code].owners[window.first : window.first + window.scored])
-                np.add.at(loss[code], owners, values.double().cpu().numpy())
-                np.add.at(counts[code], owners, 1)
-        for part in (*loss.values(), *counts.values()):
-            world.total(torch.from_numpy(part))
-        return self._summarise({code: _units(text, counts[code], loss[code]) for code, text in texts.items()}, seed)
+        return _by_length(cut, self.batch_tokens)
 
     def _summarise(self, measured: Mapping[str, Units], seed: int) -> dict[str, LanguagePerplexity]:
         found = {}
@@ -246,7 +251,7 @@ def _ratio(part: float, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def _by_length(cut: Sequence[tuple[str, Window]], batch_tokens: int) -> list[list[tuple[str, Window]]]:
+def _by_length(cut: Windows, batch_tokens: int) -> list[Windows]:
     """Group windows of like length, longest first, so that little is padded and memory peaks at once."""
     batches: list[list[tuple[str, Window]]] = []
     for item in sorted(cut, key=lambda each: len(each[1].tokens), reverse=True):
@@ -255,7 +260,7 @@ def _by_length(cut: Sequence[tuple[str, Window]], batch_tokens: int) -> list[lis
             batches[-1].append(item)
         else:
             batches.append([item])
-    return batches
+    return list(batches)
 
 
 def _losses(
@@ -292,8 +297,13 @@ def _scored(batch: Sequence[tuple[str, Window]]) -> int:
 @torch.no_grad()
 def _score(scorer: Scorer, batch: Windows) -> list[torch.Tensor]:
     lengths = [len(window.tokens) for _, window in batch]
-    padded = [window.tokens + window.tokens[-1:] * (max(lengths) - len(window.tokens)) for _, window in batch]
-    return scorer.score(torch.tensor(padded, device=scorer.device), [window.scored for _, window in batch], lengths)
+    return scorer.score(padded(batch).to(scorer.device), [window.scored for _, window in batch], lengths)
+
+
+def padded(batch: Windows) -> Int[torch.Tensor, "B T"]:
+    """Return the tokens of windows, padded on the right, where a causal model cannot look from what is scored."""
+    longest = max(len(window.tokens) for _, window in batch)
+    return torch.tensor([window.tokens + window.tokens[-1:] * (longest - len(window.tokens)) for _, window in batch])
 
 
 def as_record(measured: Mapping[str, LanguagePerplexity]) -> dict[str, dict[str, float | int | None]]:

@@ -38,6 +38,10 @@ class Protocol:
     split: str = "evaluation"
     name: str = "document/2"
 
+    def as_record(self) -> dict[str, Any]:
+        """Return what results.json holds."""
+        return {"name": self.name, "hash": self.hash, "settings": asdict(self)}
+
     @property
     def hash(self) -> str:
         """A short digest; perplexities under different hashes are not comparable."""
@@ -46,8 +50,8 @@ class Protocol:
 
 def protocol_of(results: Mapping[str, Any]) -> str | None:
     """Return name, hash and corpus of the protocol of a results.json, or None where it has no perplexity."""
-    found = (results.get("perplexity") or {}).get("protocol")
-    return None if found is None else f"{found['name']} {found['hash']} on {found['corpus']}"
+    found = _protocol(results)
+    return f"{found['name']} {found['hash']} on {found['corpus']}" if found else None
 
 
 def differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -55,10 +59,13 @@ def differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
     told = []
     protocols = list(dict.fromkeys(protocol_of(one) or "no perplexity" for one in results))
     if len(protocols) > 1:
-        told.append(f"measured under different protocols, and not comparable: {'; '.join(protocols)}")
+        settings = [_protocol(one).get("settings") or {} for one in results if _protocol(one)]
+        changed = [key for key in settings[0] if len({each.get(key) for each in settings}) > 1] if settings else []
+        why = f" ({', '.join(changed)})" if changed else ""
+        told.append(f"measured under different protocols{why}, and not comparable: {'; '.join(protocols)}")
     sizes: dict[str, set[tuple[int, int]]] = {}
     for one in results:
-        for code, measured in ((one.get("perplexity") or {}).get("dense") or {}).items():
+        for code, measured in (_perplexity(one).get("dense") or {}).items():
             sizes.setdefault(code, set()).add((measured["bytes"], measured["tokens"]))
     text = [code for code, found in sizes.items() if len({size for size, _ in found}) > 1]
     if text and len(protocols) == 1:
@@ -79,6 +86,14 @@ def check_same_protocol(results: Sequence[Mapping[str, Any]]) -> None:
     told = differences(results)
     if told:
         raise ComparisonError(told[0])
+
+
+def _perplexity(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    return results.get("perplexity") or {}
+
+
+def _protocol(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _perplexity(results).get("protocol") or {}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Legend: S series, K statistics, L languages, U units, R resamples.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import DegenerateDataWarning, bootstrap, wilcoxon
 
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.protocol import check_same_protocol
@@ -42,7 +43,7 @@ class Pair:
         high: upper end.
         p: of the two-sided Wilcoxon signed-rank test on the differences of the units' losses.
         p_holm: the same, corrected over the languages by Holm.
-        significant: whether `p_holm` is below 5 %.
+        significant: whether `p_holm` is below 5 % and the interval leaves out zero.
         units: that were compared.
     """
 
@@ -109,9 +110,10 @@ def compare(
 ) -> Comparison:
     """Compare two models on the same units of the same languages, by paired bootstrap and paired test.
 
-    The test is Wilcoxon's signed-rank test on the differences of the units' losses. Its p-values are exact for few
-    units and have no floor, as those of a permutation test with `n` draws have at `1 / (n + 1)`, which times hundreds
-    of languages could never be significant; and no single unit can decide it.
+    The test is Wilcoxon's signed-rank test on the differences of the units' losses. No single unit can decide it; its
+    p-values are exact for few units, and have no floor, as those of a permutation test with `n` draws have one at
+    `1 / (n + 1)`, which times hundreds of languages could never be significant. As it weighs ranks, and the log-ratio
+    tokens, a change counts as significant only where the interval of the log-ratio agrees.
 
     Raises:
         ComparisonError: the two were measured on different languages, text or tokens.
@@ -138,7 +140,7 @@ def compare(
             high=high,
             p=p,
             p_holm=float(corrected),
-            significant=bool(corrected < LEVEL),
+            significant=bool(corrected < LEVEL and (low > 0 or high < 0)),
             units=values.shape[1],
         )
     return Comparison(pairs, draws)
@@ -262,9 +264,9 @@ def log_ratio(
 
 
 def ends(draws: Float[ndarray, " R"]) -> tuple[float, float]:
-    """Return the ends of the 95 % percentile interval of resampled values."""
-    with np.errstate(invalid="ignore"):
-        low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    """Return the ends of the 95 % percentile interval of resampled values, which are values themselves."""
+    low = np.quantile(draws, LEVEL / 2, method="lower")  # between two infinite values lies no number
+    high = np.quantile(draws, 1 - LEVEL / 2, method="higher")
     return float(low), float(high)
 
 
@@ -294,7 +296,8 @@ def _resampled(
             count = len(statistic(*np.ones((len(series[codes[0]]), 1))))
             found |= {code: np.full((count, resamples), math.nan) for code in codes}
             continue
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateDataWarning)  # infinite losses
             draws = bootstrap(
                 tuple(np.stack([series[code] for code in codes], axis=1)),
                 statistic,

@@ -17,7 +17,7 @@ def search(text: str) -> list[Language]:
     exact = _named().get(wanted, [])
     if exact:
         return exact
-    through_standards = _by_standards(wanted)
+    through_standards = by_tag(wanted)
     if through_standards:
         return through_standards
     parts = [word for word in _named() if len(wanted) > 2 and any(each.startswith(wanted) for each in word.split())]
@@ -28,7 +28,7 @@ def search(text: str) -> list[Language]:
 def nearest(code: str) -> list[str]:
     """Return the codes that a wrong code may stand for: those of what it names, or else all codes."""
     language, _, script = code.replace("-", "_").partition("_")
-    meant = [each for text in (code, language) for each in _named().get(_plain(text)) or _by_standards(_plain(text))]
+    meant = [each for text in (code, language) for each in _named().get(_plain(text)) or by_tag(_plain(text))]
     alike = [each.code for each in meant if each.script.casefold() == script.casefold()]
     return list(dict.fromkeys(alike)) or list(dict.fromkeys(each.code for each in meant)) or list(known())
 
@@ -52,16 +52,19 @@ def _names(language: Language) -> Iterable[str]:
     yield from language.also
 
 
-def _by_standards(wanted: str) -> list[Language]:
-    """Return the languages of an ISO 639 code or name that the table does not use, such as `swa` or `zho`."""
+def by_tag(text: str) -> list[Language]:
+    """Return the languages of an ISO 639 code or name that the table does not use, such as `swa` or `zho`.
+
+    FLORES+ names single languages, ISO 639 also groups of them; the tag of the web (`sw`, `zh`) is what they share.
+    """
     import pycountry
 
     try:
-        language = pycountry.languages.lookup(wanted)
+        language = pycountry.languages.lookup(text)
     except LookupError:
         return []
-    tags = [getattr(language, "alpha_2", None), language.alpha_3]
-    return next((_named()[tag] for tag in tags if tag in _named()), [])
+    tag = getattr(language, "alpha_2", None) or language.alpha_3
+    return _named().get(tag, [])
 
 
 def _languages_of(words: Iterable[str]) -> list[Language]:

@@ -14,6 +14,7 @@ from mwanda.errors import ConfigurationError
 
 
 RENAMED = {
+    "ajp_Arab": "apc_Arab",
     "est_Latn": "ekk_Latn",
     "grn_Latn": "gug_Latn",
     "kon_Latn": "ktu_Latn",
@@ -121,10 +122,14 @@ def _find_one(code: str, key: str) -> Language:
         return known()[code]
     if code in RENAMED:
         raise ConfigurationError(key, code, f"FLORES+ calls it {RENAMED[code]}")
-    language = _from_standards(code)
-    if language is None:
-        from mwanda.languages.search import nearest
+    from mwanda.languages.search import by_tag, nearest
 
+    language = _from_standards(code)
+    others = [each for each in by_tag(code[:3]) if each.iso_639_3 != code[:3]] if language is not None else []
+    meant = [each.code for each in others if each.script == code[4:]]
+    if meant:
+        raise ConfigurationError(key, code, f"FLORES+ calls it {' or '.join(meant)}")
+    if language is None:
         raise ConfigurationError(
             key, code, "is not a FLORES+ code (ISO 639-3, underscore, ISO 15924 script)", nearest(code)
         )

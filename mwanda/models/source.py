@@ -152,6 +152,11 @@ class PretrainedModel:
             model, found, stored = load_around_blocks(load, self.skeleton(config), device, _scratch())
         elif self.device_map == "auto":
             model, found = load(device_map="auto")
+            if any(parameter.is_meta for parameter in model.parameters()):
+                raise ModelError(
+                    f"model.path={self.path}: it does not fit on the GPUs of this machine, which model.device_map=auto "
+                    "spreads it over; use model.offload=disk"
+                )
         else:
             model, found = load()
             model = model.to(device)

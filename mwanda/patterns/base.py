@@ -89,6 +89,15 @@ CACHED = 1 << 16
 """Scores handled at once on the CPU: few enough to stay in its cache, which is worth a factor of three and more."""
 
 
+AT_ONCE = 1 << 24
+"""Scores handled at once elsewhere, so that little memory is taken besides the model's."""
+
+
+def rows_at_once(weight: Float[Tensor, "out in"]) -> int:
+    """Return how many rows of a matrix to score at a time on its device."""
+    return max(1, (CACHED if weight.device.type == "cpu" else AT_ONCE) // weight.shape[1])
+
+
 class Scratch(threading.local):
     """Memory that is used again and again: to ask for it anew at each few rows costs more than to work on them."""
 

@@ -36,7 +36,7 @@ class Unstructured:
     def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
         """Return the largest level up to `floor(s · size)` with which all groups together do not overspend."""
         level = count_to_remove(sparsity, size)
-        budget = level * zeros.numel()
+        budget = count_to_remove(sparsity, size * zeros.numel())
 
         def total(count: int) -> int:
             return int(zeros.clamp(min=count).sum())

@@ -20,7 +20,7 @@ from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.distributed import World
-from mwanda.errors import CalibrationError, ConfigurationError, SparsityError
+from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward
 from mwanda.models.weights import Resident, Weights, visit
@@ -35,7 +35,8 @@ from mwanda.pruner.shelf import Shelf
 from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import Schedule
-from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.schedules.uniform import Uniform
+from mwanda.statistics import LanguageStatistics, Needs, combined
 
 
 Order = Literal["block", "arrival", "oneshot"]
@@ -180,6 +181,7 @@ class _Task:
         else:
             pooled = self._prune_on_the_way(order, remover)
         audit(self.blocks, remover.plans, self.weights)
+        self._check_budget(sparsity, remover.plans, sum(counts.numel() for counts in zeros.values()))
         if pooled:
             logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
         seconds = self.seconds.by_stage
@@ -188,12 +190,23 @@ class _Task:
         plans = list(remover.planned.values())  # in the order of the model, also where some were taken from the journal
         return PruningReport(order, plans, sparsities, dense.signals, names, pooled, seconds)
 
+    def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
+        """Hold what was counted against what was asked for: one weight per comparison group is lost to rounding down.
+
+        Raises:
+            AuditError: it is further away.
+        """
+        found, size = sum(plan.zeros for plan in plans), sum(block.size for block in self.blocks)
+        if self.pattern.fixed_sparsity() is not None:
+            if found > sparsity * size:  # N:M leaves no way to make up for a cell with more zeros elsewhere
+                logger.warning("cells of %s held more zeros than that: %.4f is zero", self.pattern.name, found / size)
+        elif abs(found - sparsity * size) > groups:
+            raise AuditError(f"{found} of {size} weights are zero where sparsity={sparsity} was asked for")
+
     def _look_ahead(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and self.criterion.needs != "nothing"
-        needs = self.criterion.needs if by_criterion else self.schedule.needs
-        if by_criterion and self.shelf is not None and needs == "norms":
-            needs = "counts"  # which include them, cost hardly more, and serve all but one criterion of other runs
+        needs = combined(self.criterion.needs, self.schedule.needs) if by_criterion else self.schedule.needs
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
         if needs != "nothing" and not self._take_from_shelf(visitor):
             with visitor.hooks:
@@ -253,7 +266,8 @@ class _Task:
         for block in visit(self.weights, blocks):
             with self.seconds.on("prune"):
                 for matrix in block.matrices:
-                    remover.remove(matrix, statistics.get(matrix.name))
+                    seen = statistics.get(matrix.name)
+                    remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
                 self.weights.keep(block)
 
     def _calibrator(self, needs: Needs) -> Calibrator:
@@ -307,14 +321,23 @@ class _Task:
         """Decide how much goes of each matrix, before any is touched."""
         quotas, planned = {}, {}
         for block in self.blocks:
-            for matrix in block.matrices:
-                counts, target = zeros[matrix.name], sparsities[block.index]
+            targets = self._targets(block, sparsities[block.index], zeros)
+            for matrix, target in zip(block.matrices, targets, strict=True):
+                counts = zeros[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
                 before = int(counts.sum())
                 quotas[matrix.name] = quota
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
         return Remover(self.criterion, self.pattern, quotas, planned)
+
+    def _targets(self, block: Block, sparsity: float, zeros: ZeroCounts) -> list[float]:
+        """Return the sparsity of each matrix: the block's, or less where another holds more zeros than that already."""
+        if self.pattern.fixed_sparsity() is not None:
+            return [sparsity] * len(block.matrices)
+        shares = [matrix.weight.numel() / block.size for matrix in block.matrices]
+        lower = [int(zeros[matrix.name].sum()) / matrix.weight.numel() for matrix in block.matrices]
+        return Uniform().allocate((), shares, sparsity, lower)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
+from mwanda.models.family import EXPERT_PARAMETERS
 from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
@@ -75,24 +76,33 @@ class Observer:
         self.statistics[name].add(self._last[1], batch.languages)
 
     def add_experts(self, module: nn.Module, args: tuple[Any, ...], batch: Batch) -> None:
-        """Add what the experts of `module` multiply when it is called with `args`, by running it once more.
+        """Add what the experts of `module` multiply when it is called with `args`.
 
-        Each language's tokens pass by themselves, so that every input seen is known to be of that language.
+        The first matrix of an expert multiplies the hidden states that are sent to it. What the second multiplies is
+        made inside: for that the experts run once more.
 
         Raises:
             CalibrationError: the module is not called as transformers calls experts.
         """
-        if len(args) != 3 or args[0].shape[0] != batch.tokens.numel():
+        if len(args) != 3 or args[0].shape[0] != batch.tokens.numel() or args[1].dim() != 2:
             raise CalibrationError(f"{type(module).__name__} is not called with hidden states and their routing")
-        of_tokens = batch.languages.repeat_interleave(batch.tokens.shape[1])
-        for language in of_tokens.unique():
-            mine = of_tokens == language
+        hidden, chosen, _ = args
+        of_tokens = batch.languages.to(hidden.device).repeat_interleave(batch.tokens.shape[1])
 
-            def record(name: str, inputs: Tensor, label: Tensor = language[None]) -> None:
-                self.statistics[name].add(SequenceSums.of(inputs[None], self._needs), label)
+        def record(matrix: Matrix, inputs: Tensor, tokens: Int[Tensor, " N"]) -> None:
+            # Each token counts as a sequence of one.
+            self.statistics[matrix.name].add(SequenceSums.of(inputs[:, None], self._needs), of_tokens[tokens])
 
-            with _plain_experts(module), _Listening(self._experts[module], record):
-                module.forward(*(values[mine] for values in args))
+        def record_second(matrix: Matrix, inputs: Tensor) -> None:
+            record(matrix, inputs, _sent_to(chosen, matrix))
+
+        first, second = ([m for m in self._experts[module] if m.parameter == name] for name in EXPERT_PARAMETERS)
+        for matrix in first:
+            tokens = _sent_to(chosen, matrix)
+            record(matrix, hidden[tokens], tokens)
+        if second:
+            with _plain_experts(module), _Listening(second, record_second):
+                module.forward(*args)
 
     def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         batch = self._batch or self._current()
@@ -139,21 +149,27 @@ def pool_rare_experts(
     return pooled
 
 
+def _sent_to(chosen: Int[Tensor, "N k"], matrix: Matrix) -> Int[Tensor, " M"]:
+    """Return the tokens that an expert is chosen for, in the order in which it multiplies them: by choice, by token."""
+    assert matrix.expert is not None
+    return torch.where(chosen.eq(matrix.expert).T)[1]
+
+
 class _Listening(TorchFunctionMode):
     """Reports the input of every product with one of the given matrices."""
 
-    def __init__(self, matrices: Sequence[Matrix], record: Callable[[str, Tensor], None]):
+    def __init__(self, matrices: Sequence[Matrix], record: Callable[[Matrix, Tensor], None]):
         super().__init__()
-        self._names = {_place(matrix.weight): matrix.name for matrix in matrices}
+        self._matrices = {_place(matrix.weight): matrix for matrix in matrices}
         self._record = record
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is nn.functional.linear:
-            name = self._names.get(_place(args[1]))
-            if name is not None:
-                self._record(name, args[0])
+            matrix = self._matrices.get(_place(args[1]))
+            if matrix is not None:
+                self._record(matrix, args[0])
         return func(*args, **(kwargs or {}))
 
 

@@ -16,13 +16,10 @@ from mwanda.criteria.base import ColumnWeighted, Reconstruction
 from mwanda.export.bits import pack, unpack
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
-from mwanda.patterns.base import CACHED, SCRATCH
+from mwanda.patterns.base import AT_ONCE, CACHED, SCRATCH
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.statistics import LanguageStatistics
 
-
-AT_ONCE = 1 << 24
-"""Weights scored at once outside the cache, so that little memory is taken besides the model's."""
 
 WORTH_SHARING = 1 << 19
 """Weights of a matrix above which handing parts of it to several threads costs less than it saves."""

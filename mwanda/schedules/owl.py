@@ -1,13 +1,16 @@
 """OWL: blocks with more outlying scores keep more."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
+import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
+from mwanda.patterns.base import rows_at_once
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
 from mwanda.statistics import Needs, pooled_norm
 
@@ -29,7 +32,7 @@ class OWL:
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `D_k`, the share of outliers among the block's Wanda scores."""
-        return (outlier_ratio([_wanda_scores(matrix) for matrix in matrices], self.outlier_threshold),)
+        return (outlier_ratio(partial(_wanda_scores, matrices), self.outlier_threshold),)
 
     def allocate(
         self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
@@ -38,12 +41,23 @@ class OWL:
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
 
 
-def outlier_ratio(scores: Sequence[Float[Tensor, "out in"]], threshold: float) -> float:
-    """Return the share of all scores that exceed `threshold` times their common mean."""
-    count = sum(score.numel() for score in scores)
-    mean = sum(float(score.double().sum()) for score in scores) / count
-    return sum(int((score > threshold * mean).sum()) for score in scores) / count
+def outlier_ratio(scores: Callable[[], Iterable[Float[Tensor, "rows in"]]], threshold: float) -> float:
+    """Return the share of all scores that exceed `threshold` times their common mean.
+
+    Args:
+        scores: makes the scores of a few rows at a time; called twice, for the mean and for the count.
+        threshold: M.
+    """
+    # Tensors, not numbers: an accelerator is waited for once, at the end.
+    sums = [(part.sum(dtype=torch.float64), part.numel()) for part in scores()]
+    count = sum(size for _, size in sums)
+    limit = threshold * torch.stack([total for total, _ in sums]).sum() / count
+    return int(torch.stack([(part > limit).sum() for part in scores()]).sum()) / count
 
 
-def _wanda_scores(matrix: BlockMatrix) -> Float[Tensor, "out in"]:
-    return matrix.weight.abs().float() * pooled_norm(matrix.statistics)
+def _wanda_scores(matrices: Sequence[BlockMatrix]) -> Iterator[Float[Tensor, "rows in"]]:
+    """Yield the scores a few rows at a time, so that nothing of a block's size is made."""
+    for matrix in matrices:
+        norm = pooled_norm(matrix.statistics)
+        for rows in matrix.weight.split(rows_at_once(matrix.weight)):
+            yield rows.abs().float().mul_(norm)

@@ -13,9 +13,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-Needs = Literal["nothing", "norms", "counts", "second_moments"]
+Needs = Literal["nothing", "norms", "counts", "second_moments", "everything"]
 """What a criterion or a schedule has to know of the inputs: no statistics, sums of squares, those and the counts of
-positive and non-zero inputs, or sums of squares and the second moments `XᵀX`."""
+positive and non-zero inputs, sums of squares and the second moments `XᵀX`, or all of them."""
+
+WITH_COUNTS: tuple[Needs, ...] = ("counts", "everything")
+WITH_SECOND_MOMENTS: tuple[Needs, ...] = ("second_moments", "everything")
+
+
+def combined(first: Needs, second: Needs) -> Needs:
+    """Return what has to be known for both."""
+    if {first, second} == {"counts", "second_moments"}:
+        return "everything"
+    order: list[Needs] = ["nothing", "norms", "counts", "second_moments", "everything"]
+    return max(first, second, key=order.index)
 
 
 @dataclass(frozen=True)
@@ -32,14 +43,14 @@ class SequenceSums:
     def of(cls, inputs: Float[Tensor, "B T I"], needs: Needs = "counts") -> "SequenceSums":
         """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64."""
         values = inputs.detach().float()
-        counted = needs == "counts"
+        counted = needs in WITH_COUNTS
         flat = values.flatten(0, 1)
         return cls(
             squares=_sum_of_squares(values),
             tokens=values.shape[1],
             positive=_count(values > 0) if counted else None,
             nonzero=_count(values != 0) if counted else None,
-            second_moment=flat.T @ flat if needs == "second_moments" else None,
+            second_moment=flat.T @ flat if needs in WITH_SECOND_MOMENTS else None,
         )
 
 
@@ -48,13 +59,27 @@ RUN = 256
 
 
 def _sum_of_squares(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
-    parts = values.split(RUN, dim=1)
-    if values.device.type == "cpu":
-        # NumPy's einsum squares and sums in one go, without the squares in between: ten times as fast as a norm.
-        sums = [torch.from_numpy(np.einsum("bti,bti->bi", part.numpy(), part.numpy())) for part in parts]
-    else:
-        sums = [part.square().sum(dim=1) for part in parts]
-    return torch.stack(sums).sum(dim=0, dtype=torch.float64)
+    reduce = reduce_on_cpu if values.device.type == "cpu" else reduce_anywhere
+    return torch.stack([reduce(part) for part in values.split(RUN, dim=1)]).sum(dim=0, dtype=torch.float64)
+
+
+def reduce_on_cpu(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
+    """Return sums of squares by NumPy's einsum, without the squares in between: ten times as fast as a norm."""
+    return torch.from_numpy(np.einsum("bti,bti->bi", values.numpy(), values.numpy()))
+
+
+def reduce_anywhere(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
+    """Return sums of squares on any device."""
+    return values.square().sum(dim=1)
+
+
+def add_by_language(totals: Float[Tensor, "L I"], languages: Int[Tensor, " B"], values: Float[Tensor, "B I"]) -> None:
+    """Add to each language's row of `totals` the values of its sequences, in one fixed order of summation.
+
+    `index_add_` of a GPU sums in the order in which its threads arrive.
+    """
+    belongs = torch.arange(len(totals), device=totals.device)[:, None] == languages
+    totals += belongs.to(totals) @ values
 
 
 def _count(marks: Bool[Tensor, "B T I"]) -> Int[Tensor, "B I"]:
@@ -81,13 +106,13 @@ class LanguageStatistics:
         cls, languages: int, features: int, device: torch.device | str = "cpu", needs: Needs = "counts"
     ) -> "LanguageStatistics":
         """Return statistics that have seen nothing."""
-        shape, counted = (languages, features), needs == "counts"
+        shape, counted = (languages, features), needs in WITH_COUNTS
         return cls(
             sum_squares=torch.zeros(shape, dtype=torch.float64, device=device),
             tokens=torch.zeros(languages, dtype=torch.int64, device=device),
             positive=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
             nonzero=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
-            second_moment=torch.zeros(features, features, device=device) if needs == "second_moments" else None,
+            second_moment=torch.zeros(features, features, device=device) if needs in WITH_SECOND_MOMENTS else None,
         )
 
     @classmethod
@@ -118,7 +143,11 @@ class LanguageStatistics:
     def add(self, sums: SequenceSums, languages: Int[Tensor, " B"]) -> None:
         """Add a batch whose sequence `b` is in language `languages[b]`."""
         languages = languages.to(self.tokens.device, non_blocking=True)
-        self.sum_squares.index_add_(0, languages, sums.squares.to(self.sum_squares))
+        squares = sums.squares.to(self.sum_squares)
+        if squares.device.type == "cpu":
+            self.sum_squares.index_add_(0, languages, squares)
+        else:
+            add_by_language(self.sum_squares, languages, squares)
         self.tokens.index_add_(0, languages, torch.full_like(languages, sums.tokens))
         for mine, seen in ((self.positive, sums.positive), (self.nonzero, sums.nonzero)):
             if mine is not None and seen is not None:

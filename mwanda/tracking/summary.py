@@ -1,5 +1,6 @@
 """results.json as a dashboard wants it: single values by name, and tables."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from mwanda.languages import known
 Results = Mapping[str, Any]
 Row = list[Any]
 
-SECTIONS = ("model", "sparsity", "calibration", "tasks", "memory", "environment")
+SECTIONS = ("model", "sparsity", "calibration", "evaluation", "tasks", "memory", "environment")
 VERSIONS = ("dense", "pruned")
 LANGUAGE_COLUMNS = (
     "language",
@@ -17,6 +18,9 @@ LANGUAGE_COLUMNS = (
     "dense perplexity",
     "pruned perplexity",
     "ratio",
+    "ratio low",
+    "ratio high",
+    "p (Holm)",
     "dense bits per byte",
     "pruned bits per byte",
     "tokens",
@@ -34,11 +38,13 @@ def single_values(results: Results) -> dict[str, Any]:
     sections = {section: _part(results, section) for section in SECTIONS}
     values = {"status": results.get("status"), "seconds": _part(results, "timing"), **sections}
     values["aggregate"] = _part(perplexity, "aggregate")
-    for metric in ("perplexity", "bits_per_byte"):
+    for metric in ("perplexity", "bits_per_byte", "bits_per_character"):
         values[metric] = {
             version: {code: measured.get(metric) for code, measured in _part(perplexity, version).items()}
             for version in VERSIONS
         }
+    for metric in ("log_ratio", "p_holm"):
+        values[metric] = {code: pair.get(metric) for code, pair in _part(perplexity, "paired").items()}
     values["tasks"] = {which: scores for which, scores in _part(results, "tasks").items() if which != "about"}
     values["ratio"] = {code: _ratio(perplexity, code) for code in _codes(perplexity)}
     return dict(_leaves("", values))
@@ -56,15 +62,27 @@ def layer_rows(results: Results) -> list[Row]:
     return [[layer.get(column) for column in LAYER_COLUMNS] for layer in layers]
 
 
+def exponential(logarithm: float | None) -> float | None:
+    """Return the ratio that a logarithm stands for; a model that is destroyed has an infinite one."""
+    if logarithm is None:
+        return None
+    try:
+        return math.exp(logarithm)
+    except OverflowError:
+        return math.inf
+
+
 def _language_row(perplexity: Results, code: str) -> Row:
     dense, pruned = (_part(_part(perplexity, version), code) for version in VERSIONS)
-    either = {**dense, **pruned}
+    either, pair = {**dense, **pruned}, _part(_part(perplexity, "paired"), code)
     return [
         code,
         known()[code].name if code in known() else None,
         dense.get("perplexity"),
         pruned.get("perplexity"),
         _ratio(perplexity, code),
+        *(exponential(pair.get(end)) for end in ("low", "high")),
+        pair.get("p_holm"),
         dense.get("bits_per_byte"),
         pruned.get("bits_per_byte"),
         either.get("tokens"),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import get_args
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from tiny_models import tiny_tokenizer
 
 from mwanda.calibration import Calibration, CalibrationSet
-from mwanda.calibration.sampling import Sampling
+from mwanda.calibration.mixes import mixes
+from mwanda.calibration.sampling import Sampling, _first_bytes
 from mwanda.errors import CalibrationError, ConfigurationError, CorpusError
 
 
-SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+SAMPLINGS: tuple[Sampling, ...] = ("equal", "corpus", "temperature")
+"""Those that need neither a training mix nor a list of languages."""
 SENTENCES = {
     "eng_Latn": [f"The river rose by {number} hands." for number in range(40)],
     "ell_Grek": [f"Το ποτάμι ανέβηκε {number} πόντους." for number in range(30)],
@@ -66,7 +68,7 @@ def test_fewer_sequences_than_languages_are_refused(sampling: Sampling) -> None:
 
 
 @settings(deadline=None)
-@given(SIZES, st.integers(0, 300), st.sampled_from(["proportional", "temperature"]), st.floats(0.2, 20))
+@given(SIZES, st.integers(0, 300), st.sampled_from(["corpus", "temperature"]), st.floats(0.2, 20))
 def test_the_division_sums_exactly_and_leaves_out_no_language(
     sizes: dict[str, int], spare: int, sampling: Sampling, temperature: float
 ) -> None:
@@ -80,7 +82,7 @@ def test_the_division_sums_exactly_and_leaves_out_no_language(
 @settings(deadline=None)
 @given(SIZES, st.integers(0, 300))
 def test_a_language_with_more_text_never_gives_less(sizes: dict[str, int], spare: int) -> None:
-    given_out = Calibration(sequences=len(sizes) + spare, sampling="proportional").divide(sizes)
+    given_out = Calibration(sequences=len(sizes) + spare, sampling="corpus").divide(sizes)
     ordered = sorted(sizes, key=lambda code: sizes[code])
     for smaller, larger in pairwise(ordered):
         assert sizes[smaller] == sizes[larger] or given_out[smaller] <= given_out[larger]
@@ -90,20 +92,20 @@ def test_divisions_worked_by_hand() -> None:
     """Of 11, one goes to each language; the other 9 are divided 1 : 8, or 1 : 2 under the third root."""
     sizes, asked = {"a": 100, "b": 800}, Calibration(sequences=11)
     assert asked.divide(sizes) == {"a": 5, "b": 5}
-    assert replace(asked, sampling="proportional").divide(sizes) == {"a": 2, "b": 9}
+    assert replace(asked, sampling="corpus").divide(sizes) == {"a": 2, "b": 9}
     assert replace(asked, sampling="temperature", temperature=3.0).divide(sizes) == {"a": 4, "b": 7}
 
 
 @settings(deadline=None)
 @given(SIZES, st.integers(0, 300))
-def test_temperature_one_is_proportional(sizes: dict[str, int], spare: int) -> None:
+def test_temperature_one_leaves_the_proportions_as_they_are(sizes: dict[str, int], spare: int) -> None:
     asked = Calibration(sequences=len(sizes) + spare, sampling="temperature", temperature=1.0)
-    assert asked.divide(sizes) == replace(asked, sampling="proportional").divide(sizes)
+    assert asked.divide(sizes) == replace(asked, sampling="corpus").divide(sizes)
 
 
 def test_the_division_goes_by_bytes_and_not_by_characters() -> None:
     sentences = {"eng_Latn": ["a" * 300], "ell_Grek": ["α" * 300]}
-    built = build(Calibration(sequences=14, length=16, sampling="proportional"), sentences)
+    built = build(Calibration(sequences=14, length=16, sampling="corpus"), sentences)
     assert [len(part) for part in built.sequences] == [5, 9]
 
 
@@ -186,7 +188,7 @@ def test_the_remedy_works_and_no_larger_one_does_under_equal_sampling(
     assert "too little" in error_of(replace(asked, sequences=fits + len(sizes)), sentences)
 
 
-@pytest.mark.parametrize("sampling", ["proportional", "temperature"])
+@pytest.mark.parametrize("sampling", ["corpus", "temperature"])
 def test_the_remedy_works_when_a_language_with_more_bytes_has_fewer_tokens(sampling: Sampling) -> None:
     """The tokenizer gives a special token, one for many bytes, to one of the languages."""
     sentences = {"l0": ["</s>" * 100], "l1": ["a" * 300]}
@@ -209,3 +211,168 @@ def test_shorter_sequences_are_a_remedy_when_not_even_one_fits() -> None:
     asked = Calibration(sequences=1, length=32)
     assert "calibration.length below 32" in error_of(asked, sentences)
     assert build(replace(asked, length=17), sentences).count == 1
+
+
+@pytest.mark.parametrize("unit", ["tokens", "bytes"])
+def test_the_size_is_given_exactly_once(unit: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"calibration\.{unit}=900: .*add calibration\.sequences=null"):
+        Calibration(**{unit: 900})
+    with pytest.raises(ConfigurationError, match="must be given"):
+        Calibration(sequences=None)
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(0, 3000), st.integers(2, 99), st.sampled_from(SAMPLINGS))
+def test_a_number_of_tokens_is_divided_as_its_whole_sequences(
+    sizes: dict[str, int], spare: int, length: int, sampling: Sampling
+) -> None:
+    tokens = len(sizes) * length + spare
+    by_tokens = Calibration(sequences=None, tokens=tokens, length=length, sampling=sampling)
+    by_sequences = Calibration(sequences=tokens // length, length=length, sampling=sampling)
+    assert by_tokens.divide(sizes) == by_sequences.divide(sizes)
+    assert by_tokens.most_tokens == by_sequences.most_tokens <= tokens
+
+
+def test_too_few_tokens_for_the_languages_are_refused_with_the_least_that_do() -> None:
+    with pytest.raises(ConfigurationError, match=r"calibration\.tokens=47: .* 3 times 16 tokens = 48"):
+        build(Calibration(sequences=None, tokens=47, length=16))
+    built = build(Calibration(sequences=None, tokens=48, length=16))
+    assert built.tokens_per_language == dict.fromkeys(SENTENCES, 16)
+
+
+def test_too_little_text_for_the_tokens_is_answered_in_tokens() -> None:
+    asked = Calibration(sequences=None, tokens=100_000, length=16)
+    fits = re.search(r"calibration\.tokens=(\d+) would fit", error_of(asked, SENTENCES))
+    assert fits
+    assert sum(build(replace(asked, tokens=int(fits.group(1)))).tokens_per_language.values()) == int(fits.group(1))
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(0, 10**6), st.sampled_from(SAMPLINGS))
+def test_bytes_are_divided_like_sequences(sizes: dict[str, int], spare: int, sampling: Sampling) -> None:
+    total = len(sizes) + spare
+    given_out = Calibration(sequences=None, bytes=total, sampling=sampling).divide(sizes)
+    assert given_out == Calibration(sequences=total, sampling=sampling).divide(sizes)
+    assert min(given_out.values()) >= 1
+    assert total - len(sizes) < sum(given_out.values()) <= total
+
+
+def test_equal_bytes_give_each_language_the_same_text_up_to_a_sequence() -> None:
+    """A byte is a token of the tiny tokenizer; each sentence costs one token more, for its line break."""
+    built = build(Calibration(sequences=None, bytes=900, length=16, start_token=False))
+    tokenizer = tiny_tokenizer()
+    for part in built.sequences:
+        text = str(tokenizer.decode(part.flatten().tolist()))
+        used = len(text.replace("\n", "").replace("\ufffd", "").encode())
+        assert 300 - 16 - 3 <= used <= 300
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 400))
+def test_text_is_cut_at_a_byte_but_never_within_a_character(limit: int) -> None:
+    sentences = SENTENCES["jpn_Jpan"]
+    taken = list(_first_bytes(sentences, limit))
+    whole = "".join(sentences).encode()
+    assert whole.decode().startswith("".join(taken))
+    assert min(limit, len(whole)) - 3 < len("".join(taken).encode()) <= limit
+
+
+def test_too_little_text_for_the_bytes_is_answered_by_what_would_fit() -> None:
+    asked = Calibration(sequences=None, bytes=10**6, length=16)
+    message = error_of(asked, SENTENCES)
+    fits = re.search(r"calibration\.bytes=(\d+) would fit", message)
+    assert fits
+    shortest = min(sum(len(one.encode()) for one in part) for part in SENTENCES.values())
+    assert int(fits.group(1)) // 3 == shortest
+    assert build(replace(asked, bytes=int(fits.group(1)))).count >= 3
+
+
+def test_bytes_that_fill_no_sequence_are_refused() -> None:
+    message = error_of(Calibration(sequences=None, bytes=30, length=16), SENTENCES)
+    assert "give no full sequence of 16 tokens" in message
+    assert "raise calibration.bytes" in message
+
+
+def test_proportional_goes_by_the_training_mix_of_the_model() -> None:
+    asked = Calibration(sequences=600, sampling="proportional").for_model("bigscience/bloom-560m")
+    assert asked.mix == "bloom"
+    codes = asked.codes(["eng_Latn", "swh_Latn", "fin_Latn", "fra_Latn"])
+    assert codes == ["eng_Latn", "swh_Latn", "fra_Latn"]  # BLOOM was not trained on Finnish
+    given_out = asked.divide(dict.fromkeys(codes, 1))
+    # One each, then 597 by 484.95 : 0.2365 : 208.24 GB, which is 417.51 : 0.20 : 179.28.
+    assert given_out == {"eng_Latn": 419, "swh_Latn": 1, "fra_Latn": 180}
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(sorted(mixes())),
+    st.integers(0, 500),
+    st.sampled_from(["proportional", "temperature"]),
+    st.floats(0.5, 9),
+    st.data(),
+)
+def test_a_division_by_mix_sums_exactly_and_leaves_out_no_language_of_the_mix(
+    name: str, spare: int, sampling: Sampling, temperature: float, data: st.DataObject
+) -> None:
+    codes = data.draw(st.lists(st.sampled_from(sorted(mixes()[name].shares)), min_size=1, max_size=30, unique=True))
+    total = len(codes) + spare
+    asked = Calibration(sequences=total, sampling=sampling, temperature=temperature, proportions="mix", mix=name)
+    given_out = asked.for_model("anything").divide(dict.fromkeys(codes, 1))
+    assert sum(given_out.values()) == total
+    assert min(given_out.values()) >= 1
+    shares = mixes()[name].shares
+    for one, other in pairwise(sorted(codes, key=lambda code: shares[code])):
+        assert shares[one] == shares[other] or given_out[one] <= given_out[other]
+
+
+def test_temperature_evens_out_the_mix() -> None:
+    codes = dict.fromkeys(["eng_Latn", "swh_Latn"], 1)
+    plain, warm, hot = (
+        Calibration(sequences=1000, sampling="temperature", proportions="mix", mix="bloom", temperature=temperature)
+        for temperature in (1.0, 3.0, 1e6)
+    )
+    assert plain.divide(codes) == Calibration(sequences=1000, sampling="proportional", mix="bloom").divide(codes)
+    assert plain.divide(codes)["swh_Latn"] < warm.divide(codes)["swh_Latn"] < hot.divide(codes)["swh_Latn"] == 500
+
+
+def test_a_model_without_a_published_mix_is_told_who_has_one_and_what_else_to_do() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Calibration(sampling="proportional").for_model("meta-llama/Llama-3.2-1B")
+    message = str(caught.value)
+    assert message.startswith("calibration.sampling=proportional: no training mix of meta-llama/Llama-3.2-1B is known")
+    assert all(word in message for word in ("calibration.sampling=corpus", "bloom", "mt5", "xglm", "xlmr"))
+    assert "\n" not in message
+
+
+def test_a_mix_without_any_of_the_languages_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"calibration\.mix=xglm: has none of the calibration languages"):
+        Calibration(sampling="proportional", mix="xglm").codes(["ace_Arab"])
+    with pytest.raises(ConfigurationError, match=r"calibration\.mix=blom: .*choices: bloom"):
+        Calibration(sampling="proportional", mix="blom").for_model("x")
+
+
+@pytest.mark.parametrize(
+    ("calibration", "codes"),
+    [
+        (Calibration(), ["deu_Latn", "fra_Latn"]),
+        (Calibration(sampling="english"), ["eng_Latn"]),
+        (Calibration(sampling="target", target=["swh_Latn"]), ["swh_Latn"]),
+        (Calibration(languages=["tam_Taml", "deu_Latn"]), ["tam_Taml", "deu_Latn"]),
+    ],
+)
+def test_which_languages_give_text(calibration: Calibration, codes: list[str]) -> None:
+    assert calibration.for_model("x").codes(["deu_Latn", "fra_Latn"]) == codes
+    assert set(calibration.divide(dict.fromkeys(codes, 1)).values()) == {120 // len(codes)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"sampling": "target"}, "calibration.sampling=target: needs calibration.target"),
+        ({"target": ["swh_Latn"]}, "calibration.target=.*goes with calibration.sampling=target"),
+        ({"sampling": "english", "languages": ["swh_Latn"]}, "calibration.languages=.*english says which"),
+    ],
+)
+def test_two_keys_cannot_say_which_languages_give_text(arguments: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigurationError, match=line):
+        Calibration(**arguments)

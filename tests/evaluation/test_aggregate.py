@@ -1,14 +1,17 @@
 """Aggregates against a case worked by hand."""
 
 import json
+import math
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mwanda.evaluation.aggregate import aggregate, geometric_mean
+from mwanda.evaluation.aggregate import aggregate, aggregate_change, geometric_mean
 from mwanda.evaluation.perplexity import LanguagePerplexity
+from mwanda.evaluation.significance import compare
+from mwanda.evaluation.units import Units
 from mwanda.languages import find
 
 
@@ -31,6 +34,27 @@ def test_a_case_worked_by_hand() -> None:
         "by_resource_level": {"high": pytest.approx(4.0), "mid": pytest.approx(32.0)},
     }
     assert json.loads(json.dumps(found)) == found
+
+
+def test_changes_are_grouped_by_what_the_languages_are_and_whether_they_calibrated() -> None:
+    codes = ["deu_Latn", "rus_Cyrl", "fin_Latn"]
+    before = {code: Units((10, 10), (20, 20), (20, 20), (10.0, 20.0)) for code in codes}
+    after = {
+        code: Units((10, 10), (20, 20), (20, 20), (10 + add, 20 + add))
+        for code, add in zip(codes, (1, 3, 5), strict=True)
+    }
+    found = aggregate_change(compare(before, after, 100), find(codes), seen=["deu_Latn", "fin_Latn", "tam_Taml"])
+    ratios = {
+        grouping: {group: one["ratio"] for group, one in found[grouping].items()}
+        for grouping in ("by_family", "by_script", "by_resource_level", "by_calibration")
+    }
+    assert ratios == {
+        "by_family": {"Indo-European": pytest.approx(math.exp(0.2)), "Uralic": pytest.approx(math.exp(0.5))},
+        "by_script": {"Cyrl": pytest.approx(math.exp(0.3)), "Latn": pytest.approx(math.exp(0.3))},
+        "by_resource_level": {"high": pytest.approx(math.exp(0.2)), "mid": pytest.approx(math.exp(0.5))},
+        "by_calibration": {"seen": pytest.approx(math.exp(0.3)), "unseen": pytest.approx(math.exp(0.3))},
+    }
+    assert found["by_calibration"]["seen"]["languages"] == 2
 
 
 def test_a_language_that_was_not_measured_counts_nowhere() -> None:

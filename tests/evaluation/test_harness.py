@@ -157,7 +157,7 @@ def test_differences_are_paired_over_documents() -> None:
         assert record["difference"][name]["acc"] == pytest.approx(change)
         language = name.removeprefix("parallel_cloze_")
         about = {"suite": "parallel_cloze", "language": language, "documents": 6, "few_shot": 0, "version": "1.0"}
-        assert record["about"][name] == about
+        assert record["about"][name] == about | {"chance": 0.25}
 
 
 def test_a_metric_that_is_no_mean_is_resampled_in_pairs() -> None:
@@ -520,7 +520,16 @@ def test_the_table_of_tasks_shows_errors_and_dashes() -> None:
             "dense": {"one": scores(0.5, 0.05)},
             "pruned": {"one": scores(0.25, None)},
             "difference": {"one": scores(-0.25, 0.0625)},
-            "about": {"one": {"suite": "one", "language": None, "documents": 9, "few_shot": 0, "version": "1"}},
+            "about": {
+                "one": {
+                    "suite": "one",
+                    "language": None,
+                    "documents": 9,
+                    "few_shot": 0,
+                    "version": "1",
+                    "chance": None,
+                }
+            },
         },
     }
     out = io.StringIO()

@@ -124,6 +124,27 @@ def test_huge_logits_do_not_overflow() -> None:
     torch.testing.assert_close(losses(1e4 * hidden, targets, weight, chunk=10), expected)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("softcap", [None, 200.0])
+def test_losses_that_overflow_are_right_beside_those_that_do_not(with_bias: bool, softcap: float | None) -> None:
+    """Exponentials above 88 are infinite in float32."""
+    hidden, targets, weight, bias = head_inputs()
+    hidden = hidden * torch.linspace(0.1, 60, POSITIONS)[:, None]
+    logits = hidden.double() @ weight.double().T + (bias.double() if with_bias else 0)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = cross_entropy(logits, targets, reduction="none")
+    assert 3 < int((expected > 100).sum()) < POSITIONS - 3
+    found = losses(hidden, targets, weight, bias if with_bias else None, softcap=softcap, chunk=7)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_model_without_numbers_has_no_loss() -> None:
+    hidden, targets, weight, _ = head_inputs()
+    hidden[3] = math.nan
+    found = losses(hidden, targets, weight)
+    assert found.isnan().tolist() == [place == 3 for place in range(POSITIONS)]
+
+
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_no_more_than_a_chunk_of_logits_is_held(chunk: int) -> None:
     generator = torch.Generator().manual_seed(0)

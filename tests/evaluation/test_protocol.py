@@ -1,12 +1,14 @@
 """Windows that score each token once, and the hash of the protocol."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mwanda.evaluation.protocol import Protocol, Window, windows
+from mwanda.errors import ComparisonError
+from mwanda.evaluation.protocol import Protocol, Window, check_same_protocol, differences, protocol_of, windows
 
 
 START = 7
@@ -69,6 +71,31 @@ def test_a_window_has_as_much_context_as_fits(drawn: tuple[list[int], int, int])
         assert len(each.tokens) - 1 == min(window, each.first + each.scored)
 
 
+def test_a_start_token_at_the_first_leads_the_windows_that_reach_back_to_the_start() -> None:
+    assert windows(document(5), 2, 2, START, every=False) == [
+        Window((7, 100, 101), 2, 0),
+        Window((101, 102, 103), 2, 2),
+        Window((102, 103, 104), 1, 4),
+    ]
+    assert windows(document(4), 3, 1, START, every=False) == [
+        Window((7, 100), 1, 0),
+        Window((7, 100, 101), 1, 1),
+        Window((7, 100, 101, 102), 1, 2),
+        Window((100, 101, 102, 103), 1, 3),
+    ]
+
+
+@settings(deadline=None)
+@given(settings_of_windows(), st.sampled_from([None, START]))
+def test_without_a_start_token_in_every_window_each_has_as_much_context_as_fits(
+    drawn: tuple[list[int], int, int], start: int | None
+) -> None:
+    tokens, window, stride = drawn
+    for each in windows(tokens, window, stride, start, every=False):
+        seen = each.first + each.scored + (start is not None)  # with everything before it
+        assert len(each.tokens) - 1 == min(window, seen - 1)
+
+
 def test_windows_worked_by_hand() -> None:
     assert windows(document(5), 4, 2, START) == [
         Window((7, 100, 101), 2, 0),
@@ -100,3 +127,50 @@ def test_no_two_changes_have_one_hash() -> None:
 def test_the_hash_is_the_same_in_every_process_and_version() -> None:
     assert Protocol().hash == "246edf677d4d"
     assert Protocol(window=64, stride=32, sentences=5).hash == Protocol(64, 32, True, "\n", 5).hash
+
+
+# ---- what may stand in one table
+
+
+def run(name: str = "document/2", size: int = 40, tokens: int = 20, code: str = "eng_Latn") -> dict[str, Any]:
+    """Return the parts of a results.json that say how it was measured."""
+    protocol = {"name": name, "hash": "abc", "corpus": "embedded"}
+    measured = {code: {"perplexity": 2.0, "bytes": size, "tokens": tokens}}
+    return {"perplexity": {"protocol": protocol, "dense": measured, "pruned": measured}}
+
+
+def test_runs_that_were_measured_alike_need_no_words() -> None:
+    assert differences([]) == differences([run()]) == differences([run(), run(), run(code="swh_Latn")]) == []
+    check_same_protocol([run(), run()])
+    assert protocol_of(run()) == "document/2 abc on embedded"
+    assert protocol_of({"perplexity": {}}) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (run("sentence/1"), "different protocols.*document/2 abc on embedded; sentence/1 abc on embedded"),
+        (run(size=41), "different text, and not comparable: eng_Latn"),
+        (run(tokens=21), "tokens differ: compare bits per byte"),
+    ],
+)
+def test_what_differs_is_said_in_a_line_and_refused(other: dict[str, Any], message: str) -> None:
+    (line,) = differences([run(), other, run()])
+    with pytest.raises(ComparisonError, match=message):
+        check_same_protocol([run(), other])
+    assert "\n" not in line
+
+
+def test_the_settings_that_differ_are_named() -> None:
+    runs = [run(), run()]
+    for one, protocol in zip(runs, (Protocol(), Protocol(stride=256, sentences=4)), strict=True):
+        one["perplexity"]["protocol"] |= protocol.as_record()
+    (line,) = differences(runs)
+    assert line.startswith("measured under different protocols (stride, sentences), and not comparable: document/2 ")
+
+
+def test_a_run_without_perplexity_is_named_and_refused() -> None:
+    (line,) = differences([run(), {"perplexity": {}}])
+    assert line.endswith("document/2 abc on embedded; no perplexity")
+    with pytest.raises(ComparisonError, match="evaluation=perplexity"):
+        check_same_protocol([{}])

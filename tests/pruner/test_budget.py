@@ -8,7 +8,10 @@ from plain_decoder import MATRICES, PlainBlock, PlainDecoder, changed, matrices_
 from pruning_oracle import every_order
 
 from mwanda.criteria.magnitude import Magnitude
+from mwanda.errors import AuditError
 from mwanda.models import blocks_of
+from mwanda.patterns import Quota
+from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.engine import Order
 from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
@@ -110,6 +113,41 @@ def test_a_block_that_is_sparser_than_the_target_lets_the_others_keep_more(model
     assert report.sparsities[1] > 0.8
     assert report.sparsities[0] == report.sparsities[2] == pytest.approx((1.5 - report.sparsities[1]) / 2)
     assert sum(plan.zeros for plan in report.plans) <= 0.5 * sum(math.prod(plan.shape) for plan in report.plans)
+
+
+@every_order
+@pytest.mark.parametrize("sparsity", [0.5, 0.62])
+def test_an_empty_matrix_lets_the_others_of_its_block_keep_more(
+    model: PlainDecoder, order: Order, sparsity: float
+) -> None:
+    empty, *others = blocks_of(model)[0].matrices
+    empty.weight.zero_()
+    plans = {plan.name: plan for plan in prune_plain(model, sparsity, order).plans}
+    assert plans[empty.name].zeros == empty.weight.numel()
+    assert all(plans[matrix.name].target < sparsity for matrix in others)
+    size = sum(math.prod(plan.shape) for plan in plans.values())
+    found = sum(plan.zeros for plan in plans.values())
+    assert 0 <= sparsity * size - found <= sum(plan.shape[0] for plan in plans.values())
+
+
+@every_order
+@pytest.mark.parametrize("sparsity", [0.3, 0.62])
+def test_empty_rows_cost_no_more_than_a_weight_per_row(model: PlainDecoder, order: Order, sparsity: float) -> None:
+    for matrix in matrices_of(model):
+        matrix.weight[0] = 0
+    for plan in prune_plain(model, sparsity, order).plans:
+        assert 0 <= sparsity * math.prod(plan.shape) - plan.zeros <= plan.shape[0]
+
+
+def test_a_total_off_the_target_fails_the_run(model: PlainDecoder) -> None:
+    """A plan that was kept is not enough: it must have been the plan for what was asked."""
+
+    class Half(Unstructured):
+        def quota(self, zeros: Any, size: int, sparsity: float) -> Quota:
+            return super().quota(zeros, size, sparsity / 2)
+
+    with pytest.raises(AuditError, match=r"weights are zero where sparsity=0\.5 was asked for"):
+        prune_plain(model, 0.5, pattern=Half())
 
 
 def _position(plan: Any) -> int:

@@ -131,10 +131,8 @@ def test_the_implementation_that_the_model_prefers_is_left_to_it(family: str, dt
     Observer(matrices, languages=2).add_experts(module, arguments, batch_of(LANGUAGES))
     assert module.config._experts_implementation == before
     assert torch.equal(module(*arguments), output)
-    with pytest.raises(RuntimeError):
-        Observer(matrices, languages=2).add_experts(
-            module, (arguments[0], chosen[:, 0], arguments[2]), batch_of([0] * 3)
-        )
+    with pytest.raises(TypeError):
+        Observer(matrices, languages=2).add_experts(module, (arguments[0], chosen, None), batch_of([0] * 3))
     assert module.config._experts_implementation == before
 
 
@@ -142,7 +140,7 @@ def test_the_implementation_that_the_model_prefers_is_left_to_it(family: str, dt
 def test_calls_that_do_not_route_are_an_error(family: str) -> None:
     matrices, states, chosen = experts_of(family), hidden_states(6), torch.tensor(CHOSEN)
     observer = Observer(matrices, languages=2)
-    for arguments in ((states,), (states[:4], chosen[:4], even(chosen[:4]))):
+    for arguments in ((states,), (states[:4], chosen[:4], even(chosen[:4])), (states, chosen[:, 0], even(chosen))):
         with pytest.raises(CalibrationError, match="is not called with hidden states and their routing"):
             observer.add_experts(matrices[0].module, arguments, batch_of(LANGUAGES))
 

@@ -1,7 +1,9 @@
 """The real Gemma 3 270M: converted, measured, pruned and measured again."""
 
 import json
+import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ModelError
 from mwanda.evaluation.head import Scorer
+from mwanda.evaluation.perplexity import Perplexity
 from mwanda.languages import find
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.gemma import PackagedGemma, converted_folder
@@ -65,6 +68,30 @@ def test_losses_in_chunks_of_the_vocabulary_equal_the_models_own(loaded: LoadedM
         logits = loaded.model(input_ids=tokens).logits[0, :-1]
     expected = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["document", "sentence"])
+@pytest.mark.parametrize("window", [32, 256])
+def test_losses_are_those_of_lm_eval(
+    window: int, protocol: Literal["document", "sentence"], loaded: LoadedModel
+) -> None:
+    """Lm-eval is told to add no second start token, which it would otherwise also score."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    sentences = list(Embedded().sentences(find(["swh_Latn"])[0], "evaluation"))[:4]
+    settings = Perplexity(window=window, stride=window, start_token="first", protocol=protocol)
+    texts = settings.texts(loaded.tokenizer, {"swh_Latn": sentences})
+    ours = settings.measure(loaded.model, loaded.tokenizer, texts)["swh_Latn"]
+    wholes = sentences if protocol == "sentence" else ["".join(sentence + "\n" for sentence in sentences)]
+    requests = [
+        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=place)
+        for place, text in enumerate(wholes)
+    ]
+    theirs = HFLM(
+        pretrained=loaded.model, tokenizer=loaded.tokenizer, max_length=window, batch_size=2, add_bos_token=False
+    ).loglikelihood_rolling(requests, disable_tqdm=True)
+    assert math.log(ours.perplexity) == pytest.approx(-math.fsum(theirs) / ours.tokens, abs=1e-4)
 
 
 def test_batch_size_changes_next_to_no_decision(loaded: LoadedModel) -> None:

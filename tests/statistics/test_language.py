@@ -11,11 +11,14 @@ from torch import Tensor
 
 from mwanda.statistics import (
     LanguageStatistics,
+    Needs,
     SequenceSums,
     activation_probability,
+    combined,
     language_root_mean_square,
     pooled_norm,
 )
+from mwanda.statistics.language import add_by_language, reduce_anywhere, reduce_on_cpu
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -167,3 +170,38 @@ def test_inputs_are_neither_changed_nor_tracked() -> None:
     sums = SequenceSums.of(inputs)
     assert torch.equal(inputs, before)
     assert not sums.squares.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (2, 300, 4)])
+def test_sums_on_any_device_are_those_of_the_cpu(shape: tuple[int, int, int]) -> None:
+    inputs = random_inputs(*shape)
+    torch.testing.assert_close(reduce_anywhere(inputs), reduce_on_cpu(inputs))
+    exact = inputs.double().square().sum(dim=1).float()
+    torch.testing.assert_close(reduce_on_cpu(inputs), exact)
+
+
+def test_languages_are_added_up_as_by_index() -> None:
+    languages, values = torch.tensor([2, 0, 2, 1, 2]), random_inputs(1, 5, 6)[0].double()
+    expected = torch.ones(4, 6, dtype=torch.float64).index_add_(0, languages, values)
+    found = torch.ones(4, 6, dtype=torch.float64)
+    add_by_language(found, languages, values)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ("nothing", "norms", "norms"),
+        ("norms", "counts", "counts"),
+        ("second_moments", "norms", "second_moments"),
+        ("second_moments", "counts", "everything"),
+        ("counts", "counts", "counts"),
+    ],
+)
+def test_two_needs_are_met_together(first: Needs, second: Needs, both: Needs) -> None:
+    assert combined(first, second) == combined(second, first) == both
+    statistics = LanguageStatistics.zeros(2, 3, needs=both)
+    statistics.add(SequenceSums.of(random_inputs(1, 4, 3), both), torch.tensor([1]))
+    for needs in (first, second):
+        assert needs not in ("counts", "everything") or statistics.positive is not None
+        assert needs != "second_moments" or (statistics.second_moment is not None and statistics.second_moment.any())

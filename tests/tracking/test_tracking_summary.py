@@ -1,10 +1,18 @@
 """results.json becomes single values with predictable names, and tables."""
 
+import math
 from typing import Any
 
 import pytest
 
-from mwanda.tracking.summary import LANGUAGE_COLUMNS, LAYER_COLUMNS, language_rows, layer_rows, single_values
+from mwanda.tracking.summary import (
+    LANGUAGE_COLUMNS,
+    LAYER_COLUMNS,
+    exponential,
+    language_rows,
+    layer_rows,
+    single_values,
+)
 
 
 def measured(perplexity: float, bits_per_byte: float) -> dict[str, Any]:
@@ -38,10 +46,12 @@ def results() -> dict[str, Any]:
         "perplexity": {
             "dense": {"swh_Latn": measured(10.0, 1.0), "aaa_Latn": measured(8.0, 0.9)},
             "pruned": {"swh_Latn": measured(15.0, 1.2)},
-            "aggregate": {"geometric_mean": 15.0, "by_family": {"Atlantic-Congo": 15.0}},
+            "paired": {"swh_Latn": {"log_ratio": math.log(1.5), "low": 0.0, "high": math.log(2), "p_holm": 0.01}},
+            "aggregate": {"geometric_mean": 15.0, "by_family": {"Atlantic-Congo": 15.0}, "paired": {"ratio": 1.5}},
         },
         "tasks": {"pruned": {"xnli_sw": {"acc": 0.4, "stderr": 0.01}}},
         "timing": {"load": 1.5},
+        "evaluation": {"dense": {"tokens_per_second": 900.0}},
         "memory": {"peak_rss_bytes": 7, "peak_device_bytes": None},
     }
 
@@ -65,6 +75,10 @@ def test_single_values_have_the_names_people_compare_runs_by(results: dict[str, 
         "ratio/swh_Latn": 1.5,
         "aggregate/geometric_mean": 15.0,
         "aggregate/by_family/Atlantic-Congo": 15.0,
+        "aggregate/paired/ratio": 1.5,
+        "log_ratio/swh_Latn": math.log(1.5),
+        "p_holm/swh_Latn": 0.01,
+        "evaluation/dense/tokens_per_second": 900.0,
         "tasks/pruned/xnli_sw/acc": 0.4,
         "tasks/pruned/xnli_sw/stderr": 0.01,
         "seconds/load": 1.5,
@@ -80,6 +94,9 @@ def test_there_is_a_row_for_every_language(results: dict[str, Any]) -> None:
         "dense perplexity": 10.0,
         "pruned perplexity": 15.0,
         "ratio": 1.5,
+        "ratio low": 1.0,
+        "ratio high": pytest.approx(2.0),
+        "p (Holm)": 0.01,
         "dense bits per byte": 1.0,
         "pruned bits per byte": 1.2,
         "tokens": 100,
@@ -91,6 +108,7 @@ def test_a_language_without_a_name_or_a_second_measurement_leaves_gaps(results: 
     row = dict(zip(LANGUAGE_COLUMNS, language_rows(results)[1], strict=True))
     assert row["language"] == "aaa_Latn"
     assert (row["name"], row["pruned perplexity"], row["ratio"]) == (None, None, None)
+    assert (row["ratio low"], row["p (Holm)"]) == (None, None)
     assert (row["dense perplexity"], row["tokens"]) == (8.0, 100)
 
 
@@ -112,3 +130,9 @@ def test_any_section_may_be_missing_or_empty(results: dict[str, Any], section: s
     assert left.items() < everything.items()
     assert bool(language_rows(results)) == (section != "perplexity")
     assert bool(layer_rows(results)) == (section != "sparsity")
+
+
+def test_a_destroyed_model_has_an_infinite_ratio() -> None:
+    assert exponential(1e4) == math.inf
+    assert exponential(0.0) == 1.0
+    assert exponential(None) is None

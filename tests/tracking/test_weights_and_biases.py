@@ -218,7 +218,7 @@ def test_stages_are_logged_as_they_end(stored: StoredRun) -> None:
 def test_languages_are_a_table(stored: StoredRun) -> None:
     table = stored.table("languages")
     assert table["columns"][:5] == ["language", "name", "dense perplexity", "pruned perplexity", "ratio"]
-    assert table["data"][0] == ["swh_Latn", "Swahili", 10.0, 15.0, 1.5, 1.0, 1.25, 100, 400]
+    assert table["data"][0] == ["swh_Latn", "Swahili", 10.0, 15.0, 1.5, None, None, None, 1.0, 1.25, 100, 400]
     assert [row[0] for row in table["data"]] == ["swh_Latn", "eng_Latn"]
 
 

@@ -1,0 +1,52 @@
+"""`python -m mwanda.comparison DIR [DIR …]`: one report of all runs below these folders."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mwanda.comparison.tables import GROUPINGS
+from mwanda.errors import ConfigurationError, InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the report and say where it is; exit with 2 on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mwanda.comparison",
+        description="Compare all runs below folders: tables (CSV, Markdown, LaTeX) and pictures (PNG, SVG).",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run, a sweep, or a folder of them")
+    parser.add_argument("--output", type=Path, help="the report's folder; DIR/comparison if not given")
+    parser.add_argument(
+        "--baseline",
+        metavar="KEY=VALUE,…",
+        help="what the others are compared with; criterion=wanda,schedule=uniform if not given and there",
+    )
+    parser.add_argument("--columns", choices=list(GROUPINGS), help="how languages are grouped into columns")
+    parser.add_argument("--no-plots", action="store_true", help="tables only")
+    given = parser.parse_args(arguments)
+    from mwanda.comparison.report import write
+
+    try:
+        output = given.output or given.folders[0] / "comparison"
+        done = write(given.folders, output, _settings(given.baseline), given.columns, plots=not given.no_plots)
+    except InputError as error:
+        print("error:", *str(error).split(), file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    for warning in done.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{done.runs} runs, {done.unfinished} unfinished: {output}/report.md")
+
+
+def _settings(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    pairs = [each.partition("=") for each in text.split(",")]
+    for key, separator, value in pairs:
+        if not (key and separator and value):
+            raise ConfigurationError("--baseline", text, "is written KEY=VALUE,KEY=VALUE")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Finds the records of runs below folders, finished or not."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mwanda.errors import ConfigurationError
+from mwanda.record import RESULTS
+
+
+CONFIGURATION = "config.yaml"
+SCHEMA_FAMILY = "mwanda.results/"
+Settings = dict[str, str]
+
+GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
+CHANGES_NO_NUMBER = {
+    "_target_",
+    "seed",
+    "batch_size",
+    "batch_tokens",
+    "resamples",
+    "device",
+    "device_map",
+    "offload",
+    "checkpoint",
+    "activations",
+}
+OF_THE_PROTOCOL = {"corpus", "protocol", "window", "stride", "start_token", "sentences"}
+"""Keys of the evaluation that the perplexity protocol's hash stands for."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        name: its folder, as short as tells it from the others.
+        results: the contents of results.json.
+        config: the contents of config.yaml, empty where there is none.
+        folder: where all of it lies.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Everything that can tell its numbers from another run's, besides the seed, as text by key."""
+        results = self.results
+        own = {
+            "model": str(results["model"]["id"]),
+            "criterion": str(results["criterion"]["name"]),
+            "schedule": str(results["schedule"]["name"]),
+            "pattern": str(results["sparsity"]["pattern"]),
+            "sparsity": f"{results['sparsity']['target']:g}",
+        }
+        for group in GROUPS:
+            own |= _flat(group, self.config.get(group) or {})
+        own.pop("model.path", None)
+        return own
+
+    @property
+    def seed(self) -> str:
+        """Its seed as text."""
+        return str(self.results.get("seed", self.config.get("seed", "")))
+
+    @property
+    def perplexity(self) -> Mapping[str, Any]:
+        """What it measured of perplexity."""
+        return self.results.get("perplexity") or {}
+
+    @property
+    def protocol(self) -> tuple[str, str, str] | None:
+        """Hash, name and text of its perplexity protocol; None without one."""
+        found = self.perplexity.get("protocol")
+        return (str(found["hash"]), str(found["name"]), str(found["corpus"])) if found else None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run without results to compare, and what is known of the reason."""
+
+    name: str
+    status: str
+    reason: str
+
+
+def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
+    """Return the finished and the unfinished runs below folders, in the order of their paths.
+
+    Raises:
+        ConfigurationError: a folder does not exist, or no run is below any of them.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigurationError("DIR", folder, "there is no such folder")
+    places = sorted(
+        {
+            path.parent.resolve()
+            for folder in folders
+            for name in (RESULTS, CONFIGURATION)
+            for path in folder.rglob(name)
+        }
+    )
+    finished, unfinished = [], []
+    for place, name in zip(places, _short(places), strict=True):
+        found = _read(place, name)
+        if isinstance(found, Run):
+            finished.append(found)
+        elif found is not None:
+            unfinished.append(found)
+    if not finished and not unfinished:
+        raise ConfigurationError("DIR", ", ".join(map(str, folders)), f"there is no {RESULTS} below")
+    return finished, unfinished
+
+
+def _read(folder: Path, name: str) -> Run | Unfinished | None:
+    """Return the run in a folder; None where the files are of something else."""
+    path = folder / RESULTS
+    if not path.is_file():
+        return Unfinished(name, *_status(folder)) if _is_of_a_run(folder) else None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        config = _yaml(folder / CONFIGURATION)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return Unfinished(name, "unreadable", " ".join(str(error).split())[:160])
+    if not isinstance(results, dict) or not str(results.get("schema", "")).startswith(SCHEMA_FAMILY):
+        return None
+    if results.get("status") != "complete":
+        failure = results.get("error") or {}
+        return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
+    return Run(name, results, config, folder)
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file() or (folder / "status.json").is_file()
+
+
+def _status(folder: Path) -> tuple[str, str]:
+    """Return what a run without results says of itself."""
+    try:
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        return str(status.get("state", "unfinished")), str(
+            status.get("error") or status.get("stage") or "no results yet"
+        )
+    except (OSError, ValueError, AttributeError):
+        return "unfinished", f"no {RESULTS}: still running, or killed"
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _short(places: Sequence[Path]) -> list[str]:
+    """Return the paths without what all of them start with."""
+    parts = [place.parts for place in places]
+    common = 0
+    while all(len(each) > common + 1 for each in parts) and len({each[common] for each in parts}) == 1 and parts:
+        common += 1
+    return ["/".join(each[common:]) for each in parts]
+
+
+def _flat(prefix: str, node: Any) -> Settings:
+    """Return the leaves of a configuration by dotted key, without those that change no number."""
+    if isinstance(node, Mapping):
+        flat: Settings = {}
+        for key, value in node.items():
+            skipped = key in CHANGES_NO_NUMBER or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
+            flat |= {} if skipped else _flat(f"{prefix}.{key}", value)
+        return flat
+    if isinstance(node, list) and len(node) > 4:
+        return {prefix: f"{node[0]} … {node[-1]} ({len(node)})"}
+    if isinstance(node, list):
+        return {prefix: ", ".join(map(str, node))}
+    return {prefix: "" if node is None else str(node)}

@@ -1,0 +1,54 @@
+"""Which runs are found below folders, and what is said of those that are not complete."""
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_results import results, save
+
+from mwanda.comparison.records import find_runs
+from mwanda.errors import ConfigurationError
+
+
+def test_every_run_is_found_once_and_named_shortly(tmp_path: Path) -> None:
+    save(tmp_path / "sweep" / "0", results())
+    save(tmp_path / "sweep" / "1", results())
+    runs, unfinished = find_runs([tmp_path, tmp_path / "sweep"])
+    assert [run.name for run in runs] == ["0", "1"]
+    assert unfinished == []
+
+
+def test_what_is_not_complete_is_listed_with_the_reason(tmp_path: Path) -> None:
+    save(tmp_path / "done", results())
+    failure = {"type": "CalibrationError", "message": "inputs are not finite"}
+    save(tmp_path / "failed", {**results(), "status": "failed", "error": failure})
+    (save(tmp_path / "killed", {}) / "results.json").unlink()
+    running = save(tmp_path / "running", {})
+    (running / "results.json").unlink()
+    (running / "status.json").write_text(json.dumps({"state": "running", "stage": "prune"}))
+    (save(tmp_path / "torn", {}) / "results.json").write_text("{")
+    runs, unfinished = find_runs([tmp_path])
+    assert [run.name for run in runs] == ["done"]
+    assert {each.name: (each.status, each.reason.split(":")[0]) for each in unfinished} == {
+        "failed": ("failed", "CalibrationError"),
+        "killed": ("unfinished", "no results.json"),
+        "running": ("running", "prune"),
+        "torn": ("unreadable", "Expecting property name enclosed in double quotes"),
+    }
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    save(tmp_path / "run", results())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text('{"score": 1}')
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "config.yaml").write_text("a: 1\n")
+    runs, unfinished = find_runs([tmp_path])
+    assert ([run.name for run in runs], unfinished) == (["run"], [])
+
+
+def test_no_folder_and_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such folder"):
+        find_runs([tmp_path / "nothing"])
+    with pytest.raises(ConfigurationError, match=r"there is no results\.json below"):
+        find_runs([tmp_path])

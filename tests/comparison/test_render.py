@@ -1,0 +1,68 @@
+"""Tables as text: what is in bold, how LaTeX is escaped, and that CSV reads back."""
+
+import csv
+import io
+import math
+import re
+
+from synthetic_results import results
+
+from mwanda.comparison import render
+from mwanda.comparison.records import Run
+from mwanda.comparison.tables import sections
+
+
+def table(*runs: Run) -> render.Table:
+    (section,) = sections(list(runs), None)
+    return render.comparison(section)
+
+
+def run(criterion: str, seed: int = 0, ratio: float = 2.0, **more: object) -> Run:
+    ratios = {"eng_Latn": ratio, "swh_Latn": 2 * ratio}
+    return Run("run", results(criterion, seed=seed, ratios=ratios, **more))  # type: ignore[arg-type]
+
+
+def test_markdown_has_a_row_for_each_configuration_and_the_best_in_bold() -> None:
+    text = render.markdown(table(run("wanda"), run("wanda", 1, 2.2), run("mwanda", ratio=1.5), run("mwanda", 1, 1.5)))
+    lines = text.splitlines()
+    assert len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| mwanda | 2 |")
+    assert "**2.12 ± 0.00**" in lines[2]
+    assert "2.97 ± 0.20" in lines[3]
+    assert "**" not in lines[3]
+
+
+def test_best_is_only_among_those_that_remove_as_much() -> None:
+    text = render.markdown(
+        table(run("wanda", sparsity=0.3, ratio=1.1), run("wanda", sparsity=0.7), run("mwanda", sparsity=0.7, ratio=1.9))
+    )
+    bold = {line.split("|")[1].strip() for line in text.splitlines() if "**" in line}
+    assert bold == {"mwanda, 0.7"}
+
+
+def test_latex_is_escaped_and_complete() -> None:
+    text = render.latex(table(run("wanda"), run("owl_cwl & 50 %")), "A_caption")
+    assert r"owl\_cwl \& 50 \%" in text
+    assert r"\caption{A\_caption}" in text
+    assert not re.search(r"(?<!\\)[_%]", text)
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    columns = re.search(r"\\begin\{tabular\}\{(l+r+)\}", text)
+    assert columns
+    assert all(len(re.split(r"(?<!\\)&", row)) == len(columns[1]) for row in rows)
+
+
+def test_csv_reads_back() -> None:
+    rows = [{"a": 'x, "y"', "b": 1.25, "c": None}, {"a": "z", "b": math.inf, "c": math.nan}]
+    found = list(csv.DictReader(io.StringIO(render.as_csv(rows, ("a", "b", "c")))))
+    assert found == [{"a": 'x, "y"', "b": "1.25", "c": ""}, {"a": "z", "b": "inf", "c": ""}]
+
+
+def test_numbers() -> None:
+    assert [render.number(each) for each in (None, math.inf, 3.14159, 314.159, 31415.9)] == [
+        "–",
+        "∞",
+        "3.14",
+        "314.2",
+        "31416",
+    ]

@@ -1,0 +1,169 @@
+"""Runs become configurations and tables: what varies, seeds, baselines, protocols, languages."""
+
+import math
+from typing import Any
+
+import pytest
+from synthetic_results import results
+
+from mwanda.comparison import render
+from mwanda.comparison.records import Run
+from mwanda.comparison.tables import TIDY, Estimate, Section, configurations, repeated, sections, task_scores, tidy
+from mwanda.errors import ConfigurationError
+
+
+def run(name: str = "run", config: dict[str, Any] | None = None, **given: Any) -> Run:
+    return Run(name, results(**given), {"seed": given.get("seed", 0), **(config or {})})
+
+
+def ratios(first: float, second: float, third: float) -> dict[str, float]:
+    return {"eng_Latn": first, "deu_Latn": second, "swh_Latn": third}
+
+
+def values(section: Section, label: str) -> dict[str, Estimate | None]:
+    (row,) = [row for row in section.rows if row.configuration.label == label]
+    return row.values
+
+
+def mean(section: Section, label: str, column: str) -> float:
+    estimate = values(section, label)[column]
+    assert estimate is not None
+    return estimate.mean
+
+
+def test_configurations_are_named_by_what_varies() -> None:
+    runs = [run(criterion="wanda"), run(criterion="mwanda"), run(criterion="mwanda", sparsity=0.7)]
+    assert [each.label for each in configurations(runs)] == ["mwanda, 0.5", "mwanda, 0.7", "wanda, 0.5"]
+    assert [each.label for each in configurations(runs[:1])] == ["wanda, uniform, 0.5"]
+
+
+def test_settings_of_a_choice_vary_only_among_runs_of_that_choice() -> None:
+    def setting(**criterion: object) -> dict[str, Any]:
+        return {"criterion": {"_target_": "x", **criterion}, "calibration": {"seed": 3, "length": 128}}
+
+    runs = [run(criterion="wanda", config=setting()), run(criterion="mwanda", config=setting(variance_weight=0.5))]
+    assert [each.label for each in configurations(runs)] == ["mwanda", "wanda"]
+    runs.append(run(criterion="mwanda", config=setting(variance_weight=1.0)))
+    labels = [each.label for each in configurations(runs)]
+    assert labels == ["mwanda, variance_weight=0.5", "mwanda, variance_weight=1.0", "wanda"]
+
+
+def test_speed_and_seeds_make_no_configuration_of_their_own() -> None:
+    def setting(batch: int, seed: int) -> dict[str, Any]:
+        return {"pruner": {"batch_size": batch, "order": "arrival"}, "calibration": {"seed": seed}}
+
+    runs = [run(seed=seed, config=setting(batch, seed)) for seed, batch in ((1, 8), (0, 16))]
+    (only,) = configurations(runs)
+    assert [each.seed for each in only.runs] == ["0", "1"]
+    assert repeated(only) == []
+    assert repeated(configurations([*runs, runs[0]])[0]) == ["1"]
+
+
+def test_a_table_by_hand() -> None:
+    wanda = ratios(2, 4, 8)
+    runs = [
+        run(criterion="wanda", seed=0, ratios=wanda, calibrated=["eng_Latn"], significant=["swh_Latn"]),
+        run(criterion="wanda", seed=1, ratios=ratios(2, 4, 1), calibrated=["eng_Latn"], significant=[]),
+        run(criterion="mwanda", seed=0, ratios=ratios(1, 2, 4), calibrated=["eng_Latn"], significant=[]),
+    ]
+    (section,) = sections(runs, None)
+    assert section.baseline == {"criterion": "wanda", "schedule": "uniform"}
+    found = values(section, "wanda")
+    assert found["ratio"] == Estimate(pytest.approx((4 + 2) / 2), pytest.approx(math.sqrt(2)), 2)
+    assert found["pruned"] == Estimate(pytest.approx(30), pytest.approx(math.sqrt(200)), 2)
+    assert mean(section, "wanda", "dense") == pytest.approx(10)
+    assert mean(section, "wanda", "worst") == pytest.approx(6)
+    assert mean(section, "wanda", "spread") == pytest.approx(4)
+    assert mean(section, "wanda", "hurt") == pytest.approx(1 / 6)
+    assert mean(section, "wanda", "seen") == pytest.approx(2)
+    assert mean(section, "wanda", "unseen") == pytest.approx((math.sqrt(32) + 2) / 2)
+    assert [row.worst_languages for row in section.rows if row.configuration.label == "wanda"] == [
+        ("swh_Latn", "deu_Latn")
+    ]
+    # Only seed 0 is there of both.
+    assert values(section, "mwanda")["baseline"] == Estimate(pytest.approx(-0.5), None, 1)
+    assert found["baseline"] is None
+    assert {name: codes for name, codes in section.groups.items()} == {code: (code,) for code in wanda}
+    assert mean(section, "mwanda", "group:deu_Latn") == pytest.approx(2)
+
+
+def test_the_baseline_is_that_of_the_same_sparsity_whatever_its_other_settings() -> None:
+    def setting(criterion: dict[str, object]) -> dict[str, Any]:
+        return {"criterion": criterion}
+
+    runs = []
+    for sparsity, factor in ((0.5, 1.0), (0.7, 3.0)):
+        runs.append(run(criterion="wanda", sparsity=sparsity, ratios=ratios(2 * factor, 2, 2)))
+        for weight in (0.5, 1.0):
+            config = setting({"variance_weight": weight})
+            runs.append(run(criterion="mwanda", sparsity=sparsity, ratios=ratios(2 * factor, 2, 2 * 8), config=config))
+    (section,) = sections(runs, None)
+    against = [row.values["baseline"] for row in section.rows if "mwanda" in row.configuration.label]
+    assert [each and each.mean for each in against] == pytest.approx([1.0] * 4)
+    (section,) = sections(runs, {"criterion": "mwanda", "criterion.variance_weight": "1.0"})
+    assert mean(section, "wanda, 0.7", "baseline") == pytest.approx(-0.5)
+
+
+def test_a_baseline_that_is_not_there_is_refused_with_the_choices() -> None:
+    with pytest.raises(ConfigurationError, match="criterion=ria: no run has it; choices: criterion=wanda"):
+        sections([run()], {"criterion": "ria"})
+    with pytest.raises(ConfigurationError, match="no run has a setting 'critrion'; choices: criterion"):
+        sections([run()], {"critrion": "wanda"})
+    (section,) = sections([run(criterion="ria")], None)
+    assert section.baseline is None
+
+
+def test_protocols_are_never_in_one_table() -> None:
+    other = ("ffff", "sentence/1", "embedded")
+    runs = [run(criterion="wanda"), run(criterion="mwanda", protocol=other), run(criterion="ria", protocol=None)]
+    first, second = sections(runs, None)
+    assert [first.protocol[0], second.protocol[0]] == ["0f99e0a16476", "ffff"]
+    assert [row.configuration.label for row in first.rows] == ["wanda"]
+    assert [row.configuration.label for row in second.rows] == ["mwanda"]
+    assert second.baseline is None  # the Wanda run was measured by another protocol
+
+
+def test_a_table_is_over_the_languages_that_all_have() -> None:
+    more = {**ratios(2, 2, 2), "fra_Latn": 1000.0}
+    (section,) = sections([run(criterion="wanda"), run(criterion="mwanda", ratios=more)], None)
+    assert section.languages == ("eng_Latn", "deu_Latn", "swh_Latn")
+    assert section.left_out == ("fra_Latn",)
+    assert mean(section, "mwanda", "ratio") == pytest.approx(2)
+
+
+def test_an_infinite_perplexity_stays_infinite() -> None:
+    runs = [run(criterion="wanda"), run(criterion="magnitude", ratios={**ratios(2, 2, 2), "swh_Latn": None})]
+    (section,) = sections(runs, None)
+    assert mean(section, "magnitude", "ratio") == math.inf
+    assert mean(section, "magnitude", "baseline") == math.inf
+    assert mean(section, "magnitude", "group:eng_Latn") == pytest.approx(2)
+    assert "∞" in render.markdown(render.comparison(section))
+
+
+def test_columns_of_languages() -> None:
+    many = dict.fromkeys(["eng_Latn", "deu_Latn", "fra_Latn", "rus_Cyrl", "swh_Latn", "tur_Latn", "jpn_Jpan"], 2.0)
+    many |= dict.fromkeys(["kor_Hang", "hin_Deva", "vie_Latn"], 2.0)
+    (section,) = sections([run(ratios=many)], None)
+    assert set(section.groups) <= {"high", "mid", "low", "unknown"}  # ten languages are too many columns
+    (section,) = sections([run(ratios=many)], None, "script")
+    assert section.groups["Latn"] == ("eng_Latn", "deu_Latn", "fra_Latn", "swh_Latn", "tur_Latn", "vie_Latn")
+
+
+def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
+    tasks = {
+        "dense": {"parallel_cloze_eng_Latn": {"acc": 0.8, "acc_stderr": 0.05}},
+        "pruned": {"parallel_cloze_eng_Latn": {"acc": 0.6, "acc_stderr": 0.06}},
+        "difference": {"parallel_cloze_eng_Latn": {"acc": -0.2, "acc_stderr": 0.04}},
+        "about": {"parallel_cloze_eng_Latn": {"suite": "parallel_cloze", "language": "eng_Latn", "chance": 0.25}},
+    }
+    rows = tidy(configurations([run("a", tasks=tasks, calibrated=["eng_Latn"]), run("b", seed=1)]))
+    assert all(set(row) <= set(TIDY) for row in rows)
+    (ratio,) = [row for row in rows if (row["run"], row["language"], row["metric"]) == ("a", "swh_Latn", "ratio")]
+    assert (ratio["value"], ratio["calibrated"], ratio["family"]) == (2, False, "Atlantic-Congo")
+    assert ratio["low"] == pytest.approx(2 * math.exp(-0.1))
+    (task,) = [row for row in rows if row["metric"] == "parallel_cloze_eng_Latn:acc:difference"]
+    assert (task["value"], task["standard_error"], task["language"]) == (-0.2, 0.04, "eng_Latn")
+    keys = [(row["run"], row["language"], row["metric"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    scores = task_scores(run(tasks=tasks), lambda metrics: "acc")["parallel_cloze", "acc"]
+    assert scores["parallel_cloze_eng_Latn"].difference == (-0.2, 0.04)

@@ -1,0 +1,322 @@
+"""What runs share is found again, never trusted blindly, and never in the way."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_job
+import torch
+from tiny_models import save_tiny_model
+
+from mwanda import artifacts, reuse
+from mwanda.artifacts import Shelf
+from mwanda.evaluation import LanguagePerplexity, Perplexity
+from mwanda.evaluation.harness import Harness, Scores
+from mwanda.pruner.engine import _Task
+from mwanda.schema import CONF
+
+
+NUMBERS = ("model", "sparsity", "calibration", "schedule", "perplexity", "tasks")
+TENSORS = {"a": torch.arange(6).reshape(2, 3), "b": torch.tensor([0.5, float("nan")], dtype=torch.float64)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf({"model": "m"}, "about", tmp_path / "store")
+
+
+def again(shelf: Shelf, **changes: Any) -> Shelf:
+    return Shelf({**shelf.key, **changes}, shelf.about, shelf.folder)
+
+
+def data(shelf: Shelf) -> list[Path]:
+    assert shelf.folder is not None
+    return sorted((shelf.folder / artifacts.DATA).glob("*.safetensors"))
+
+
+def test_what_was_kept_is_found_by_the_same_key_alone(shelf: Shelf) -> None:
+    assert shelf.find("kind", {"x": 1}) is None
+    shelf.keep("kind", {"x": 1}, TENSORS, {"infinite": float("inf"), "list": [1, None]})
+    reader = again(shelf)
+    found = reader.find("kind", {"x": 1})
+    assert found is not None
+    assert found.facts == {"infinite": float("inf"), "list": [1, None]}
+    assert set(found.tensors) == {"a", "b"}
+    assert all(torch.equal(found.tensors[name].nan_to_num(7), value.nan_to_num(7)) for name, value in TENSORS.items())
+    assert reader.reused == shelf.made == [{"kind": "kind", "key": artifacts.digest({"model": "m", "x": 1})}]
+    assert again(shelf).find("kind", {"x": 2}) is None
+    assert again(shelf).find("other", {"x": 1}) is None
+    assert again(shelf, model="n").find("kind", {"x": 1}) is None
+
+
+def test_content_is_named_by_its_checksum(shelf: Shelf) -> None:
+    shelf.keep("kind", {"x": 1}, TENSORS)
+    shelf.keep("kind", {"x": 2}, TENSORS)
+    (file,) = data(shelf)
+    assert artifacts._checksum(file) == file.stem
+
+
+DAMAGES = {
+    "a bit": lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"),
+    "half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "empty": lambda file: file.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", ["data", "index"])
+def test_a_corrupt_one_is_reported_moved_aside_and_made_again(
+    shelf: Shelf, damage: str, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf.keep("kind", {}, TENSORS)
+    assert shelf.folder is not None
+    (file,) = data(shelf) if which == "data" else (shelf.folder / "kind").glob("*.json")
+    DAMAGES[damage](file)
+    assert again(shelf).find("kind", {}) is None
+    assert f"{file} is corrupt" in caplog.text
+    assert not file.exists()
+    assert len(list(file.parent.glob(f"{file.name}.*{artifacts.CORRUPT}"))) == 1
+    again(shelf).keep("kind", {}, TENSORS)
+    assert again(shelf).find("kind", {}) is not None
+
+
+def test_an_index_of_something_else_is_not_believed(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    shelf.keep("kind", {"x": 1}, TENSORS)
+    assert shelf.folder is not None
+    (index,) = (shelf.folder / "kind").glob("*.json")
+    other = index.with_name(f"{artifacts.digest({'model': 'm', 'x': 2})}.json")
+    index.rename(other)
+    assert again(shelf).find("kind", {"x": 2}) is None
+    assert "it is of something else" in caplog.text
+
+
+def test_an_index_whose_content_has_been_removed_is_none(shelf: Shelf) -> None:
+    shelf.keep("kind", {}, TENSORS)
+    data(shelf)[0].unlink()
+    assert again(shelf).find("kind", {}) is None
+
+
+def test_a_store_that_cannot_be_written_to_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    shelf = Shelf({}, "about", tmp_path / "file")
+    shelf.keep("kind", {}, TENSORS)
+    assert "kind is not kept for other runs" in caplog.text
+    assert shelf.made == []
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
+    shelf = Shelf({}, "about", None)
+    shelf.keep("kind", {}, TENSORS)
+    assert shelf.find("kind", {}) is None
+    assert not list(tmp_path.iterdir())
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from mwanda.artifacts import Shelf
+for step in range(40):
+    shelf = Shelf({"step": step % 4}, "about", Path(sys.argv[1]))
+    found = shelf.find("kind", {})
+    wanted = torch.full((20000,), float(step % 4))
+    if found is not None and not found.tensors["a"].equal(wanted):
+        sys.exit("wrong content")
+    shelf.keep("kind", {}, {"a": wanted})
+"""
+
+
+def test_many_writers_and_readers_at_once_meet_whole_artifacts_only(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "store")]
+    environment = os.environ | {"PYTHONPATH": str(CONF.parent)}
+    writers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    assert [(writer.communicate()[0], writer.returncode) for writer in writers] == [("", 0)] * 4
+    assert len(artifacts.entries(tmp_path / "store")) == 4
+    assert len(list((tmp_path / "store" / artifacts.DATA).iterdir())) == 4
+
+
+# ---- runs
+
+
+SETTINGS = {
+    "one-shot": ("pruner=oneshot", "schedule=owl_cwl", "criterion=mwanda"),
+    "one-shot, second moments": ("pruner=oneshot", "criterion=sparsegpt"),
+    "one-shot, blocks on disk": ("pruner=oneshot", "schedule=cwl", "criterion=wanda", "model.offload=disk"),
+    "on the way": ("pruner=arrival", "schedule=owl", "criterion=wanda"),
+    "without statistics": ("criterion=magnitude", "schedule=cwl"),
+    "tasks": ("evaluation=full", "evaluation.tasks=[parallel_cloze]", "evaluation.limit=4", "schedule=uniform"),
+}
+KINDS = {
+    "one-shot": ["blocks", "dense perplexity", "statistics"],
+    "one-shot, second moments": ["blocks", "dense perplexity", "statistics"],
+    "one-shot, blocks on disk": ["blocks", "dense perplexity", "statistics"],
+    "on the way": ["blocks", "dense perplexity", "signals"],
+    "without statistics": ["blocks", "dense perplexity", "signals"],
+    "tasks": ["blocks", "dense perplexity", "dense scores"],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_results_are_the_same_to_the_bit_with_and_without(model: Path, tmp_path: Path, name: str) -> None:
+    without = tiny_job.run(model, tmp_path / "without", *SETTINGS[name], "artifacts=false")
+    first = tiny_job.run(model, tmp_path / "first", *SETTINGS[name], "artifacts=true")
+    second = tiny_job.run(model, tmp_path / "second", *SETTINGS[name], "artifacts=true")
+    assert without["artifacts"] == {"reused": [], "made": []}
+    assert first["artifacts"]["reused"] == second["artifacts"]["made"] == []
+    assert first["artifacts"]["made"] == second["artifacts"]["reused"]
+    assert sorted(each["kind"] for each in first["artifacts"]["made"]) == KINDS[name]
+    for results in (first, second):
+        for key in NUMBERS:
+            assert json.dumps(results[key]) == json.dumps(without[key]), key
+
+
+def test_one_pass_serves_all_criteria_schedules_and_sparsities(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+    walk = _Task._walk
+    monkeypatch.setattr(_Task, "_walk", lambda self, *args: passes.append(args[1]) or walk(self, *args))
+    measured: list[str] = []
+    measure = Perplexity.measure
+    monkeypatch.setattr(Perplexity, "measure", lambda *args: measured.append(args[5]) or measure(*args))
+    runs = [
+        (criterion, schedule, sparsity)
+        for criterion in ("wanda", "mwanda", "ria")
+        for schedule in ("uniform", "owl_cwl")
+        for sparsity in (0.3, 0.6)
+    ]
+    for number, (criterion, schedule, sparsity) in enumerate(runs):
+        chosen = (f"criterion={criterion}", f"schedule={schedule}", f"sparsity={sparsity}")
+        tiny_job.run(model, tmp_path / str(number), "pruner=oneshot", "artifacts=true", *chosen)
+    assert passes == ["calibrate"]
+    assert measured == ["evaluate dense"] + ["evaluate pruned"] * len(runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "still"),
+    [
+        (("calibration.seed=5",), ["dense perplexity"]),
+        (("seed=5", "calibration.seed=0"), ["blocks", "statistics"]),
+        (("evaluation.sentences=3",), ["blocks", "statistics"]),
+        (("evaluation.resamples=200",), ["blocks", "statistics"]),
+        (("langs.codes=[eng_Latn,hin_Deva]",), []),
+        (("model.dtype=bfloat16",), []),
+        (("pruner.batch_size=2",), ["blocks", "dense perplexity"]),
+        (("sparsity=0.1", "name=another"), ["blocks", "dense perplexity", "statistics"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_they_depend_on_is_in_their_key(
+    model: Path, tmp_path: Path, changes: tuple[str, ...], still: list[str]
+) -> None:
+    settings = ("pruner=oneshot", "artifacts=true", "seed=0")
+    tiny_job.run(model, tmp_path / "first", *settings)
+    found = tiny_job.run(model, tmp_path / "second", *settings, *changes)["artifacts"]
+    assert sorted(each["kind"] for each in found["reused"]) == still
+
+
+def test_other_weights_in_the_same_place_are_another_model(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = save_tiny_model("llama", tmp_path / "model")
+    tiny_job.run(model, tmp_path / "first", "artifacts=true")
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value * 1.5 for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    assert tiny_job.run(model, tmp_path / "second", "artifacts=true")["artifacts"]["reused"] == []
+
+
+def test_the_code_that_artifacts_come_from_is_in_their_key(tmp_path: Path) -> None:
+    for room in ("one", "two"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "module.py").write_text("x = 1\n")
+    before = artifacts.code_digest(tmp_path, ["one"])
+    (tmp_path / "two" / "module.py").write_text("x = 2\n")
+    assert artifacts.code_digest(tmp_path, ["one"]) == before
+    (tmp_path / "one" / "module.py").write_text("x = 2\n")
+    assert artifacts.code_digest(tmp_path, ["one"]) != before
+    assert set(artifacts.ROOMS) <= {path.name for path in Path(artifacts.__file__).parent.iterdir()}
+
+
+def test_a_perplexity_is_the_same_after_storing_infinities_and_missing_intervals(shelf: Shelf) -> None:
+    measured = {"eng_Latn": LanguagePerplexity(float("inf"), 1.5, 3, 4, float("nan"), float("inf"))}
+    for _ in range(2):
+        found = reuse.dense_perplexity(again(shelf), Perplexity(), {}, 0, lambda: measured)
+        assert repr(found) == repr(measured)
+
+
+def test_scores_are_the_same_after_storing_tuples_and_numbers_of_numpy(shelf: Shelf) -> None:
+    import numpy
+
+    made = Scores({"task": {"bleu": {("leaf", 0): ("a", ["b", ("c",)])}, "acc": {("leaf", 1): numpy.float64(0.1)}}})
+    for _ in range(2):
+        assert reuse.dense_scores(again(shelf), Harness(), [], 0, lambda: made) == made
+
+
+# ---- the command
+
+
+def age(folder: Path, kind: str, seconds: float) -> None:
+    (index,) = (folder / kind).glob("*.json")
+    os.utime(index, (time.time() - seconds,) * 2)
+
+
+def test_the_command_lists_and_prunes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = artifacts.store()
+    for place, kind in enumerate(("old", "middle", "new")):
+        Shelf({}, "my [model]", store).keep(kind, {}, {"a": torch.full((1000,), float(place))})
+        age(store, kind, (3 - place) * 86400)
+    assert artifacts.main([]) == 0
+    printed = capsys.readouterr().out
+    assert [kind for kind in printed.split() if kind in ("old", "middle", "new")] == ["new", "middle", "old"]
+    assert "my [model]" in printed
+    assert "3 artifacts" in printed
+    artifacts.main(["prune", "--older-than", "60h"])
+    assert "1 removed, 2 left" in capsys.readouterr().out
+    assert [entry.kind for entry in artifacts.entries(store)] == ["new", "middle"]
+    artifacts.main(["prune", "--max-size", "6K"])
+    assert [entry.kind for entry in artifacts.entries(store)] == ["new"]
+    assert len(list((store / artifacts.DATA).iterdir())) == 1
+    artifacts.main(["prune", "--all"])
+    assert artifacts.entries(store) == []
+    assert list((store / artifacts.DATA).iterdir()) == []
+
+
+def test_reading_one_keeps_it_from_being_pruned(shelf: Shelf) -> None:
+    assert shelf.folder is not None
+    shelf.keep("kind", {}, TENSORS)
+    age(shelf.folder, "kind", 10 * 86400)
+    again(shelf).find("kind", {})
+    assert artifacts.prune(shelf.folder, older_than=86400) == 0
+
+
+def test_content_that_is_just_being_written_is_left_alone_and_what_was_abandoned_is_not(shelf: Shelf) -> None:
+    assert shelf.folder is not None
+    shelf.keep("kind", {}, TENSORS)
+    fresh, abandoned = (shelf.folder / artifacts.DATA / name for name in (".new-1", ".new-2"))
+    for file in (fresh, abandoned):
+        file.touch()
+    os.utime(abandoned, (0, 0))
+    assert artifacts.prune(shelf.folder, older_than=86400) == 0
+    assert fresh.exists()
+    assert not abandoned.exists()
+    assert again(shelf).find("kind", {}) is not None
+
+
+@pytest.mark.parametrize("amount", ["soon", "3x", "-1d", ""])
+def test_what_is_no_amount_is_refused(amount: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        artifacts.main(["prune", f"--older-than={amount}"])
+    assert end.value.code == 2
+    assert "is no amount, as 30d is one" in capsys.readouterr().err
