@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "config"
 EXPERIMENT = "experiment"
+MULTIRUN = {"--multirun", "-m"}
 ONLY_SHOW = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
@@ -50,6 +52,12 @@ def start(run: Callable[[], Any]) -> None:
         sys.argv.append(f"sweep.name={asked.plan.name}")
         if asked.slurm:
             raise SystemExit(slurm.follow(run, asked.plan))
+    elif MULTIRUN & set(sys.argv[1:]):
+        # The modes that leave nothing: what Hydra writes of a sweep goes where nobody looks.
+        with tempfile.TemporaryDirectory(prefix="mwanda-hydra-") as folder:
+            sys.argv.append(f"hydra.sweep.dir={folder}")
+            run()
+            return
     run()
 
 

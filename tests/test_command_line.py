@@ -187,8 +187,17 @@ def test_a_sweep_on_this_machine_is_not_left_to_hydra(
     assert not list(empty_folder.iterdir())
 
 
-def test_a_sweep_of_another_mode_than_run_leaves_nothing_and_is_no_plan() -> None:
-    assert command_line.check(["-m", "mode=inspect", "model=bloom,bloom_1b7"]) is None
+def test_a_sweep_of_another_mode_than_run_is_left_to_hydra_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
+    arguments = ["-m", "mode=inspect", "model=bloom,bloom_1b7"]
+    assert command_line.check(arguments) is None
+    ((*typed, last),) = start(monkeypatch, arguments)
+    assert typed == arguments
+    place = Path(last.removeprefix("hydra.sweep.dir="))
+    assert place.is_absolute()
+    assert not place.exists()
+    assert not list(empty_folder.iterdir())
 
 
 @pytest.mark.parametrize("flag", ["--help", "--hydra-help", "--version", "--cfg=job", "-c", "--info"])
