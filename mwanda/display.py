@@ -42,6 +42,7 @@ def quiet_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it would tell what was left on disk
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
         transformers_logging.disable_progress_bar()

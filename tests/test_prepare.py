@@ -62,7 +62,7 @@ def test_a_sweep_that_was_prepared_runs_with_the_hub_off(tmp_path: Path) -> None
         (tmp_path / "home").mkdir()
         prepared = run("--multirun", "mode=prepare", "criterion=wanda,mwanda", "model.device=cuda")
         assert prepared.returncode == 0, prepared.stderr
-        assert prepared.stdout.count("ready: org/tiny, 2 languages of org/flores") == 2
+        assert prepared.stdout.count("ready: org/tiny, 2 languages of flores_plus") == 2
         assert list(work.rglob("*")) == []
     done = run("criterion=mwanda", "output_dir=run", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr

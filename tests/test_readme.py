@@ -45,8 +45,16 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, tmp_path: Path
     first = [part for part in first if not part.startswith("model")]
     config = command_line.compose([*first, "model=bloom", f"model.path={folder}", *SMALL])
     results = job.run(config, tmp_path / "run", first, {})
-    assert (results is None) == ("mode=inspect" in command)
+    assert (results is None) == any(f"mode={mode}" in command for mode in ("inspect", "prepare"))
     assert results is None or results["status"] == "complete"
+
+
+@pytest.mark.parametrize("command", [line for line in LINES if line.startswith("python -m mwanda.sbatch")])
+def test_a_job_array_of_the_readme_is_written(command: str, tmp_path: Path) -> None:
+    from mwanda import sbatch
+
+    assert sbatch.main([*shlex.split(command)[3:], f"--output={tmp_path / 'swept'}", "--dry-run"]) == 0
+    assert (tmp_path / "swept" / "array.sh").is_file()
 
 
 def test_the_comparison_of_the_readme_runs(tmp_path: Path) -> None:

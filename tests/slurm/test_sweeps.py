@@ -180,5 +180,32 @@ def test_a_sweep_loses_nothing(way: str, cluster: dict[str, str], models: Path, 
     assert "again, those that failed: python " in again.stdout
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_array_that_the_cluster_does_not_take_is_refused_with_its_limit(
+    way: str, cluster: dict[str, str], models: Path, tmp_path: Path
+) -> None:
+    arguments = [*SENT[way], *SETTINGS, f"model.path={models / 'small'}", "seed=range(0,17)"]
+    refused = python(cluster, *arguments, f"sweep.folder={tmp_path}", "sweep.name=sweep")
+    assert refused.returncode == 2
+    assert "17 jobs are more than an array of this cluster holds (MaxArraySize=16)" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert running(cluster) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_cluster_refuses_is_said_in_a_line(
+    way: str, cluster: dict[str, str], models: Path, tmp_path: Path
+) -> None:
+    long = {"launcher": "hydra.launcher.timeout_min=600", "array": "--time=600"}[way]  # the partition's limit is 60
+    sent = [each for each in SENT[way] if "time" not in each]
+    arguments = [*sent, long, *SETTINGS, f"model.path={models / 'small'}", "seed=0,1"]
+    refused = python(cluster, *arguments, f"sweep.folder={tmp_path}", "sweep.name=sweep")
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Requested time limit is invalid" in last
+    assert "Traceback" not in refused.stderr
+
+
 def running(cluster: dict[str, str]) -> list[str]:
     return slurm(cluster, "squeue", "--noheader", "--array", "--format=%i").split()
