@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from mwanda.errors import ConfigurationError, CorpusError, InputError, MwandaErr
 from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity, aggregate, aggregate_change, compare
 from mwanda.inside import Inside
 from mwanda.languages import Language, find
-from mwanda.languages.selection import Selection
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
@@ -88,11 +87,12 @@ class Parts:
             InputError: something cannot be run as asked.
         """
         settings = schema.read(config)
+        with_codes = schema.with_languages(config)
+        settings.calibration = with_codes["calibration"]
         corpus_of_evaluation = schema.evaluation_corpus(settings)
         evaluation = {key: value for key, value in settings.evaluation.items() if key != "corpus"}
         built = {name: schema.build(name, getattr(settings, name)) for name in schema.GROUPS if name != "evaluation"}
-        evaluation_text = schema.build("evaluation.corpus", corpus_of_evaluation)
-        languages = _languages(schema.selection(settings), [built["corpus"], evaluation_text])
+        languages = find(with_codes["langs"]["codes"])
         calibration = built["calibration"].for_model(built["model"].path)
         codes = calibration.codes([language.code for language in languages])
         parts = cls(
@@ -101,7 +101,7 @@ class Parts:
             calibration_languages=find(codes, f"calibration.{calibration.named_by}"),
             source=built["model"],
             corpus=built["corpus"],
-            evaluation_corpus=evaluation_text,
+            evaluation_corpus=schema.build("evaluation.corpus", corpus_of_evaluation),
             calibration=calibration,
             criterion=built["criterion"],
             schedule=built["schedule"],
@@ -168,21 +168,6 @@ class Parts:
         return calibration, evaluation
 
 
-def _languages(selection: Selection, corpora: Sequence[Corpus]) -> list[Language]:
-    """Return the languages of a set, without those that have no text where the user asks for that.
-
-    Raises:
-        ConfigurationError: nothing is left.
-    """
-    named = selection.named()
-    kept = [each for each in named if all(corpus.has(each) for corpus in corpora)] if selection.available else named
-    if not kept:
-        raise ConfigurationError("langs.available", "true", f"corpus={corpora[0].name} has none of the languages")
-    if len(kept) < len(named):
-        logger.info("%d of %d languages have text and are kept", len(kept), len(named))
-    return selection.drawn(kept)
-
-
 def main(config: "DictConfig") -> None:
     """Run what Hydra composed; end the process with a short message where the user can do something about it."""
     from hydra.core.hydra_config import HydraConfig
@@ -234,11 +219,7 @@ def run(
 
     quiet_libraries()
     parts = Parts.of(config if config["mode"] != "prepare" else elsewhere(config))
-    # By what a set resolves to, so that record and hash say which languages they were.
-    config = config | {
-        "langs": {"codes": [language.code for language in parts.languages]},
-        "calibration": parts.settings.calibration,
-    }
+    config = schema.with_languages(config)  # the record says what a set came to
     world = distributed.join()
     if parts.inside is not None and world.size > 1:
         raise ConfigurationError("inside", names.get("inside", "full"), "looks in one process only", ["none"])
@@ -358,6 +339,7 @@ class _Run:
         try:
             if self.world.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                _remove_scratch(self.folder / WORK)
             self._reporter = self._report()
             if self.world.first:
                 log = _log_to(self.folder / "run.log")
@@ -441,6 +423,9 @@ class _Run:
         reporter.stage("load")
         _seed_everything(seed)
         logger.info("reading %d languages of %s", len(parts.languages), parts.corpus.name)
+        asked = schema.selection(parts.settings.langs)
+        if asked.available:
+            logger.info("%d of the %d languages of the set have text", len(parts.languages), len(asked.named()))
         silent = len({each.code for each in parts.languages} - {each.code for each in parts.calibration_languages})
         if silent:
             logger.info("%d of them give no calibration text", silent)
@@ -459,7 +444,7 @@ class _Run:
             tasks = parts.harness.load(parts.languages, parts.evaluation_corpus, seed)
         self._check_model()
         logger.info("loading %s", parts.source.path)
-        loaded = self._timed("load", parts.source.load)
+        loaded = self._timed("load", lambda: parts.source.load(self.folder / WORK))
         loaded.work_in(self.folder / WORK)
         journal = self._journal(calibration.fingerprint())
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
@@ -495,6 +480,7 @@ class _Run:
             journal,
             self.world,
             self._shelf if shared else None,
+            self.folder / WORK,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -770,6 +756,16 @@ def _log_failure(handler: logging.Handler) -> None:
     """Write the traceback to run.log alone: whoever catches the error decides what the terminal shows."""
     values: dict[str, Any] = {"name": logger.name, "levelno": logging.ERROR, "levelname": "ERROR"}
     handler.handle(logging.makeLogRecord(values | {"msg": "the run failed", "exc_info": sys.exc_info()}))
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Remove what an attempt that was killed has left of its own; pruned blocks are taken up again, and stay."""
+    from mwanda.models.source import UNPACKED
+    from mwanda.pruner.parking import PARKED
+
+    for prefix in (UNPACKED, PARKED):
+        for left in folder.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mwanda.content import folder_digest
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
+from mwanda.languages import Language
 from mwanda.languages.selection import Selection
 
 
@@ -102,11 +103,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     settings: Settings = _checked(Settings, "", config)
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
-    selection(settings)
-    named = settings.calibration.get("languages")
-    if isinstance(named, str):
-        codes = [language.code for language in language_set("calibration.languages", named).named()]
-        settings.calibration = settings.calibration | {"languages": codes}
+    selection(settings.langs)
     return settings
 
 
@@ -137,15 +134,50 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
         raise
 
 
-def selection(settings: Settings) -> Selection:
+def selection(section: Mapping[str, Any]) -> Selection:
     """Return the set of languages that the section `langs` describes.
 
     Raises:
         UnknownKeyError: a key does not exist.
         ConfigurationError: a value cannot be used.
     """
-    checked = _checked(_arguments_of(Selection), "langs", settings.langs)
+    checked = _checked(_arguments_of(Selection), "langs", section)
     return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
+
+
+def languages(config: Mapping[str, Any]) -> list[Language]:
+    """Return the languages of a run: those of its set, without those that lack text where the user asks for that.
+
+    Raises:
+        ConfigurationError: nothing is left.
+    """
+    chosen = selection(config["langs"])
+    named = chosen.named()
+    if not chosen.available:
+        return chosen.drawn(named)
+    of_evaluation = _evaluation_corpus(config["evaluation"], config["corpus"])
+    corpora = [build("corpus", config["corpus"]), build("evaluation.corpus", of_evaluation)]
+    kept = [language for language in named if all(corpus.has(language) for corpus in corpora)]
+    if not kept:
+        raise ConfigurationError("langs.available", "true", f"corpus={corpora[0].name} has none of the languages")
+    return chosen.drawn(kept)
+
+
+def with_languages(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the codes that its sets of languages come to instead of the sets.
+
+    Raises:
+        InputError: they come to nothing, or the configuration cannot be used.
+    """
+    changed = dict(config)
+    langs, calibration = config.get("langs"), config.get("calibration")
+    if isinstance(langs, Mapping) and not langs.keys() <= {"codes"}:
+        changed["langs"] = {"codes": [language.code for language in languages(config)]}
+    named = calibration.get("languages") if isinstance(calibration, Mapping) else None
+    if isinstance(named, str):
+        codes = [language.code for language in language_set("calibration.languages", named).named()]
+        changed["calibration"] = config["calibration"] | {"languages": codes}
+    return changed
 
 
 def language_set(key: str, name: str) -> Selection:
@@ -166,7 +198,7 @@ def choices(group: str) -> list[str]:
 
 
 def evaluation_corpus(settings: Settings) -> dict[str, Any]:
-    """Take `corpus` out of the evaluation section and return the corpus node it stands for.
+    """Return the corpus node that `corpus` of the evaluation section stands for.
 
     It is null (the run's corpus), the name of a choice of the group `corpus`, or a mapping with `choice` and keys to
     change, e.g. `evaluation.corpus={choice: local, path: FOLDER}`.
@@ -174,9 +206,13 @@ def evaluation_corpus(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigurationError: there is no such choice.
     """
-    named = settings.evaluation.get("corpus")
+    return _evaluation_corpus(settings.evaluation, settings.corpus)
+
+
+def _evaluation_corpus(evaluation: Mapping[str, Any], corpus: dict[str, Any]) -> dict[str, Any]:
+    named = evaluation.get("corpus")
     if named is None:
-        return settings.corpus
+        return corpus
     changes = dict(named) if isinstance(named, Mapping) else {"choice": named}
     choice = str(changes.pop("choice", None))
     if choice not in choices("corpus"):
@@ -203,13 +239,13 @@ def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:
 
 def exact_hash(config: Mapping[str, Any]) -> str:
     """Return a digest that also tells apart what changes no more than rounding, such as the size of batches."""
-    return _digest({key: value for key, value in config.items() if key not in NOT_SEMANTIC})
+    return _digest({key: value for key, value in with_languages(config).items() if key not in NOT_SEMANTIC})
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration can change the numbers."""
     kept = {}
-    for key, value in config.items():
+    for key, value in with_languages(config).items():
         skipped = NOT_SEMANTIC_WITHIN.get(key, ())
         if key not in NOT_SEMANTIC:
             whole = not isinstance(value, Mapping)

@@ -1,5 +1,7 @@
 """results.json is valid JSON, and there whole or not at all."""
 
+import csv
+import io
 import json
 import math
 import os
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from mwanda import record
-from mwanda.record import code, environment, read_results, write_difference, write_json, write_yaml
+from mwanda.record import code, csv_text, environment, read_results, write_difference, write_json, write_yaml
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
@@ -143,3 +145,9 @@ def test_a_long_difference_is_cut(checkout: Path, tmp_path: Path, monkeypatch: p
 
 def _refuse(constant: str) -> Any:
     raise AssertionError(f"{constant} is not JSON")
+
+
+def test_csv_reads_back() -> None:
+    rows = [{"a": 'x, "y"', "b": 1.25, "c": None}, {"a": "z", "b": math.inf, "c": math.nan}]
+    found = list(csv.DictReader(io.StringIO(csv_text(rows, ("a", "b", "c")))))
+    assert found == [{"a": 'x, "y"', "b": "1.25", "c": ""}, {"a": "z", "b": "inf", "c": ""}]

@@ -1,9 +1,6 @@
-"""Rows as text: CSV, Markdown and LaTeX."""
+"""Rows as text: Markdown and LaTeX."""
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +97,6 @@ def escaped(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Return rows as CSV with a heading; what is unknown or no number is left empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_plain(row.get(column)) for column in columns] for row in rows)
-    return text.getvalue()
-
-
 def summary_rows(section: Section) -> list[dict[str, Any]]:
     """Return the numbers of a table, a row for each configuration and column."""
     return [
@@ -153,9 +141,3 @@ def _cell(row: Summary, name: str) -> str:
 
 def _mean(estimate: Estimate | None) -> float:
     return math.inf if estimate is None else estimate.mean
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{value:.7g}" if math.isfinite(value) else ("inf" if value > 0 else "")
-    return "" if value is None else value

@@ -13,7 +13,7 @@ from mwanda.display import headline
 from mwanda.errors import ConfigurationError
 from mwanda.inside.tables import COLUMNS as INSIDE
 from mwanda.inside.tables import FOLDER
-from mwanda.record import write_text
+from mwanda.record import csv_text, write_text
 
 
 VERSIONS = ("dense", "pruned", "difference")
@@ -50,12 +50,12 @@ def write(
     warnings = _warnings(every, found, runs, unfinished)
     overlaps = masks.overlap(every)
     tables = {
-        "results.csv": render.as_csv(tidy(every), TIDY),
-        "summary.csv": render.as_csv([row for each in found for row in render.summary_rows(each)], render.SUMMARY),
-        "layers.csv": render.as_csv(_layers(every), ("run", "configuration", "seed", "layer", "target", "achieved")),
+        "results.csv": csv_text(tidy(every), TIDY),
+        "summary.csv": csv_text([row for each in found for row in render.summary_rows(each)], render.SUMMARY),
+        "layers.csv": csv_text(_layers(every), ("run", "configuration", "seed", "layer", "target", "achieved")),
     }
     if overlaps:
-        tables["mask_overlap.csv"] = render.as_csv(overlaps, masks.COLUMNS)
+        tables["mask_overlap.csv"] = csv_text(overlaps, masks.COLUMNS)
     tables |= {f"inside_{name}.csv": text for name in INSIDE if (text := _inside(every, name)) is not None}
     if found:
         tables["table.tex"] = "\n".join(render.latex(render.comparison(each), _caption(each)) for each in found)
@@ -208,7 +208,7 @@ def _inside(every: Sequence[Configuration], name: str) -> str | None:
                 own = {"run": run.name, "configuration": each.label, "seed": run.seed}
                 with path.open(encoding="utf-8", newline="") as stream:
                     rows += [{**own, **row} for row in csv.DictReader(stream)]
-    return render.as_csv(rows, ("run", "configuration", "seed", *INSIDE[name])) if rows else None
+    return csv_text(rows, ("run", "configuration", "seed", *INSIDE[name])) if rows else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -92,31 +92,37 @@ class Scorer:
         spans = [slice(length - count - 1, length - 1) for count, length in zip(scored, lengths, strict=True)]
         targets = torch.cat([row[span.start + 1 : span.stop + 1] for row, span in zip(tokens, spans, strict=True)])
         if self.fast:
-            assert self._weight is not None
             states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
             hidden = torch.cat([row[span] for row, span in zip(states, spans, strict=True)])
-            found = losses(hidden, targets, self._weight, self._bias, self._scale, self._softcap)
+            found = self._losses(hidden, targets)
         else:
             rows = []
             for row, span in zip(tokens, spans, strict=True):
                 logits = self._model(input_ids=row[None], use_cache=False).logits[0, span].float()
                 rows.append(
-                    torch.nn.functional.cross_entropy(logits, row[span.start + 1 : span.stop + 1], reduction="none")
+                    torch.nn.functional.cross_entropy(
+                        logits, row[span.start + 1 : span.stop + 1].to(logits.device), reduction="none"
+                    )
                 )
             found = torch.cat(rows)
         return list(found.split(scored))
+
+    def _losses(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Return losses, where the head is: a model that is spread over GPUs ends on another than it begins."""
+        assert self._weight is not None
+        place = self._weight.device
+        return losses(hidden.to(place), targets.to(place), self._weight, self._bias, self._scale, self._softcap)
 
     @torch.no_grad()
     def _agrees(self) -> bool:
         if self._weight is None:
             return False
-        device = self._weight.device
-        tokens = torch.arange(8, device=device)[None] % self._weight.shape[0]
+        tokens = torch.arange(8, device=self.device)[None] % self._weight.shape[0]
         own = self._model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
         states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
         if states.shape[-1] != self._weight.shape[1]:
             return False
-        expected = torch.nn.functional.cross_entropy(own, tokens[0, 1:], reduction="none")
-        found = losses(states[0, :-1], tokens[0, 1:], self._weight, self._bias, self._scale, self._softcap)
+        expected = torch.nn.functional.cross_entropy(own, tokens[0, 1:].to(own.device), reduction="none").cpu()
+        found = self._losses(states[0, :-1], tokens[0, 1:]).cpu()
         tolerance = 1e-3 if self._weight.dtype == torch.float32 else 5e-2
         return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance)) and math.isfinite(float(found[0]))

@@ -1,7 +1,5 @@
 """What was found inside a model, as tidy tables and as a summary."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.inside.neurons import LanguageNeurons
-from mwanda.record import write_text
+from mwanda.record import csv_text, write_text
 
 
 FOLDER = "inside"
@@ -98,7 +96,7 @@ class Findings:
     def write(self, folder: Path) -> Row:
         """Write the tables into `folder`, and return the summary."""
         for name, rows in self.tables().items():
-            write_text(folder / f"{name}.csv", as_csv(rows, COLUMNS[name]))
+            write_text(folder / f"{name}.csv", csv_text(rows, COLUMNS[name]))
         return self.summary()
 
     def _energy(self) -> list[Row]:
@@ -200,21 +198,6 @@ COLUMNS = {
         "zeros",
     ),
 }
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Return rows as CSV with a heading; a number that is none is left empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.7g}"
-    return "" if value is None else value
 
 
 def _between(matrix: Float[Tensor, "L L"]) -> list[float]:

@@ -44,9 +44,9 @@ class PackagedGemma(PretrainedModel):
         """Load the model's configuration."""
         return self._converted().load_config()
 
-    def load(self) -> LoadedModel:
+    def load(self, scratch: Path | None = None) -> LoadedModel:
         """Load tokenizer and weights; the first time this converts them, for a minute or two."""
-        loaded = self._converted().load()
+        loaded = self._converted().load(scratch)
         if self.path == NAME:
             loaded.id, loaded.revision = NAME, f"sha256:{_expected_digest()}"
         return loaded

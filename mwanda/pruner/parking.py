@@ -12,6 +12,8 @@ from torch import Tensor
 
 
 Activations = Literal["device", "ram", "disk"]
+PARKED = "activations-"
+"""What the names of folders begin with that hold waiting hidden states."""
 
 
 class Parking(Protocol):
@@ -68,11 +70,13 @@ class OnDisk:
 
 
 @contextmanager
-def parking_of(activations: Activations) -> Iterator[Parking | None]:
-    """Give the parking of this name; what it keeps on disk goes at the end."""
+def parking_of(activations: Activations, folder: Path | None = None) -> Iterator[Parking | None]:
+    """Give the parking of this name; what it keeps in `folder`, or where temporary files are, goes at the end."""
     if activations == "disk":
-        with tempfile.TemporaryDirectory(prefix="mwanda-activations-") as folder:
-            yield OnDisk(Path(folder))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARKED, dir=folder) as place:
+            yield OnDisk(Path(place))
     else:
         yield InMemory() if activations == "ram" else None
 

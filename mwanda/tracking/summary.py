@@ -10,7 +10,7 @@ from mwanda.languages import known
 Results = Mapping[str, Any]
 Row = list[Any]
 
-SECTIONS = ("model", "sparsity", "calibration", "evaluation", "tasks", "memory", "environment")
+SECTIONS = ("model", "sparsity", "calibration", "evaluation", "tasks", "inside", "memory", "environment")
 VERSIONS = ("dense", "pruned")
 LANGUAGE_COLUMNS = (
     "language",

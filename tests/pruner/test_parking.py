@@ -142,7 +142,7 @@ def test_tensors_of_batches_that_wait_are_empty_and_one_batch_moves(
     parking = Watched(tmp_path)
 
     @contextmanager
-    def watched(_: Activations) -> Iterator[Watched]:
+    def watched(_: Activations, folder: Path | None) -> Iterator[Watched]:
         yield parking
         assert parking.held == {}
 
