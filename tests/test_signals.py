@@ -1,13 +1,22 @@
 """Signals that end a run."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_job
+from tiny_models import tiny_model, tiny_tokenizer
 
+from mwanda import status
 from mwanda.interruption import TRY_AGAIN, Interrupted, listening
+from mwanda.schema import CONF
 
 
 def send(number: int) -> None:
@@ -81,3 +90,38 @@ def test_work_in_another_thread_is_left_alone(handlers: None) -> None:
     thread.start()
     thread.join()
     assert done == [signal.SIG_DFL]
+
+
+def test_a_run_that_gets_a_signal_says_so_and_goes_on_later(tmp_path: Path) -> None:
+    """While batches wait for each other in coroutines."""
+    model = tmp_path / "model"
+    tiny_model("llama", num_hidden_layers=8).save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    settings = ("calibration.sequences=60", "pruner.batch_size=1", "export=masks", "artifacts=false")
+    arguments = [*tiny_job.without_evaluation(model), *settings]
+
+    def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(CONF.parent / "run.py"), *arguments, f"output_dir={folder}", *more]
+        environment = os.environ | {"PYTHONPATH": str(CONF.parent)}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+
+    first = start(tmp_path / "run")
+    while not (tmp_path / "run" / "checkpoint" / "state.json").exists():  # a block is finished
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
+    first.send_signal(signal.SIGUSR2)
+    _, printed = first.communicate(timeout=120)
+    assert first.returncode == TRY_AGAIN, printed
+    assert f"interrupted by signal SIGUSR2; with resume=true output_dir={tmp_path / 'run'} it goes on" in printed
+    assert "Traceback" not in printed
+    found = status.read(tmp_path / "run")
+    assert found is not None
+    assert (found["state"], found["exception"]["type"]) == ("interrupted", "Interrupted")
+    again, whole = start(tmp_path / "run", "resume=true"), start(tmp_path / "whole")
+    for process in (again, whole):
+        _, printed = process.communicate(timeout=240)
+        assert process.returncode == 0, printed
+    masks = [json.loads((tmp_path / name / "results.json").read_text())["sparsity"] for name in ("run", "whole")]
+    assert masks[0] == masks[1]

@@ -6,7 +6,7 @@
 #   cluster.sh stop FOLDER   end the jobs and exactly the daemons that were started
 #
 # Afterwards SLURM_CONF=FOLDER/slurm.conf is all that sbatch, srun and squeue need. FOLDER is to be short: the path of a
-# socket in it may have 107 characters. CLUSTER_PORT (16917) is the first of three ports, CLUSTER_CPUS (4) what the
+# socket in it may have 107 characters. CLUSTER_PORT (16917) is the first of two ports, CLUSTER_CPUS (4) what the
 # node claims to have.
 set -euo pipefail
 

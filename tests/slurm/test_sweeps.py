@@ -14,7 +14,6 @@ import pytest
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import status
-from mwanda.export.masks import load
 from mwanda.schema import CONF
 
 
@@ -169,9 +168,8 @@ def test_a_sweep_loses_nothing(way: str, cluster: dict[str, str], models: Path, 
         True,
         True,
     ]  # one run to Weights & Biases
-    masks, expected = (load(folder / "masks.safetensors") for folder in (runs.folder("long"), whole))
-    assert masks.keys() == expected.keys()
-    assert all(mask.equal(expected[name]) for name, mask in masks.items())
+    masks, expected = ((folder / "masks.safetensors").read_bytes() for folder in (runs.folder("long"), whole))
+    assert masks == expected
     assert not (runs.folder("long") / "checkpoint").exists()
     assert "weights that are not finite" in runs.status("damaged")["exception"]["message"]
     again = python(cluster, "-m", "mwanda.status", str(sweep))
