@@ -92,7 +92,7 @@ SYNTAX = [
 
 @pytest.fixture(autouse=True)
 def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Work in an empty folder, and let nobody load a model."""
+    """Work in an empty folder beside one with text, and let nobody load a model."""
 
     def load(*_: object) -> None:
         raise AssertionError("a model is loaded")
@@ -100,6 +100,8 @@ def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for one in (source.PretrainedModel, gemma.PackagedGemma):
         for method in ("load", "load_tokenizer", "load_config"):
             monkeypatch.setattr(one, method, load)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "eng_Latn.txt").write_text("One sentence.\nAnother one.\n")
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -145,8 +147,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ["sparsity=0"],
         ["langs=[eng_Latn, swh_Latn]"],
         ["pattern=2of4", "criterion=magnitude"],
-        ["corpus=local", "corpus.path=.", "langs=[eng_Latn]"],
-        ["evaluation.corpus={choice: local, path: .}", "langs=[eng_Latn]"],
+        ["corpus=local", "corpus.path=../texts", "langs=[eng_Latn]"],
+        ["evaluation.corpus={choice: local, path: ../texts}", "langs=[eng_Latn]"],
         ["evaluation.corpus=c4", "~criterion.variance_weight"],
     ],
     ids=" ".join,

@@ -142,7 +142,7 @@ def test_a_sweep_is_planned_written_and_submitted(
     assert "#SBATCH --array=0-1%2" in (folder / "array.sh").read_text()
     plan = json.loads((folder / "sweep.json").read_text())
     assert plan["commands"] == [["-m", "mwanda.sbatch", *typed]]
-    assert {job["folder"].partition("-")[0] for job in plan["jobs"]} == {"sparsity=0.3", "sparsity=0.5"}
+    assert {job["folder"].partition("-")[0] for job in plan["jobs"]} == {"sparsity_0.3", "sparsity_0.5"}
     assert {path.name for path in folder.iterdir()} == {"array.sh", "sweep.json", "slurm"}
 
 

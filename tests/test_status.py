@@ -41,7 +41,7 @@ def test_it_is_there_from_the_start_and_tells_who_is_at_work(tmp_path: Path) -> 
     found = content(tmp_path)
     assert set(found) == {
         *("schema", "state", "stage", "block", "blocks", "progress", "seconds", "started", "updated", "pid", "born"),
-        *("host", "attempt", "exception", "config_hash", "overrides", "name", "code"),
+        *("host", "scheduled", "attempt", "exception", "config_hash", "overrides", "name", "code"),
     }
     assert (found["state"], found["stage"], found["pid"], found["attempt"]) == ("running", "start", os.getpid(), 1)
     assert set(found["code"]) == {"commit", "dirty", "difference"}
