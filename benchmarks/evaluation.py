@@ -21,10 +21,10 @@ from measure import Row, Table, interleaved, machine, timed, write
 from torch import Tensor
 from workload import GEMMA, Workload
 
-from mwanda.corpora.embedded import Embedded
+from mwanda.corpora.embedded import Embedded, codes
 from mwanda.evaluation.head import VOCABULARY_CHUNK
 from mwanda.evaluation.perplexity import Perplexity, padded
-from mwanda.languages import known
+from mwanda.languages import find
 from mwanda.models.gemma import PackagedGemma
 
 
@@ -62,7 +62,7 @@ def table(
     clock: Callable[[], float] = CLOCKS["wall"],
 ) -> Table:
     """Return the times of the three ways on the first languages of the embedded corpus."""
-    chosen = list(known().values())[:languages]
+    chosen = find(sorted(codes())[:languages])
     sentences = {one.code: list(Embedded().sentences(one, "evaluation")) for one in chosen}
     texts = settings.texts(tokenizer, sentences)
     cut = settings.batches(tokenizer, texts)

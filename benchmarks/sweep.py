@@ -5,17 +5,20 @@
     python benchmarks/sweep.py langs=[eng_Latn] …   other settings; overrides with several values are swept over
 
 The sweep starts with an empty store of artifacts; single runs are processes of their own with `artifacts=false`. Both
-start from a converted model, and times are of whole processes: imports, loading and evaluation count. Writes
-`outputs/benchmarks/sweep/` (`sweep.json`, and the runs themselves).
+start from a converted model, and costs are of whole processes, imports, loading and evaluation included: seconds by the
+clock, and of the processors, which others on the machine hardly change (Linux). Writes `outputs/benchmarks/sweep/`
+(`sweep.json`, and the runs themselves).
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,6 +34,9 @@ from mwanda.sweep import Job
 RUN = Path(__file__).resolve().parent.parent / "run.py"
 SWEPT = ("criterion=wanda,mwanda", "schedule=uniform,owl,cwl", "sparsity=0.3,0.5,0.6")
 SETTINGS = ("model=gemma3", "pruner=oneshot", "evaluation.sentences=3", "tracking=none")
+SUBREAPER = 36
+"""PR_SET_CHILD_SUBREAPER of prctl(2)."""
+
 NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks")
 
 
@@ -54,24 +60,25 @@ def main() -> None:
     chosen = _every(jobs, given.singles)
     half = len(chosen) // 2  # half of them before the sweep and half after, as the machine may get slower or faster
     alone = [_alone(job, folder, variables) for job in chosen[:half]]
-    together = _seconds(typed, variables)
+    together = _cost(typed, variables)
     alone += [_alone(job, folder, variables) for job in chosen[half:]]
     runs = [
-        {"job": job.folder.name, "seconds": seconds, "differs_in": _differences(job.folder, place)}
-        for job, (seconds, place) in zip(chosen, alone, strict=True)
+        {"job": job.folder.name, "differs_in": _differences(job.folder, folder / "singles" / job.folder.name), **cost}
+        for job, cost in zip(chosen, alone, strict=True)
     ]
-    whole = sum(seconds for seconds, _ in alone) / len(alone) * len(jobs)
+    whole = {clock: sum(cost[clock] for cost in alone) / len(alone) * len(jobs) for clock in together}
     facts |= {
         "jobs": len(jobs),
-        "sweep_seconds": together,
+        "sweep": together,
         "single_runs": runs,
         "single_runs_measured": len(alone),
-        "all_single_runs_seconds": whole,
-        "ratio": together / whole,
+        "all_single_runs": whole,
+        "ratio": {clock: together[clock] / whole[clock] for clock in together},
     }
     write_json(folder / "sweep.json", facts)
-    print(f"{len(jobs)} jobs as a sweep: {together:.1f} s")
-    print(f"{len(jobs)} single runs ({len(alone)} measured): {whole:.1f} s; ratio {together / whole:.3f}")
+    print(f"{len(jobs)} jobs as a sweep, {len(jobs)} single runs ({len(alone)} measured)")
+    for clock in together:
+        print(f"{clock}: {together[clock]:.1f}, {whole[clock]:.1f}; ratio {together[clock] / whole[clock]:.3f}")
     wrong = [each for each in runs if each["differs_in"]]
     print("numbers: all the same" if not wrong else f"numbers DIFFER: {wrong}")
     sys.exit(1 if wrong else 0)
@@ -86,18 +93,26 @@ def _cache_without_artifacts(folder: Path) -> Path:
     return folder
 
 
-def _alone(job: Job, folder: Path, variables: dict[str, str]) -> tuple[float, Path]:
-    """Return the seconds of a job that runs by itself, and where it has left its results."""
-    place = folder / "singles" / job.folder.name
-    seconds = _seconds([*job.overrides, "artifacts=false", f"output_dir={place}"], variables)
-    print(f"{job.folder.name}: {seconds:.1f} s alone", flush=True)
-    return seconds, place
+def _alone(job: Job, folder: Path, variables: dict[str, str]) -> dict[str, float]:
+    """Return what a job costs that runs by itself, and leave its results beside the sweep."""
+    cost = _cost([*job.overrides, "artifacts=false", f"output_dir={folder / 'singles' / job.folder.name}"], variables)
+    print(f"{job.folder.name} alone: {cost}", flush=True)
+    return cost
 
 
-def _seconds(arguments: Sequence[str], variables: dict[str, str]) -> float:
-    start = perf_counter()
+def _cost(arguments: Sequence[str], variables: dict[str, str]) -> dict[str, float]:
+    """Run the program; return its seconds, and those of the processors in it and all processes that it has started."""
+    # The server that jobs are forked from outlives the program by a moment: become its parent, and wait for it.
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    before, start = os.times(), perf_counter()
     subprocess.run([sys.executable, str(RUN), *arguments], env=variables, check=True, stdout=subprocess.DEVNULL)
-    return perf_counter() - start
+    seconds = perf_counter() - start
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"seconds": seconds, "processor seconds": used}
 
 
 def _every(jobs: Sequence[Job], count: int) -> list[Job]:

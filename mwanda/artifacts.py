@@ -127,7 +127,8 @@ def code_digest(folder: Path = Path(__file__).parent, rooms: Sequence[str] = ROO
     made = hashlib.sha256()
     for room in rooms:
         place = folder / room
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        files = [place] if place.is_file() else sorted({*place.rglob("*.py"), *place.rglob("*.yaml")})
+        for file in files:
             made.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
     return made.hexdigest()[:16]
 

@@ -56,7 +56,7 @@ class Sweep(BaseModel):
     """How a sweep is run; see mwanda.sweep."""
 
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=-]{0,99}$")] | None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
     folder: Annotated[str, MinLen(1)]
     parallel: Annotated[int, Gt(0)]
     fail_fast: bool

@@ -220,9 +220,9 @@ def decide(folder: Path, config_hash: str, rerun: schema.Rerun, exports: str | N
         return "leave"
     if rerun == "all":
         return "run"
-    if state == "complete" or status.is_complete(folder, config_hash):
+    if status.is_complete(folder, config_hash):
         return "run" if exports and not (folder / exports).exists() and rerun == "unfinished" else "skip"
-    if state is None:
+    if state in (None, "complete"):  # or its results have been removed
         return "skip" if rerun == "failed" else "run"
     return "skip" if rerun == "none" else "run"
 
@@ -266,8 +266,8 @@ def _labels(jobs: Sequence[Sequence[str]]) -> list[str]:
     labels = []
     for overrides in jobs:
         values = dict(_split(each) for each in overrides)
-        parts = [f"{_safe(_short(key))}={_safe(values[key])}" for key in keys if key in values]
-        labels.append("-".join(parts)[:LONGEST_LABEL].strip("-=.") or "run")
+        parts = [f"{_safe(_short(key))}_{_safe(values[key])}" for key in keys if key in values]
+        labels.append("-".join(parts)[:LONGEST_LABEL].strip("-_.") or "run")
     return labels
 
 
@@ -298,7 +298,7 @@ def _short(key: str) -> str:
 
 
 def _safe(value: str, longest: int = LONGEST_VALUE) -> str:
-    """Return a text in letters that every file system and shell takes as they are."""
+    """Return a text in letters that every file system, every shell and a value of Hydra's take as they are."""
     return re.sub(r"[^a-z0-9._]+", "-", value.lower()).strip("-.")[:longest]
 
 
@@ -455,7 +455,7 @@ def assigned(config: Mapping[str, Any], overrides: Sequence[str]) -> Job:
     for job in found.jobs if found else ():
         if job.config_hash == config_hash:
             return job
-    label = "-".join("=".join(map(_safe, _split(each))) for each in overrides if not each.startswith("hydra"))
+    label = "-".join("_".join(map(_safe, _split(each))) for each in overrides if not each.startswith("hydra"))
     place = folder / f"{label[:LONGEST_LABEL]}-{config_hash[:DIGITS]}"
     return Job(place, tuple(overrides), config_hash, decide(place, config_hash, settings.rerun))
 

@@ -251,6 +251,22 @@ def test_what_changes_the_numbers_changes_the_hash(config: dict[str, Any], key: 
     assert schema.config_hash(config | {key: "another"}) != schema.config_hash(config)
 
 
+def test_the_hash_goes_by_what_a_set_of_languages_comes_to(config: dict[str, Any]) -> None:
+    """Also before the run, so that a sweep finds its finished jobs."""
+    by_code = config | {"langs": {"codes": ["swh_Latn"]}}
+    by_rule = config | {"langs": {"families": ["Bantu"], "available": True}}
+    assert schema.config_hash(by_rule) == schema.config_hash(by_code) != schema.config_hash(config)
+    assert schema.exact_hash(by_rule) == schema.exact_hash(by_code)
+    drawn = [config | {"langs": {"among": "flores_plus", "sample": 9, "seed": seed}} for seed in (0, 1)]
+    assert schema.config_hash(drawn[0], seed=False) != schema.config_hash(drawn[1], seed=False)
+    named, listed = ("xglm30", [language.code for language in schema.language_set("langs", "xglm30").named()])
+    hashes = {
+        schema.config_hash(config | {"calibration": config["calibration"] | {"languages": each}})
+        for each in (named, listed)
+    }
+    assert len(hashes) == 1
+
+
 WITHIN = [(group, key) for group, keys in schema.NOT_SEMANTIC_WITHIN.items() for key in keys]
 
 

@@ -16,7 +16,7 @@ import tiny_job
 import troublesome
 from tiny_models import save_tiny_model
 
-from mwanda import command_line, job, schema, status, sweep
+from mwanda import command_line, job, schema, slurm, status, sweep
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.export.masks import load
 from mwanda.record import write_json
@@ -57,7 +57,7 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def job_of(folder: Path, criterion: str) -> Path:
-    (found,) = (folder / "outputs" / "sweeps" / "mine").glob(f"criterion={criterion}-*")
+    (found,) = (folder / "outputs" / "sweeps" / "mine").glob(f"criterion_{criterion}-*")
     return found
 
 
@@ -75,7 +75,7 @@ def test_a_failing_and_a_killed_job_leave_the_others_intact_and_the_next_start_d
     first = start(tmp_path, *arguments)
     assert first.returncode == 1, first.stderr
     raised, killed, good = (job_of(tmp_path, name) for name in ("raises", "killed", "wanda"))
-    assert all(re.fullmatch(r"criterion=[a-z]+-[0-9a-f]{8}", place.name) for place in (raised, killed, good))
+    assert all(re.fullmatch(r"criterion_[a-z]+-[0-9a-f]{8}", place.name) for place in (raised, killed, good))
     assert [state_of(place)["state"] for place in (raised, killed, good)] == ["failed", "failed", "complete"]
     found = state_of(raised)
     assert found["exception"] == {"type": "ValueError", "message": "the weights are cursed"}
@@ -135,8 +135,8 @@ def test_a_running_sweep_can_be_watched_and_ctrl_c_ends_its_children(model: Path
         time.sleep(status.QUICKEST)
         rows = {row.place.split("-")[0]: row for row in status.rows(tmp_path / "outputs" / "sweeps" / "mine")}
         assert {name: row.state for name, row in rows.items()} == {
-            "criterion=sleeps": "running",
-            "criterion=wanda": "waiting",
+            "criterion_sleeps": "running",
+            "criterion_wanda": "waiting",
         }
         assert status.main([str(tmp_path / "outputs")]) == 0
         with pytest.raises(ConfigurationError, match="another process is at work there"):
@@ -149,7 +149,7 @@ def test_a_running_sweep_can_be_watched_and_ctrl_c_ends_its_children(model: Path
     assert state_of(sleeping)["state"] == "interrupted"
     assert state_of(sleeping)["exception"]["type"] == "KeyboardInterrupt"
     assert not psutil.pid_exists(child)
-    assert not (tmp_path / "outputs" / "sweeps" / "mine" / "criterion=wanda").exists()
+    assert not list((tmp_path / "outputs" / "sweeps" / "mine").glob("criterion_wanda-*"))
 
 
 def test_fail_fast_starts_nothing_after_the_first_failure(model: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_jobs_that_run_at_the_same_time_share_what_they_find(model: Path, tmp_pa
         *sweep_of(model, tmp_path, *settings, "criterion=wanda,mwanda", "sparsity=0.3,0.6", "sweep.parallel=2"),
     )
     assert done.returncode == 0, done.stderr
-    places = sorted((tmp_path / "outputs" / "sweeps" / "mine").glob("criterion=*"))
+    places = sorted((tmp_path / "outputs" / "sweeps" / "mine").glob("criterion_*"))
     assert len(places) == 4
     for place in places:
         results = json.loads((place / "results.json").read_text())
@@ -243,6 +243,9 @@ def test_a_complete_run_without_the_export_that_is_asked_for_is_run_again(tmp_pa
     (one,) = plan(tmp_path, "sparsity=0.5", "sweep.name=x").current
     finish(one, "complete")
     assert [each.action for each in plan(tmp_path, "sparsity=0.5", "sweep.name=x").current] == ["skip"]
+    (one.folder / "results.json").rename(tmp_path / "away")
+    assert [each.action for each in plan(tmp_path, "sparsity=0.5", "sweep.name=x").current] == ["run"]
+    (tmp_path / "away").rename(one.folder / "results.json")
     assert [each.action for each in plan(tmp_path, "export=masks", "sweep.name=x").current] == ["run"]
     (one.folder / "masks.safetensors").touch()
     assert [each.action for each in plan(tmp_path, "export=masks", "sweep.name=x").current] == ["skip"]
@@ -256,7 +259,7 @@ def test_a_job_is_found_again_when_the_sweep_varies_something_else(tmp_path: Pat
     second.save()
     kept, new = second.current
     assert (kept.folder, kept.action) == (first.current[1].folder, "skip")
-    assert new.folder.name.startswith("criterion=wanda-")
+    assert new.folder.name.startswith("criterion_wanda-")
     found = sweep.read(second.folder)
     assert found is not None
     assert {one.config_hash for one in found.jobs} == {one.config_hash for one in (*first.current, *second.current)}
@@ -292,8 +295,8 @@ def test_names_of_jobs_are_safe_short_and_differ(tmp_path: Path) -> None:
     names = [one.folder.name for one in made.current]
     assert len(set(names)) == 8
     for name in names:
-        assert re.fullmatch(r"[a-z0-9._=-]{1,120}", name)
-        assert re.search(r"seed=[01]-.*variance_weight=(0\.5|0\.001|1e-3)-[0-9a-f]{8}$", name)
+        assert re.fullmatch(r"[a-z0-9._-]{1,120}", name)
+        assert re.search(r"seed_[01]-.*variance_weight_(0\.5|0\.001|1e-3)-[0-9a-f]{8}$", name)
 
 
 def test_equal_jobs_are_one(tmp_path: Path) -> None:
@@ -340,7 +343,9 @@ def test_a_sweep_by_another_launcher_is_planned_and_handed_over(
     arguments = ["-m", "model=bloom", "tracking=none", "sparsity=0.3,0.5", "hydra/launcher=slurm"]
     handed: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-    command_line.start(lambda: handed.append(sys.argv[1:]))
+    monkeypatch.setattr(slurm, "follow", lambda run, plan: run())
+    with pytest.raises(SystemExit):
+        command_line.start(lambda: handed.append(sys.argv[1:]))
     (typed,) = handed
     assert typed[:-1] == arguments
     folder = tmp_path / "outputs" / "sweeps" / typed[-1].removeprefix("sweep.name=")
@@ -351,7 +356,7 @@ def test_a_sweep_by_another_launcher_is_planned_and_handed_over(
     config = command_line.compose(["model=bloom", "tracking=none", "sparsity=0.3", typed[-1]])
     assert sweep.assigned(config, []) == made.jobs[0]
     other = sweep.assigned(command_line.compose(["model=bloom", "sparsity=0.4", typed[-1]]), ["sparsity=0.4"])
-    assert re.fullmatch(r"sparsity=0\.4-[0-9a-f]{8}", other.folder.name)
+    assert re.fullmatch(r"sparsity_0\.4-[0-9a-f]{8}", other.folder.name)
 
 
 def test_what_is_not_planned_is_not_run(tmp_path: Path) -> None:

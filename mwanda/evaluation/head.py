@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-VOCABULARY_CHUNK = 4096
+VOCABULARY_CHUNK = 2048
 """Logits of one chunk of the vocabulary stay in the processor's cache, which makes this faster than whole rows."""
 
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from mwanda.evaluation.aggregate import aggregate, aggregate_change, geometric_m
 from mwanda.evaluation.perplexity import LanguagePerplexity
 from mwanda.evaluation.significance import compare
 from mwanda.evaluation.units import Units
-from mwanda.languages import find
+from mwanda.languages import Language, find
 
 
 def measured(values: Mapping[str, float]) -> dict[str, LanguagePerplexity]:
@@ -20,9 +21,14 @@ def measured(values: Mapping[str, float]) -> dict[str, LanguagePerplexity]:
     return {code: LanguagePerplexity(value, value / 4, 10, 20, value - 1, value + 1) for code, value in values.items()}
 
 
+def languages(codes: Sequence[str]) -> list[Language]:
+    """Return languages of which only Finnish has fewer resources, whatever the table says of it."""
+    return [replace(each, resource_level="mid" if each.code == "fin_Latn" else "high") for each in find(codes)]
+
+
 def test_a_case_worked_by_hand() -> None:
     values = {"deu_Latn": 2.0, "rus_Cyrl": 8.0, "fin_Latn": 32.0}
-    found = aggregate(measured(values), find(list(values)))
+    found = aggregate(measured(values), languages(list(values)))
     assert found == {
         "geometric_mean": pytest.approx(8.0),
         "mean": pytest.approx(14.0),
@@ -43,7 +49,7 @@ def test_changes_are_grouped_by_what_the_languages_are_and_whether_they_calibrat
         code: Units((10, 10), (20, 20), (20, 20), (10 + add, 20 + add))
         for code, add in zip(codes, (1, 3, 5), strict=True)
     }
-    found = aggregate_change(compare(before, after, 100), find(codes), seen=["deu_Latn", "fin_Latn", "tam_Taml"])
+    found = aggregate_change(compare(before, after, 100), languages(codes), seen=["deu_Latn", "fin_Latn", "tam_Taml"])
     ratios = {
         grouping: {group: one["ratio"] for group, one in found[grouping].items()}
         for grouping in ("by_family", "by_script", "by_resource_level", "by_calibration")
