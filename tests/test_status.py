@@ -132,6 +132,27 @@ def test_a_process_on_another_machine_is_lost_when_it_is_silent(tmp_path: Path) 
         assert status.seen(tmp_path)[0] == expected  # type: ignore[index]
 
 
+def test_a_job_that_slurm_starts_again_does_not_wait_for_the_attempt_that_it_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("JOB_ID", "9"), ("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "2")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    report(tmp_path)
+    assert content(tmp_path)["scheduled"] == ["7_2", "0"]
+    change(tmp_path, host="another")
+    with pytest.raises(ConfigurationError, match="another process is at work there"):
+        report(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    report(tmp_path)
+    assert (content(tmp_path)["scheduled"], content(tmp_path)["attempt"]) == (["7_2", "1"], 2)
+    change(tmp_path, host="another")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    with pytest.raises(ConfigurationError, match="another process is at work there"):
+        report(tmp_path)
+
+
 def test_complete_results_count_more_than_a_process_that_died_before_it_could_say_so(tmp_path: Path) -> None:
     report(tmp_path)
     change(tmp_path, born=0)
