@@ -21,6 +21,7 @@ from workload import (
     ARRIVAL,
     BATCH_SIZE,
     BLOCK,
+    CHECKPOINTED,
     DENSE,
     FAMILIES,
     GEMMA,
@@ -49,7 +50,14 @@ SHAPES = {
 
 def orders(options: argparse.Namespace) -> list[Table]:
     """Compare the three orders with the published procedure, on models of real size."""
-    every = {"1": PUBLISHED, "8": PUBLISHED_BATCHES, "block": BLOCK, "arrival": ARRIVAL, "oneshot": ONESHOT}
+    every = {
+        "1": PUBLISHED,
+        "8": PUBLISHED_BATCHES,
+        "block": BLOCK,
+        "arrival": ARRIVAL,
+        "checkpoint": CHECKPOINTED,
+        "oneshot": ONESHOT,
+    }
     ways = [DENSE, *(every[name] for name in options.ways)]
     return [_compare(f"{model}, wanda, 50 %", _workload(options, model), ways, options) for model in options.models]
 
@@ -172,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--models", nargs="+", default=[GEMMA, LLAMA], help="of orders and methods")
-    ways = ["1", "8", "block", "arrival", "oneshot"]
+    ways = ["1", "8", "block", "arrival", "checkpoint", "oneshot"]
     parser.add_argument(
         "--ways", nargs="+", default=ways, choices=ways, help="of orders; 1 and 8 are the published one"
     )

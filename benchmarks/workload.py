@@ -1,7 +1,9 @@
 """What is measured: models with tokens, and the ways to pass or prune them."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import published
@@ -21,6 +23,7 @@ from mwanda.models.gemma import PackagedGemma
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.journal import Journal
 from mwanda.schedules import Schedule
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
@@ -150,16 +153,31 @@ def dense(task: Task) -> None:
         forward(task.model, batch.tokens)
 
 
-def ours(task: Task, order: Order = "arrival", criterion: Criterion = WANDA, schedule: Schedule = UNIFORM) -> None:
+def ours(
+    task: Task,
+    order: Order = "arrival",
+    criterion: Criterion = WANDA,
+    schedule: Schedule = UNIFORM,
+    journal: Journal | None = None,
+) -> None:
     """Prune with the project's own pruner, its checks and its audit included."""
     pruner = Pruner(order=order, batch_size=BATCH_SIZE)
-    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY)
+    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, journal=journal)
+
+
+def checkpointed(task: Task) -> None:
+    """Prune by arrival and write down every finished block, as a run does that can be resumed."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "checkpoint", "key")
+        ours(task, journal=journal)
+        journal.discard()
 
 
 DENSE = "dense forward pass"
 PUBLISHED = "published procedure, 1 sequence at a time"
 PUBLISHED_BATCHES = f"published procedure, {BATCH_SIZE} at a time"
 BLOCK, ARRIVAL, ONESHOT = "order=block", "order=arrival", "order=oneshot"
+CHECKPOINTED = "order=arrival, with checkpoints"
 LANGUAGE_AWARE = "order=arrival, mwanda, owl_cwl"
 
 WAYS: dict[str, Callable[[Task], None]] = {
@@ -168,6 +186,7 @@ WAYS: dict[str, Callable[[Task], None]] = {
     PUBLISHED_BATCHES: lambda task: published.prune(task.model, task.calibration, SPARSITY, BATCH_SIZE),
     BLOCK: lambda task: ours(task, "block"),
     ARRIVAL: lambda task: ours(task, "arrival"),
+    CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
     LANGUAGE_AWARE: lambda task: ours(task, "arrival", MWanda(), OWLCWL()),
 }

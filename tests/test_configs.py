@@ -47,7 +47,7 @@ CHOICES = {
 CHANGED = {
     "model": {"path", "revision"},
     "corpus": {"path", "revision"},
-    "calibration": {"sequences", "length", "seed"},
+    "calibration": {"sequences", "length", "seed", "sampling", "target", "mix"},
     "pattern": {"keep", "of"},
     "pruner": {"order"},
 }

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+
+
+def hear_interruptions() -> None:
+    """Undo what a shell does to whatever it starts in the background: it has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill the process when the test fails, which would wait for it for ever."""
+    try:
+        yield
+    except BaseException:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
+        raise
 
 
 def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -121,15 +139,19 @@ def test_a_failing_and_a_killed_job_leave_the_others_intact_and_the_next_start_d
 
 def test_a_running_sweep_can_be_watched_and_ctrl_c_ends_its_children(model: Path, tmp_path: Path) -> None:
     arguments = sweep_of(model, tmp_path, "criterion=sleeps,wanda")
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=hear_interruptions,
+        ) as process,
+        ended(process),
+    ):
         wait_for(tmp_path / "sleeps")
         sleeping = job_of(tmp_path, "sleeps")
         time.sleep(status.QUICKEST)

@@ -13,7 +13,7 @@ from scoring import OneMatrix
 @pytest.fixture
 def options() -> Namespace:
     return Namespace(
-        ways=["1", "8", "block", "arrival", "oneshot"],
+        ways=["1", "8", "block", "arrival", "checkpoint", "oneshot"],
         tokens=64,
         length=8,
         rounds=1,
