@@ -126,6 +126,8 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
 
 def _change(perplexity: Mapping[str, Any]) -> list[str]:
     """Return what the changes come to over all languages."""
+    from mwanda.evaluation.significance import LEVEL
+
     change = perplexity["aggregate"].get("paired")
     if not change:
         return []
@@ -137,6 +139,12 @@ def _change(perplexity: Mapping[str, Any]) -> list[str]:
         f"significantly hurt: {round(change['share_hurt'] * count)} of {count} languages, "
         f"helped: {round(change['share_helped'] * count)}",
     ]
+    units = max(pair["units"] for pair in perplexity["paired"].values())
+    if 2.0 ** (1 - units) * count >= LEVEL:  # the smallest p of the signed-rank test, after Holm
+        lines.append(
+            f"no ratio could be: {units} sentences of a language are too few to test {count} languages; "
+            "measure more (evaluation.sentences)"
+        )
     by = change["by_calibration"]
     if len(by) > 1:
         seen, unseen = by["seen"], by["unseen"]

@@ -75,8 +75,14 @@ RESULTS: dict[str, Any] = {
             },
         },
         "paired": {
-            "eng_Latn": {"log_ratio": math.log(2), "low": math.log(1.8), "high": math.log(2.2), "significant": True},
-            "swh_Latn": {"log_ratio": math.log(1.5), "low": None, "high": None, "significant": False},
+            "eng_Latn": {
+                "log_ratio": math.log(2),
+                "low": math.log(1.8),
+                "high": math.log(2.2),
+                "significant": True,
+                "units": 12,
+            },
+            "swh_Latn": {"log_ratio": math.log(1.5), "low": None, "high": None, "significant": False, "units": 1},
         },
     },
 }
@@ -141,6 +147,18 @@ def test_the_change_over_all_languages_is_told_below_the_table(languages: list[L
     assert not any("calibrated on" in line for line in lines)
     mark = "* significant at 5 %: Wilcoxon signed-rank over sentences, Holm over languages"
     assert mark in lines
+
+
+@pytest.mark.parametrize(("units", "told"), [(6, True), (7, False)])
+def test_too_few_sentences_for_any_significance_are_pointed_out(
+    languages: list[Language], units: int, told: bool
+) -> None:
+    """Three languages with six sentences: the smallest p is 2 / 2^6, three times which is not below 0.05."""
+    results = copy.deepcopy(RESULTS)
+    for pair in results["perplexity"]["paired"].values():
+        pair["units"] = units
+    expected = "no ratio could be: 6 sentences of a language are too few to test 3 languages; measure more"
+    assert (expected in " ".join(_summary(results, languages).split())) == told
 
 
 def test_languages_that_did_not_calibrate_are_told_apart(languages: list[Language]) -> None:
