@@ -32,7 +32,7 @@ UNKNOWN_CHOICES = [
     (["model=blom"], "model=blom: ", "choices: bloom, "),
     (["langs=flores3"], "langs=flores3: ", "choices: flores30, "),
     (["corpus=embeded"], "corpus=embeded: ", "choices: embedded, "),
-    (["calibration=smal"], "calibration=smal: ", "choices: small, large, paper"),
+    (["calibration=smal"], "calibration=smal: ", "choices: small, english, large, paper, proportional, target"),
     (["criterion=mwnda"], "criterion=mwnda: ", "choices: mwanda, wanda, "),
     (["schedule=ow"], "schedule=ow: ", "choices: owl, "),
     (["pattern=2of8"], "pattern=2of8: ", "choices: 4of8, 2of4, unstructured"),
