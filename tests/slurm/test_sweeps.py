@@ -33,6 +33,9 @@ SETTINGS = (
     "pruner.batch_size=1",  # slow enough to be interrupted
 )
 LONG = ("long", "other")
+SLOW = 240
+"""Blocks of a model that takes half a minute on a machine with nothing else to do: it must still run when the others
+have ended."""
 WAYS = ("launcher", "array")
 SENT: dict[str, Sequence[str]] = {
     "launcher": (
@@ -55,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_model("llama", folder / "small")
     damaged = tiny_model("llama")
     damaged.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")  # type: ignore[union-attr]
-    others = [(name, tiny_model("llama", seed, num_hidden_layers=24)) for seed, name in enumerate(LONG)]
+    others = [(name, tiny_model("llama", seed, num_hidden_layers=SLOW)) for seed, name in enumerate(LONG)]
     for name, model in [("damaged", damaged), *others]:
         model.save_pretrained(folder / name)
         tiny_tokenizer().save_pretrained(folder / name)
