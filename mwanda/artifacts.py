@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mwanda.cache import cache_folder
+from mwanda.content import sha256_of
 from mwanda.record import arithmetic, write_json
 
 
@@ -163,7 +164,7 @@ def _read(folder: Path, kind: str, key: Mapping[str, Any]) -> Artifact | None:
     except OSError:  # it was removed meanwhile
         return None
     try:
-        if _checksum(data) != entry["data"]:
+        if sha256_of(data) != entry["data"]:
             raise ValueError("its checksum is another")
         with safe_open(data, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -193,7 +194,7 @@ def _write(
     try:
         apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         save_file(apart, temporary, {"facts": json.dumps(facts)})
-        checksum, size = _checksum(temporary), temporary.stat().st_size
+        checksum, size = sha256_of(temporary), temporary.stat().st_size
         temporary.chmod(0o644)
         os.replace(temporary, place / f"{checksum}.safetensors")
     finally:
@@ -210,11 +211,6 @@ def _write(
             "made": time.time(),
         },
     )
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _move_aside(file: Path, error: Exception) -> None:

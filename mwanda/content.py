@@ -32,7 +32,7 @@ def file_digest(file: Path) -> str:
     """Return the SHA-256 of a file; that of a large one is remembered for as long as size and times do not change."""
     resolved, found = file.resolve(), file.stat()
     if found.st_size < SMALL:
-        return _read(resolved)
+        return sha256_of(resolved)
     return _remembered(resolved, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
 
 
@@ -43,12 +43,13 @@ def _remembered(file: Path, state: tuple[int, ...]) -> str:
         known = json.loads(note.read_text(encoding="utf-8"))
         if known["state"] == list(state):
             return str(known["sha256"])
-    digest = _read(file)
+    digest = sha256_of(file)
     with suppress(OSError):  # a cache that cannot be written to costs time, not the run
         write_json(note, {"file": str(file), "state": list(state), "sha256": digest})
     return digest
 
 
-def _read(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file, which is read."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

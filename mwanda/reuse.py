@@ -83,18 +83,9 @@ def dense_scores(
     }
     found = shelf.find("dense scores", key)
     if found is not None:
-        scores = Scores()
-        for task, metric, leaf, document, value in found.facts:
-            scores.values.setdefault(task, {}).setdefault(metric, {})[leaf, document] = _decoded(value)
-        return scores
+        return Scores.of_rows(found.facts)
     made = score()
-    rows = [
-        (task, metric, leaf, document, _encoded(value))
-        for task, metrics in made.values.items()
-        for metric, values in metrics.items()
-        for (leaf, document), value in values.items()
-    ]
-    shelf.keep("dense scores", key, {}, rows)
+    shelf.keep("dense scores", key, {}, made.as_rows())
     return made
 
 
@@ -118,20 +109,3 @@ def _describe(task: "Task", limit: int | None) -> dict[str, Any]:
             made.update(json.dumps(document, sort_keys=True, default=str).encode())
         leaves[name] = [str(leaf.VERSION), few_shot, made.hexdigest()]
     return {"name": task.name, "leaves": leaves, "lm_eval": version("lm_eval")}
-
-
-def _encoded(value: Any) -> Any:
-    """Return a value as JSON can hold it, tuples told from lists."""
-    if isinstance(value, tuple):
-        return {"tuple": [_encoded(each) for each in value]}
-    if isinstance(value, list):
-        return [_encoded(each) for each in value]
-    if hasattr(value, "item"):  # a number of NumPy
-        return value.item()
-    return value
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return tuple(_decoded(each) for each in value["tuple"])
-    return [_decoded(each) for each in value] if isinstance(value, list) else value

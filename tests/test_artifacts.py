@@ -15,6 +15,7 @@ from tiny_models import save_tiny_model
 
 from mwanda import artifacts, reuse
 from mwanda.artifacts import Shelf
+from mwanda.content import sha256_of
 from mwanda.evaluation import LanguagePerplexity, Perplexity
 from mwanda.evaluation.harness import Harness, Scores
 from mwanda.pruner.engine import _Task
@@ -63,7 +64,7 @@ def test_content_is_named_by_its_checksum(shelf: Shelf) -> None:
     shelf.keep("kind", {"x": 1}, TENSORS)
     shelf.keep("kind", {"x": 2}, TENSORS)
     (file,) = data(shelf)
-    assert artifacts._checksum(file) == file.stem
+    assert sha256_of(file) == file.stem
 
 
 DAMAGES = {

@@ -23,8 +23,8 @@ def test_a_digest_is_the_sha256(tmp_path: Path) -> None:
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, reads = tmp_path / "file", []
-    read = content._read
-    monkeypatch.setattr(content, "_read", lambda path: reads.append(path) or read(path))
+    read = content.sha256_of
+    monkeypatch.setattr(content, "sha256_of", lambda path: reads.append(path) or read(path))
     file.write_bytes(b"a" * content.SMALL)
     first = content.file_digest(file)
     for _ in range(2):

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,6 +73,23 @@ class Scores:
     """What one model did: for each task and metric the value of every document."""
 
     values: dict[str, dict[str, Values]] = field(default_factory=dict)
+
+    def as_rows(self) -> list[Any]:
+        """Return a row for each value, as JSON can hold it: a metric's values may be texts or pairs."""
+        return [
+            [task, metric, leaf, document, _encoded(value)]
+            for task, metrics in self.values.items()
+            for metric, values in metrics.items()
+            for (leaf, document), value in values.items()
+        ]
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Sequence[Any]]) -> "Scores":
+        """Undo `as_rows`."""
+        scores = cls()
+        for task, metric, leaf, document, value in rows:
+            scores.values.setdefault(task, {}).setdefault(metric, {})[leaf, document] = _decoded(value)
+        return scores
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,10 @@ class Harness:
                     language_model, {"tasks": task.leaves}, self.limit, bootstrap_iters=0, log_samples=True
                 )
                 scores.values[task.name] = _values(found["samples"])
-        return scores if world.size == 1 else _together(world, scores)
+        if world.size == 1:
+            return scores
+        every = world.gather(json.dumps(scores.as_rows()))
+        return Scores.of_rows(row for text in every for row in json.loads(text))
 
     def as_record(self, tasks: Sequence[Task], scores: Mapping[str, Scores], seed: int = 0) -> dict[str, Any]:
         """Return what results.json holds: metrics with standard errors, and pruned minus dense, paired."""
@@ -250,19 +270,21 @@ def _values(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Val
     return values
 
 
-def _together(world: World, scores: Scores) -> Scores:
-    """Return the scores of all processes; they travel as text, since a metric's values may be texts or pairs."""
-    own = {
-        task: {metric: [[*key, value] for key, value in values.items()] for metric, values in metrics.items()}
-        for task, metrics in scores.values.items()
-    }
-    everything = Scores()
-    for text in world.gather(json.dumps(own, default=float)):
-        for task, metrics in json.loads(text).items():
-            everything.values[task] = {
-                metric: {(leaf, document): value for leaf, document, value in rows} for metric, rows in metrics.items()
-            }
-    return everything
+def _encoded(value: Any) -> Any:
+    """Return a value as JSON can hold it, tuples told from lists."""
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(each) for each in value]}
+    if isinstance(value, list):
+        return [_encoded(each) for each in value]
+    if hasattr(value, "item"):  # a number of NumPy
+        return value.item()
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(_decoded(each) for each in value["tuple"])
+    return [_decoded(each) for each in value] if isinstance(value, list) else value
 
 
 def _language_model(

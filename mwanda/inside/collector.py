@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.base import ColumnWeighted
 from mwanda.criteria.wanda import Wanda
 from mwanda.inside.energy import Energy
 from mwanda.inside.feed_forward import FeedForward, feed_forwards, positive_per_sequence
@@ -25,7 +26,7 @@ from mwanda.inside.neurons import LanguageNeurons, language_neurons
 from mwanda.inside.overlap import rank_correlation, shared_and_either
 from mwanda.inside.tables import Findings, Measured
 from mwanda.models import Block, Matrix, blocks_of
-from mwanda.models.forward import forward
+from mwanda.models.forward import forward, input_device
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern, removed
@@ -88,7 +89,7 @@ class Inside:
         by_language = criterion if criterion.needs in ("norms", "counts") and criterion.group == "row" else Wanda()
         visitor = _Statistics(self, calibration.codes, by_language, pattern, sparsity)
         bar = iter(progress.track(blocks, "look inside", unit="blocks"))
-        batches = calibration.batches(self.batch_size, _device(model))
+        batches = calibration.batches(self.batch_size, input_device(model))
         Walk(lambda batch: forward(model, batch.tokens), blocks, batches, weights, lambda: next(bar, None)).run(visitor)
         next(bar, None)
         sample = _sample(calibration, self.tokens)
@@ -157,7 +158,7 @@ class Observation:
         return self._findings(lost, drift, zeros)
 
     def _pass(self, hook: Hook) -> None:
-        batches = self.sample.batches(self.settings.batch_size, _device(self.model))
+        batches = self.sample.batches(self.settings.batch_size, input_device(self.model))
         resident = isinstance(self.weights, Resident)
         with nullcontext() if resident else fetched_on_call(self.weights, self.blocks):
             for number, batch in enumerate(batches):
@@ -290,14 +291,17 @@ class _Statistics:
         weight = matrix.weight
         count = min(self.settings.rows, weight.shape[0])
         rows = torch.linspace(0, weight.shape[0] - 1, count, device=weight.device).round().long()
-        empty = self.pattern.groups(weight[rows], "row") == 0
+        chosen = weight[rows]
+        empty = self.pattern.groups(chosen, "row") == 0
         level = self.pattern.quota(empty.sum(dim=1).cpu(), empty.shape[1], self.sparsity).level
         masks = torch.zeros(len(self.codes), count * weight.shape[1], dtype=torch.bool, device=weight.device)
         for language in torch.nonzero(statistics.tokens).flatten().tolist():
             alone = LanguageStatistics(
                 *(part[language : language + 1] if part is not None else None for part in statistics.tensors()[:4])  # type: ignore[arg-type]
             )
-            scores = self.criterion.score(weight, alone)[rows].masked_fill(weight[rows] == 0, -1)
+            by_rows = isinstance(self.criterion, ColumnWeighted)  # others compare a weight with those of other rows
+            scores = self.criterion.score(chosen, alone) if by_rows else self.criterion.score(weight, alone)[rows]
+            scores = scores.masked_fill(chosen == 0, -1)
             masks[language] = ~removed(self.pattern, scores, level, "row").flatten()
         return shared_and_either(masks)
 
@@ -330,8 +334,3 @@ def _sample(calibration: CalibrationSet, tokens: int) -> CalibrationSet:
     length = min(tokens, calibration.length)
     parts = tuple(part[: -(-tokens // length), :length] for part in calibration.sequences)
     return CalibrationSet(calibration.codes, parts, calibration.packing)
-
-
-def _device(model: nn.Module) -> torch.device:
-    """Return where tokens have to be: with the first weight that is anywhere."""
-    return next(parameter.device for parameter in model.parameters() if not parameter.is_meta)

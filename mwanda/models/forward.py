@@ -59,3 +59,8 @@ def _decoder_start(config: Any) -> int:
     """Return the token that the decoder starts with; models that do not say it start with padding, as T5 does."""
     candidates = (getattr(config, name, None) for name in ("decoder_start_token_id", "pad_token_id"))
     return next((int(token) for token in candidates if token is not None), 0)
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Return where tokens have to be: with the first weight that is anywhere."""
+    return next(parameter.device for parameter in model.parameters() if not parameter.is_meta)

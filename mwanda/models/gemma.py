@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mwanda import content
+from mwanda.content import file_digest, sha256_of
 from mwanda.errors import ModelError
-from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder, file_digest
+from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder
 
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _expected_digest() -> str:
 
 def _is_whole(folder: Path) -> bool:
     weights, checksum = folder / "model.safetensors", folder / CHECKSUM_FILE
-    return weights.is_file() and checksum.is_file() and content.file_digest(weights) == checksum.read_text().strip()
+    return weights.is_file() and checksum.is_file() and file_digest(weights) == checksum.read_text().strip()
 
 
 def _convert(folder: Path) -> Path:
@@ -107,7 +107,7 @@ def _convert(folder: Path) -> Path:
         logger.info("dequantising Gemma 3 270M once (a minute or two); %s", LICENCE)
         made = Path(temporary) / "converted"
         _dequantise(assembled, made)
-        (made / CHECKSUM_FILE).write_text(file_digest(made / "model.safetensors") + "\n")
+        (made / CHECKSUM_FILE).write_text(sha256_of(made / "model.safetensors") + "\n")
         try:
             os.rename(made, folder)
         except OSError:
@@ -120,7 +120,7 @@ def _convert(folder: Path) -> Path:
 def _assemble(folder: Path) -> Path:
     package = _package()
     assembled = Path(package.assemble(folder / package.MODEL_NAME))
-    digest = file_digest(assembled)
+    digest = sha256_of(assembled)
     if digest != package.EXPECTED_SHA256:
         raise ModelError(
             f"model=gemma3: the assembled file has checksum {digest[:12]}…, expected "

@@ -1,7 +1,6 @@
 """Where a model comes from: a folder or the hub, loaded through transformers."""
 
 import atexit
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -273,9 +272,3 @@ def _explain(path: str, error: Exception, problem: HubError | None) -> str:
     elif problem is not None:
         line = str(problem)
     return f"model.path={path}: {line}"
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

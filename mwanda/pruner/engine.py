@@ -23,7 +23,7 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.distributed import World
 from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
-from mwanda.models.forward import forward
+from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
@@ -305,7 +305,7 @@ class _Task:
         # sequences), so that their numbers are too; each process takes every N-th.
         wanted = self.settings.batch_size * self.calibration.length // chosen.length
         size = min(wanted, max(1, chosen.count // self.world.size))
-        return self.world.share(chosen.batches(size, _input_device(self.model)))
+        return self.world.share(chosen.batches(size, input_device(self.model)))
 
     def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:
         with self.seconds.on("schedule"):
@@ -384,8 +384,3 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
             f"pattern={pattern.name} is the same in all blocks",
             ["uniform"],
         )
-
-
-def _input_device(model: nn.Module) -> torch.device:
-    """Return where tokens have to be: with the first weight that is anywhere."""
-    return next(parameter.device for parameter in model.parameters() if not parameter.is_meta)

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from mwanda import device as devices
+from mwanda.content import sha256_of
 from mwanda.errors import ConfigurationError, ModelError
-from mwanda.models.source import DtypeChoice, PretrainedModel, cache_folder, file_digest
+from mwanda.models.source import DtypeChoice, PretrainedModel, cache_folder
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def test_a_device_that_is_not_there_is_an_error_before_anything_is_loaded(monkey
 
 def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

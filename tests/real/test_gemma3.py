@@ -11,6 +11,7 @@ import torch
 from mwanda import job
 from mwanda.calibration import Calibration
 from mwanda.command_line import compose
+from mwanda.content import sha256_of
 from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ModelError
@@ -19,7 +20,6 @@ from mwanda.evaluation.perplexity import Perplexity
 from mwanda.languages import find
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.gemma import PackagedGemma, converted_folder
-from mwanda.models.source import file_digest
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.schedules.uniform import Uniform
@@ -44,7 +44,7 @@ def loaded() -> LoadedModel:
 
 def test_the_cached_conversion_matches_its_checksum_and_is_what_the_package_holds(loaded: LoadedModel) -> None:
     folder = converted_folder()
-    assert file_digest(folder / "model.safetensors") == (folder / "model.safetensors.sha256").read_text().strip()
+    assert sha256_of(folder / "model.safetensors") == (folder / "model.safetensors.sha256").read_text().strip()
     assert loaded.revision is not None
     assert loaded.revision.startswith("sha256:a5fd3b62230a")
     assert len(blocks_of(loaded.model)) == 18
