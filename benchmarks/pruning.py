@@ -88,8 +88,8 @@ def languages(options: argparse.Namespace) -> list[Table]:
         length //= 2
     parts = {count: tokens_of(count, options.tokens, length, vocabulary) for count in LANGUAGES}
 
-    def pruning(count: int) -> Callable[[], float]:
-        return timed(lambda: WAYS[LANGUAGE_AWARE](replace(task, calibration=parts[count])))
+    def pruning(way: str) -> Callable[[int], Callable[[], float]]:
+        return lambda count: timed(lambda: WAYS[way](replace(task, calibration=parts[count])))
 
     inputs = [torch.randn(*batch.tokens.shape, 2048) for batch in parts[1].batches(BATCH_SIZE)]
 
@@ -103,7 +103,8 @@ def languages(options: argparse.Namespace) -> list[Table]:
 
     tables = []
     for title, way, between in (
-        (f"{LANGUAGE_AWARE}, {options.tokens} tokens in sequences of {length}", pruning, task.restore),
+        (f"{ARRIVAL}, {options.tokens} tokens in sequences of {length}", pruning(ARRIVAL), task.restore),
+        (f"{LANGUAGE_AWARE}, {options.tokens} tokens in sequences of {length}", pruning(LANGUAGE_AWARE), task.restore),
         (
             f"statistics of 2048 features alone, {options.tokens} tokens in sequences of {length}",
             observing,

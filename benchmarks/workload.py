@@ -77,13 +77,30 @@ LLAMA_SIZES: dict[str, Any] = {
 }
 """About half a billion parameters."""
 
+MIXTURE = "qwen3_moe-0.1b"
+MIXTURE_SIZES: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 512,
+    "vocab_size": 1024,
+    "max_position_embeddings": 4096,
+}
+"""A mixture whose experts weigh ten times what its attention does."""
+
+LARGER = {LLAMA: ("llama", LLAMA_SIZES), MIXTURE: ("qwen3_moe", MIXTURE_SIZES)}
+
 
 @dataclass(frozen=True)
 class Workload:
     """How to make a model and its tokens, also in another process.
 
     Args:
-        model: `gemma3`, `llama-0.5b`, or a key of `FAMILIES`.
+        model: `gemma3`, or a key of `LARGER` or `FAMILIES`.
         tokens: in all; they are random.
         length: of a sequence.
         languages: among which the sequences are divided.
@@ -109,7 +126,7 @@ class Workload:
 
     def _random(self) -> Any:
         torch.manual_seed(0)
-        kind, sizes = ("llama", LLAMA_SIZES) if self.model == LLAMA else (self.model, FAMILIES[self.model])
+        kind, sizes = LARGER.get(self.model) or (self.model, FAMILIES[self.model])
         layers = next(name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in sizes)
         changed = {} if self.blocks is None else {layers: self.blocks}
         special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}

@@ -13,6 +13,7 @@ from torch import nn
 
 from mwanda.errors import MemoryShortageError
 from mwanda.models import Block
+from mwanda.pruner.experts import place_of
 from mwanda.statistics import Needs
 from mwanda.statistics.language import WITH_SECOND_MOMENTS
 
@@ -60,15 +61,18 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
         "arrival": _watched_on_arrival(blocks),
     }[plan.order]
     hidden = _hidden_size(model)
-    widest = max(matrix.shape[1] for block in blocks for matrix in block.matrices)
+    choices = _choices(model)
+    matrices = [matrix for block in blocks for matrix in block.matrices]
+    # The second matrix of an expert waits with what the experts have made for each choice of a token.
+    wide = max(matrix.shape[1] * (choices if place_of(matrix) is not matrix.module else 1) for matrix in matrices)
+    widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
     waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
-    inputs = hidden + widest if plan.order == "arrival" else hidden
+    inputs = hidden + wide if plan.order == "arrival" else hidden
     return {
         "weights": weights * width,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
         "activations": (waiting * (hidden + inputs) + plan.batch_tokens * 4 * widest) * width,
-        "scores and mask of the largest matrix": PER_SCORE
-        * max(matrix.weight.numel() for block in blocks for matrix in block.matrices),
+        "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
     }
 
 
@@ -124,3 +128,8 @@ def _statistics_bytes(features: int, plan: Plan) -> int:
 def _hidden_size(model: nn.Module) -> int:
     config = getattr(model, "config", None)
     return int(getattr(config, "hidden_size", 0) or getattr(config, "d_model", 0) or 0)
+
+
+def _choices(model: nn.Module) -> int:
+    """Return how many experts a token is sent to."""
+    return int(getattr(getattr(model, "config", None), "num_experts_per_tok", None) or 1)

@@ -170,9 +170,10 @@ def linears(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def experts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of a block that hold all experts of a mixture in `EXPERT_PARAMETERS`, with their names in it.
 
-    They are those that transformers' `use_experts_implementation` marks as gated, without biases and not transposed.
+    They are those that transformers' `use_experts_implementation` marks as gated, without biases, not transposed, and
+    with nothing between an expert's second product and its routing weight.
     """
-    layout = {"has_gate": True, "has_bias": False, "is_transposed": False}
+    layout = {"has_gate": True, "has_bias": False, "is_transposed": False, "has_post_expert_norm": False}
     for name, module in block.named_modules():
         marks = {mark: getattr(module, mark, None) for mark in layout}
         cubes = [key for key, value in module.named_parameters(recurse=False) if value.dim() == 3]

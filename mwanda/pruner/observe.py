@@ -1,25 +1,24 @@
 """Collects language statistics from the inputs of linear layers, and of the experts of a mixture."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
-from mwanda.models.family import EXPERT_PARAMETERS
+from mwanda.pruner.experts import Between, in_order_of_experts, place_of
 from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 class Observer:
     """Statistics of several matrices; an input that several matrices share (query, key, value) is reduced once.
 
-    An expert's statistics come from the tokens that are routed to it.
+    An expert's statistics come from the tokens that are routed to it. Its second matrix is seen `in_two_steps` only.
 
     Args:
         matrices: to be watched.
@@ -39,20 +38,17 @@ class Observer:
             matrix.name: LanguageStatistics.zeros(languages, matrix.shape[1], matrix.weight.device, needs)
             for matrix in matrices
         }
-        self._needs, self._languages, self._current = needs, languages, current
-        self._names = {matrix.module: matrix.name for matrix in matrices if matrix.expert is None}
-        self._experts: dict[nn.Module, list[Matrix]] = {}
+        self._needs, self._current = needs, current
+        self._matrices: dict[nn.Module, list[Matrix]] = {}
         for matrix in matrices:
-            if matrix.expert is not None:
-                self._experts.setdefault(matrix.module, []).append(matrix)
+            self._matrices.setdefault(place_of(matrix), []).append(matrix)
         self._batch: Batch | None = None
         self._last: tuple[Tensor, SequenceSums] | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Hook the matrices for the time of the block."""
-        hooks = [module.register_forward_pre_hook(self._see) for module in self._names]
-        hooks += [module.register_forward_pre_hook(self._see_experts) for module in self._experts]
+        hooks = [place.register_forward_pre_hook(self._see) for place in self._matrices]
         try:
             yield
         finally:
@@ -69,50 +65,50 @@ class Observer:
         finally:
             self._batch = self._last = None
 
-    def add(self, name: str, inputs: Tensor, batch: Batch) -> None:
-        """Add the inputs that `batch` brings to the matrix `name`."""
-        if self._last is None or self._last[0] is not inputs:
-            self._last = (inputs, SequenceSums.of(by_sequence(inputs, batch.tokens), self._needs))
-        self.statistics[name].add(self._last[1], batch.languages)
-
-    def add_experts(self, module: nn.Module, args: tuple[Any, ...], batch: Batch) -> None:
-        """Add what the experts of `module` multiply when it is called with `args`.
-
-        The first matrix of an expert multiplies the hidden states that are sent to it. What the second multiplies is
-        made inside: for that the experts run once more.
+    def add(self, place: nn.Module, args: tuple[Any, ...], batch: Batch) -> None:
+        """Add what `batch` brings to the matrices at `place`, as `place_of` gives it, when that is called with `args`.
 
         Raises:
-            CalibrationError: the module is not called as transformers calls experts.
+            CalibrationError: the inputs are not those of the tokens of the batch.
         """
-        if len(args) != 3 or args[0].shape[0] != batch.tokens.numel() or args[1].dim() != 2:
-            raise CalibrationError(f"{type(module).__name__} is not called with hidden states and their routing")
-        hidden, chosen, _ = args
-        of_tokens = batch.languages.to(hidden.device).repeat_interleave(batch.tokens.shape[1])
+        matrices = self._matrices[place]
+        if matrices[0].expert is not None:
+            self._add_experts(matrices, isinstance(place, Between), args[0], args[1], batch)
+            return
+        if self._last is None or self._last[0] is not args[0]:
+            self._last = (args[0], SequenceSums.of(by_sequence(args[0], batch.tokens), self._needs))
+        self.statistics[matrices[0].name].add(self._last[1], batch.languages)
 
-        def record(matrix: Matrix, inputs: Tensor, tokens: Int[Tensor, " N"]) -> None:
-            # Each token counts as a sequence of one.
-            self.statistics[matrix.name].add(SequenceSums.of(inputs[:, None], self._needs), of_tokens[tokens])
+    def _add_experts(
+        self,
+        matrices: Sequence[Matrix],
+        in_order: bool,
+        inputs: Float[Tensor, "... I"],
+        chosen: Int[Tensor, "N k"],
+        batch: Batch,
+    ) -> None:
+        """Add to each expert the tokens that are sent to it; those of one language count as one sequence.
 
-        def record_second(matrix: Matrix, inputs: Tensor) -> None:
-            record(matrix, inputs, _sent_to(chosen, matrix))
+        `inputs` are those of all tokens or, `in_order`, one for each choice in the order of experts.
+        """
+        if chosen.shape[0] != batch.tokens.numel():
+            raise CalibrationError(f"experts got {chosen.shape[0]} tokens of a batch of {batch.tokens.numel()}")
+        order = in_order_of_experts(chosen)
+        tokens = order // chosen.shape[1]
+        languages = batch.languages.to(chosen.device).repeat_interleave(batch.tokens.shape[1])[tokens]
+        # One wait for the device in each batch, whatever the number of experts.
+        count = self.statistics[matrices[0].name].languages
+        runs, sizes = torch.unique_consecutive(chosen.flatten()[order] * count + languages, return_counts=True)
+        parts = (inputs if in_order else tokens).split(sizes.tolist())
+        names = {matrix.expert: matrix.name for matrix in matrices}
+        for expert, language, part in zip((runs // count).tolist(), (runs % count).split(1), parts, strict=True):
+            values = part if in_order else inputs[part]
+            self.statistics[names[expert]].add(SequenceSums.of(values[None], self._needs), language)
 
-        first, second = ([m for m in self._experts[module] if m.parameter == name] for name in EXPERT_PARAMETERS)
-        for matrix in first:
-            tokens = _sent_to(chosen, matrix)
-            record(matrix, hidden[tokens], tokens)
-        if second:
-            with _plain_experts(module), _Listening(second, record_second):
-                module.forward(*args)
-
-    def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _see(self, place: nn.Module, args: tuple[Any, ...]) -> None:
         batch = self._batch or self._current()
         if batch is not None:
-            self.add(self._names[module], args[0], batch)
-
-    def _see_experts(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        batch = self._batch or self._current()
-        if batch is not None:
-            self.add_experts(module, args, batch)
+            self.add(place, args, batch)
 
 
 def by_sequence(inputs: Tensor, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T I"]:
@@ -147,43 +143,3 @@ def pool_rare_experts(
             statistics.update(dict.fromkeys(rare, total))
             pooled += rare
     return pooled
-
-
-def _sent_to(chosen: Int[Tensor, "N k"], matrix: Matrix) -> Int[Tensor, " M"]:
-    """Return the tokens that an expert is chosen for, in the order in which it multiplies them: by choice, by token."""
-    assert matrix.expert is not None
-    return torch.where(chosen.eq(matrix.expert).T)[1]
-
-
-class _Listening(TorchFunctionMode):
-    """Reports the input of every product with one of the given matrices."""
-
-    def __init__(self, matrices: Sequence[Matrix], record: Callable[[Matrix, Tensor], None]):
-        super().__init__()
-        self._matrices = {_place(matrix.weight): matrix for matrix in matrices}
-        self._record = record
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is nn.functional.linear:
-            matrix = self._matrices.get(_place(args[1]))
-            if matrix is not None:
-                self._record(matrix, args[0])
-        return func(*args, **(kwargs or {}))
-
-
-def _place(weight: Tensor) -> tuple[int, int, torch.Size]:
-    return weight.untyped_storage().data_ptr(), int(weight.storage_offset()), weight.shape
-
-
-@contextmanager
-def _plain_experts(module: nn.Module) -> Iterator[None]:
-    """Have the experts multiplied one after the other, not in one fused product in which inputs cannot be seen."""
-    config: Any = module.config
-    before = config._experts_implementation
-    config._experts_implementation = "eager"
-    try:
-        yield
-    finally:
-        config._experts_implementation = before

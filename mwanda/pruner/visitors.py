@@ -16,6 +16,7 @@ from mwanda.criteria.base import Reconstruction
 from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
+from mwanda.pruner.experts import place_of
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
@@ -221,39 +222,32 @@ class OnArrival(_Pruning):
     _inputs: list[ref[Tensor]] = field(default_factory=list)
 
     def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Wait at every module that holds a matrix."""
+        """Wait wherever a module is called with what matrices multiply."""
         for matrix in block.matrices:
-            self._matrices.setdefault(matrix.module, []).append(matrix)
-        return list({matrix.module: None for matrix in block.matrices})
+            self._matrices.setdefault(place_of(matrix), []).append(matrix)
+        return list(dict.fromkeys(place_of(matrix) for matrix in block.matrices))
 
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Do nothing yet."""
 
     def reach(self, arrivals: Arrivals) -> None:
-        """Observe the inputs of the module, and prune it."""
+        """Observe the inputs of the matrices there, and prune them."""
         matrices = self._matrices[arrivals[0].module]
         if matrices[0].expert is not None:
-            self._reach_experts(matrices, arrivals)
+            self._remove(matrices, self._observed(matrices, arrivals))
             return
         (matrix,) = matrices
         inputs: list[Tensor] = [arrival.args[0] for arrival in arrivals]
         if self._seen is None or not self._same(inputs):
-            observer = self.calibrator.observer(matrices)
-            for arrival, values in zip(arrivals, inputs, strict=True):
-                observer.add(matrix.name, values, arrival.batch)
-            self._seen = self.calibrator.complete(observer, matrices)[matrix.name]
+            self._seen = self._observed(matrices, arrivals)[matrix.name]
         self._inputs = [ref(values) for values in inputs]
         self._remove([matrix], {matrix.name: self._seen})
 
-    def _reach_experts(self, matrices: Sequence[Matrix], arrivals: Arrivals) -> None:
-        """Prune one parameter after the other; what the second multiplies has been made by the pruned first."""
-        for parameter in dict.fromkeys(matrix.parameter for matrix in matrices):
-            part = [matrix for matrix in matrices if matrix.parameter == parameter]
-            observer = self.calibrator.observer(part)
-            for arrival in arrivals:
-                observer.add_experts(arrival.module, arrival.args, arrival.batch)
-            self._remove(part, self.calibrator.complete(observer, part))
-        self._seen = None
+    def _observed(self, matrices: Sequence[Matrix], arrivals: Arrivals) -> dict[str, LanguageStatistics]:
+        observer = self.calibrator.observer(matrices)
+        for arrival in arrivals:
+            observer.add(arrival.module, arrival.args, arrival.batch)
+        return self.calibrator.complete(observer, matrices)
 
     def _same(self, inputs: Sequence[Tensor]) -> bool:
         """Return whether these are the very tensors that the matrix before was called with (query, key, value)."""

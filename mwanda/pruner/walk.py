@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mwanda.calibration import Batch
 from mwanda.models import Block
 from mwanda.models.weights import Weights
+from mwanda.pruner.experts import in_two_steps
 from mwanda.pruner.journal import Journal
 from mwanda.pruner.lockstep import Arrival, Lockstep
 from mwanda.pruner.parking import Parking
@@ -103,6 +104,7 @@ class Walk:
         outputs: dict[int, Any] = {}
         current: Block | None = None
         with ExitStack() as stack:
+            stack.enter_context(in_two_steps(left))
             lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.parking))
             if self.journal is not None:
                 stack.enter_context(self._answering(self.blocks[:done], visitor.phase, lockstep))

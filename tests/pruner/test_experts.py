@@ -1,7 +1,9 @@
-"""Statistics of the experts of a mixture, against routings made by hand."""
+"""The two steps in which the experts of a mixture run, and their statistics, against routings made by hand."""
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from torch import Tensor, nn
 from mwanda.calibration import Batch
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import CalibrationError
-from mwanda.models import Matrix, blocks_of
+from mwanda.models import Block, Matrix, blocks_of
+from mwanda.models.family import EXPERT_PARAMETERS
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.experts import in_two_steps, place_of
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.schedules.uniform import Uniform
 from mwanda.statistics import LanguageStatistics, SequenceSums
@@ -27,12 +31,24 @@ every_mixture = pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
 # Three sequences of two tokens, of the languages 1, 0 and 1. Nobody is sent to expert 3, and only language 1 to 2.
 LANGUAGES = [1, 0, 1]
 CHOSEN = [[0, 1], [1, 0], [1, 0], [0, 1], [2, 0], [1, 2]]
+CHOICES = 2
 
 
-def experts_of(family: str, dtype: torch.dtype = torch.float64) -> list[Matrix]:
+def mixture_of(family: str, dtype: torch.dtype = torch.float64) -> Block:
+    """Return the last block, with the matrices of its experts alone."""
+    block = blocks_of(tiny_model(family, dtype=dtype))[-1]
+    return replace(block, matrices=tuple(matrix for matrix in block.matrices if matrix.expert is not None))
+
+
+def experts_of(family: str) -> list[Matrix]:
     """Return the matrices of the experts of the last block."""
-    matrices = blocks_of(tiny_model(family, dtype=dtype))[-1].matrices
-    return [matrix for matrix in matrices if matrix.expert is not None]
+    return list(mixture_of(family).matrices)
+
+
+def observe(observer: Observer, block: Block, states: Tensor, chosen: Tensor, batch: Batch) -> None:
+    """Have the observer watch the experts of a block while they run."""
+    with in_two_steps([block]), observer.watching(), observer.reading(batch):
+        block.matrices[0].module(states, chosen, even(chosen, states.dtype))
 
 
 def batch_of(languages: Sequence[int], length: int = 2) -> Batch:
@@ -80,10 +96,11 @@ def assert_statistics(
 
 
 @every_mixture
+@torch.no_grad()
 def test_each_expert_sees_the_tokens_that_are_sent_to_it(family: str) -> None:
-    matrices, states, chosen = experts_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    observer = Observer(matrices, languages=3)
-    observer.add_experts(matrices[0].module, (states, chosen, even(chosen)), batch_of(LANGUAGES))
+    block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
+    matrices, observer = block.matrices, Observer(block.matrices, languages=3)
+    observe(observer, block, states, chosen, batch_of(LANGUAGES))
     owners = [language for language in LANGUAGES for _ in range(2)]
     assert_statistics(observer.statistics, expected_inputs(matrices, states, CHOSEN, owners), languages=3)
     tokens = {matrix.expert: observer.statistics[matrix.name].tokens.tolist() for matrix in matrices}
@@ -91,15 +108,15 @@ def test_each_expert_sees_the_tokens_that_are_sent_to_it(family: str) -> None:
 
 
 @every_mixture
+@torch.no_grad()
 def test_batches_add_up(family: str) -> None:
-    matrices, states, chosen = experts_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    whole, parts = Observer(matrices, languages=2), Observer(matrices, languages=2)
-    whole.add_experts(matrices[0].module, (states, chosen, even(chosen)), batch_of(LANGUAGES))
+    block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
+    whole, parts = Observer(block.matrices, languages=2), Observer(block.matrices, languages=2)
+    observe(whole, block, states, chosen, batch_of(LANGUAGES))
     for place in (2, 0, 1):
         part = slice(2 * place, 2 * place + 2)
-        arguments = (states[part], chosen[part], even(chosen)[part])
-        parts.add_experts(matrices[0].module, arguments, batch_of([LANGUAGES[place]]))
-    for matrix in matrices:
+        observe(parts, block, states[part], chosen[part], batch_of([LANGUAGES[place]]))
+    for matrix in block.matrices:
         one, other = whole.statistics[matrix.name], parts.statistics[matrix.name]
         assert torch.equal(one.tokens, other.tokens)
         assert torch.equal(one.positive, other.positive)
@@ -107,12 +124,13 @@ def test_batches_add_up(family: str) -> None:
 
 
 @every_mixture
+@torch.no_grad()
 def test_second_moments_of_experts_are_those_of_their_tokens(family: str) -> None:
-    matrices, states, chosen = experts_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    observer = Observer(matrices, languages=2, needs="second_moments")
-    observer.add_experts(matrices[0].module, (states, chosen, even(chosen)), batch_of(LANGUAGES))
-    expected = expected_inputs(matrices, states, CHOSEN, [0] * 6)
-    for matrix in matrices:
+    block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
+    observer = Observer(block.matrices, languages=2, needs="second_moments")
+    observe(observer, block, states, chosen, batch_of(LANGUAGES))
+    expected = expected_inputs(block.matrices, states, CHOSEN, [0] * 6)
+    for matrix in block.matrices:
         moment = observer.statistics[matrix.name].second_moment
         if matrix.expert == 3:
             assert not moment.any()
@@ -123,26 +141,82 @@ def test_second_moments_of_experts_are_those_of_their_tokens(family: str) -> Non
 
 @every_mixture
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_implementation_that_the_model_prefers_is_left_to_it(family: str, dtype: torch.dtype) -> None:
-    """Also after an error, and without a change of what the experts return."""
-    matrices, chosen = experts_of(family, dtype), torch.tensor(CHOSEN)
-    module, arguments = matrices[0].module, (hidden_states(6, dtype), chosen, even(chosen, dtype))
-    before, output = module.config._experts_implementation, module(*arguments)
-    Observer(matrices, languages=2).add_experts(module, arguments, batch_of(LANGUAGES))
-    assert module.config._experts_implementation == before
-    assert torch.equal(module(*arguments), output)
-    with pytest.raises(TypeError):
-        Observer(matrices, languages=2).add_experts(module, (arguments[0], chosen, None), batch_of([0] * 3))
-    assert module.config._experts_implementation == before
+@torch.no_grad()
+def test_the_two_steps_return_what_the_model_s_own_implementation_does(family: str, dtype: torch.dtype) -> None:
+    """With uneven routing weights, in float32 also for a bfloat16 model, as routers make them."""
+    block, chosen = mixture_of(family, dtype), torch.tensor(CHOSEN)
+    weights = torch.rand(chosen.shape, generator=torch.Generator().manual_seed(1))
+    module, arguments = block.matrices[0].module, (hidden_states(6, dtype), chosen, weights)
+    own = {}
+    for name in ("eager", "grouped_mm"):
+        module.config._experts_implementation = name
+        own[name] = module(*arguments)
+    with in_two_steps([block]):
+        output = module(*arguments)
+    assert output.dtype == dtype
+    assert bool(output.any())
+    torch.testing.assert_close(output, own["grouped_mm"])
+    # Eager rounds to bfloat16 after each expert.
+    torch.testing.assert_close(output, own["eager"], **({} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}))
 
 
 @every_mixture
-def test_calls_that_do_not_route_are_an_error(family: str) -> None:
-    matrices, states, chosen = experts_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    observer = Observer(matrices, languages=2)
-    for arguments in ((states,), (states[:4], chosen[:4], even(chosen[:4])), (states, chosen[:, 0], even(chosen))):
-        with pytest.raises(CalibrationError, match="is not called with hidden states and their routing"):
-            observer.add_experts(matrices[0].module, arguments, batch_of(LANGUAGES))
+def test_the_implementation_that_the_model_prefers_is_left_to_it(family: str) -> None:
+    block = mixture_of(family, torch.float32)
+    config: Any = block.matrices[0].module.config
+    before = config._experts_implementation
+    with pytest.raises(ZeroDivisionError), in_two_steps([block]):
+        assert config._experts_implementation != before
+        raise ZeroDivisionError
+    assert config._experts_implementation == before
+
+
+@every_mixture
+def test_experts_that_get_other_tokens_than_the_batch_s_are_an_error(family: str) -> None:
+    block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
+    with pytest.raises(CalibrationError, match="experts got 4 tokens of a batch of 6"):
+        observe(Observer(block.matrices, languages=2), block, states[:4], chosen[:4], batch_of(LANGUAGES))
+
+
+@every_mixture
+def test_no_hook_is_left_between_the_products(family: str) -> None:
+    block = mixture_of(family)
+    places = {place_of(matrix) for matrix in block.matrices}
+    assert len(places) == 2
+    observer = Observer(block.matrices, languages=2)
+    with pytest.raises(ZeroDivisionError), observer.watching():
+        assert all(place._forward_pre_hooks for place in places)
+        raise ZeroDivisionError
+    assert not any(place._forward_pre_hooks for place in places)
+
+
+@every_order
+@every_mixture
+def test_a_token_is_multiplied_by_its_experts_once_a_pass(
+    family: str, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `block` it is twice: dense, and pruned."""
+    model, calibration = tiny_model(family), tiny_calibration()
+    rows = {name: 0 for name in EXPERT_PARAMETERS}
+    sizes = {
+        matrix.parameter: matrix.shape
+        for block in blocks_of(model)
+        for matrix in block.matrices
+        if matrix.expert is not None
+    }
+    plain = nn.functional.linear
+
+    def counted(inputs: Tensor, weight: Tensor, *bias: Tensor) -> Tensor:
+        for name, shape in sizes.items():
+            rows[name] += inputs.shape[0] if tuple(weight.shape) == shape else 0
+        return plain(inputs, weight, *bias)
+
+    monkeypatch.setattr("mwanda.pruner.experts.linear", counted)
+    Pruner(order, 4).prune(model, calibration, Wanda(), Uniform(), Unstructured(), 0.5)
+    mixtures = 2 if family == "mixtral" else 1
+    tokens = calibration.count * calibration.length
+    passes = 2 if order == "block" else 1
+    assert rows == dict.fromkeys(EXPERT_PARAMETERS, passes * mixtures * CHOICES * tokens)
 
 
 @every_mixture
@@ -157,7 +231,7 @@ def test_experts_are_watched_within_their_model(family: str) -> None:
     model(input_ids=torch.cat(calibration.sequences), use_cache=False)
     handle.remove()
     observer = Observer(matrices, languages=3)
-    with observer.watching():
+    with in_two_steps(blocks_of(model)), observer.watching():
         for batch in calibration.batches(2):
             with observer.reading(batch):
                 model(input_ids=batch.tokens, use_cache=False)

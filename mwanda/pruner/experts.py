@@ -1,0 +1,94 @@
+"""Experts of a mixture, run so that a pass can be seen, and can wait, between their two products.
+
+What an expert's second matrix multiplies is made inside the experts' own forward pass, where no module is called. Here
+it is written once more, as an implementation that transformers chooses through its own registry.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from mwanda.models import Block, Matrix
+from mwanda.models.family import EXPERT_PARAMETERS, experts
+
+
+NAME = "in_two_steps"
+
+
+class Between(nn.Module):
+    """Called after the first and before the second product of the experts of one module; does nothing itself."""
+
+    def forward(self, made: Float[Tensor, "S I"], chosen: Int[Tensor, "N k"]) -> Float[Tensor, "S I"]:
+        """Return what it is called with: rows as `in_order_of_experts` puts them."""
+        return made
+
+
+_BETWEEN: WeakKeyDictionary[nn.Module, Between] = WeakKeyDictionary()
+
+
+def place_of(matrix: Matrix) -> nn.Module:
+    """Return the module that is called with what a matrix multiplies.
+
+    For the second matrix of an expert that takes `in_two_steps`.
+    """
+    if matrix.expert is None or matrix.parameter == EXPERT_PARAMETERS[0]:
+        return matrix.module
+    return _BETWEEN.setdefault(matrix.module, Between())
+
+
+@contextmanager
+def in_two_steps(blocks: Iterable[Block]) -> Iterator[None]:
+    """Have experts make all that their second matrices multiply before any of these is used."""
+    configs: dict[int, Any] = {}
+    for block in blocks:
+        for _, module in experts(block.module):
+            configs[id(module.config)] = module.config
+    before = {key: config._experts_implementation for key, config in configs.items()}
+    for config in configs.values():
+        config._experts_implementation = NAME
+    try:
+        yield
+    finally:
+        for key, config in configs.items():
+            config._experts_implementation = before[key]
+
+
+def in_order_of_experts(chosen: Int[Tensor, "N k"]) -> Int[Tensor, " S"]:
+    """Return the places `token * k + choice` sorted by the expert that is chosen there, then by token; S = N · k."""
+    return chosen.flatten().argsort(stable=True)
+
+
+def _forward(
+    module: Any,
+    hidden_states: Float[Tensor, "N H"],
+    top_k_index: Int[Tensor, "N k"],
+    top_k_weights: Float[Tensor, "N k"],
+) -> Float[Tensor, "N H"]:
+    """Return `Σ_k w_k · down_k(gate(gate_up_k(x)))` of each token."""
+    order, choices = in_order_of_experts(top_k_index), top_k_index.shape[1]
+    counts = torch.bincount(top_k_index.flatten(), minlength=module.num_experts).tolist()
+    made = _first(module, hidden_states, order // choices, counts)
+    between = _BETWEEN.get(module)
+    if between is not None:
+        made = between(made, top_k_index)
+    parts = zip(made.split(counts), module.down_proj, strict=True)
+    products = torch.cat([linear(rows, weight) for rows, weight in parts])
+    by_token = products[order.argsort()].view(*top_k_index.shape, -1)
+    return (by_token * top_k_weights[..., None]).sum(dim=1).to(hidden_states.dtype)
+
+
+def _first(
+    module: Any, hidden: Float[Tensor, "N H"], tokens: Int[Tensor, " S"], counts: list[int]
+) -> Float[Tensor, "S I"]:
+    parts = zip(tokens.split(counts), module.gate_up_proj, strict=True)
+    return torch.cat([module._apply_gate(linear(hidden[own], weight)) for own, weight in parts])
+
+
+ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
