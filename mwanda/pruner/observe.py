@@ -73,6 +73,8 @@ class Observer:
         """
         matrices = self._matrices[place]
         if matrices[0].expert is not None:
+            if len(args) < 2:
+                raise CalibrationError(f"{type(place).__name__} is not called with hidden states and their routing")
             self._add_experts(matrices, isinstance(place, Between), args[0], args[1], batch)
             return
         if self._last is None or self._last[0] is not args[0]:
@@ -91,12 +93,12 @@ class Observer:
 
         `inputs` are those of all tokens or, `in_order`, one for each choice in the order of experts.
         """
-        if chosen.shape[0] != batch.tokens.numel():
-            raise CalibrationError(f"experts got {chosen.shape[0]} tokens of a batch of {batch.tokens.numel()}")
+        if chosen.dim() != 2 or chosen.shape[0] != batch.tokens.numel():
+            raise CalibrationError(f"experts got choices {tuple(chosen.shape)} for {batch.tokens.numel()} tokens")
         order = in_order_of_experts(chosen)
         tokens = order // chosen.shape[1]
         languages = batch.languages.to(chosen.device).repeat_interleave(batch.tokens.shape[1])[tokens]
-        # One wait for the device in each batch, whatever the number of experts.
+        # What waits for the device is asked for once a batch, not for each expert.
         count = self.statistics[matrices[0].name].languages
         runs, sizes = torch.unique_consecutive(chosen.flatten()[order] * count + languages, return_counts=True)
         parts = (inputs if in_order else tokens).split(sizes.tolist())

@@ -172,10 +172,15 @@ def test_the_implementation_that_the_model_prefers_is_left_to_it(family: str) ->
 
 
 @every_mixture
-def test_experts_that_get_other_tokens_than_the_batch_s_are_an_error(family: str) -> None:
+def test_calls_that_do_not_route_the_batch_s_tokens_are_an_error(family: str) -> None:
     block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    with pytest.raises(CalibrationError, match="experts got 4 tokens of a batch of 6"):
-        observe(Observer(block.matrices, languages=2), block, states[:4], chosen[:4], batch_of(LANGUAGES))
+    observer, module = Observer(block.matrices, languages=2), block.matrices[0].module
+    with pytest.raises(CalibrationError, match=r"experts got choices \(4, 2\) for 6 tokens"):
+        observe(observer, block, states[:4], chosen[:4], batch_of(LANGUAGES))
+    with pytest.raises(CalibrationError, match=r"experts got choices \(6,\) for 6 tokens"):
+        observer.add(module, (states, chosen[:, 0], even(chosen)), batch_of(LANGUAGES))
+    with pytest.raises(CalibrationError, match="is not called with hidden states and their routing"):
+        observer.add(module, (states,), batch_of(LANGUAGES))
 
 
 @every_mixture
