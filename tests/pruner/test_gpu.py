@@ -26,8 +26,9 @@ ORDERS: list[Order] = ["arrival", "block", "oneshot"]
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_masks_are_those_of_the_cpu(order: Order) -> None:
-    model = tiny_model("llama", dtype=torch.float64)
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_masks_are_those_of_the_cpu(family: str, order: Order) -> None:
+    model = tiny_model(family, dtype=torch.float64)
     on_gpu = copy.deepcopy(model).cuda()
     for each in (model, on_gpu):
         Pruner(order, batch_size=4).prune(each, CALIBRATION, MWanda(), OWLCWL(), Unstructured(), 0.5)
