@@ -267,7 +267,7 @@ def _check_layout(modules: nn.ModuleList, path: str) -> None:
             raise ModelError(
                 f"{path}.{name} holds several matrices in one {tuple(parameter.shape)} parameter in a layout that is "
                 f"not supported; supported are experts with {' and '.join(EXPERT_PARAMETERS)} of experts × out × in "
-                "and without biases, as in Mixtral and Qwen3-MoE"
+                "without biases or norms, as in Mixtral and Qwen3-MoE"
             )
 
 

@@ -72,7 +72,7 @@ class ManyInOne(nn.Module):
 
     def __init__(self, names: tuple[str, ...] = ("gate_up_proj", "down_proj"), **marks: bool):
         super().__init__()
-        self.has_gate, self.has_bias, self.is_transposed = True, False, False
+        self.has_gate, self.has_bias, self.is_transposed, self.has_post_expert_norm = True, False, False, False
         self.num_experts = 3
         for mark, value in marks.items():
             setattr(self, mark, value)
@@ -127,10 +127,11 @@ def test_routers_are_left_alone_and_told() -> None:
         ManyInOne(is_transposed=True),
         ManyInOne(has_bias=True),
         ManyInOne(has_gate=False),
+        ManyInOne(has_post_expert_norm=True),
         ManyInOne(("up_proj", "down_proj")),
         ManyInOne(("gate_up_proj", "down_proj", "more")),
     ],
-    ids=["transposed", "biases", "no gate", "other names", "another parameter"],
+    ids=["transposed", "biases", "no gate", "a norm", "other names", "another parameter"],
 )
 def test_experts_in_another_layout_are_an_error_that_names_one(experts: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"blocks\.0\.mixture\.experts\.\w+ .*\(3, 8, 4\).*supported are") as caught:
