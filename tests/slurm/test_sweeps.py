@@ -153,6 +153,8 @@ def test_a_sweep_loses_nothing(way: str, cluster: dict[str, str], models: Path, 
         assert runs.state("long") == "running"
         slurm(cluster, "srun", "--partition=urgent", "--cpus-per-task=4", "true")  # takes the place of `long`
         until(lambda: runs.state("long") == "complete", "the preempted run was complete")
+        # It tidies up after its results are written.
+        until(lambda: not (runs.folder("long") / "checkpoint").exists(), "its checkpoint was gone")
         if way == "launcher":
             printed, _ = process.communicate(timeout=PATIENCE)
             assert process.returncode == 1, printed
