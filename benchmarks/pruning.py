@@ -101,19 +101,15 @@ def languages(options: argparse.Namespace) -> list[Table]:
 
         return timed(observe)
 
-    tables = []
+    tables, text = [], f"{options.tokens} tokens in sequences of {length}"
     for title, way, between in (
-        (f"{ARRIVAL}, {options.tokens} tokens in sequences of {length}", pruning(ARRIVAL), task.restore),
-        (f"{LANGUAGE_AWARE}, {options.tokens} tokens in sequences of {length}", pruning(LANGUAGE_AWARE), task.restore),
-        (
-            f"statistics of 2048 features alone, {options.tokens} tokens in sequences of {length}",
-            observing,
-            lambda: None,
-        ),
+        (ARRIVAL, pruning(ARRIVAL), task.restore),
+        (LANGUAGE_AWARE, pruning(LANGUAGE_AWARE), task.restore),
+        ("statistics of 2048 features alone", observing, lambda: None),
     ):
         seconds = interleaved({str(count): way(count) for count in LANGUAGES}, options.rounds, between)
         rows = [Row(f"{count} languages", taken, seconds["1"]) for count, taken in seconds.items()]
-        tables.append(Table(title, "one language", rows=rows))
+        tables.append(Table(f"{title}, {text}", "one language", rows=rows))
     return tables
 
 

@@ -111,10 +111,10 @@ def _total(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> int:
 
 def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-arg]
     """Return the matrices of the fullest mixture, as its experts are watched together, or the widest matrix."""
-    together: dict[tuple[int, str], list] = {}  # type: ignore[type-arg]
+    together: dict[nn.Module, list] = {}  # type: ignore[type-arg]
     for block in blocks:
         for matrix in block.matrices:
-            together.setdefault((id(matrix.module), matrix.parameter), []).append(matrix)
+            together.setdefault(place_of(matrix), []).append(matrix)
     return max(together.values(), key=lambda matrices: sum(matrix.shape[1] for matrix in matrices))
 
 

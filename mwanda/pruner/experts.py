@@ -46,18 +46,17 @@ def place_of(matrix: Matrix) -> nn.Module:
 @contextmanager
 def in_two_steps(blocks: Iterable[Block]) -> Iterator[None]:
     """Have experts make all that their second matrices multiply before any of these is used."""
-    configs: dict[int, Any] = {}
+    before: dict[int, tuple[Any, str]] = {}  # mostly one configuration for all
     for block in blocks:
         for _, module in experts(block.module):
-            configs[id(module.config)] = module.config
-    before = {key: config._experts_implementation for key, config in configs.items()}
-    for config in configs.values():
-        config._experts_implementation = NAME
+            config: Any = module.config
+            before.setdefault(id(config), (config, config._experts_implementation))
+            config._experts_implementation = NAME
     try:
         yield
     finally:
-        for key, config in configs.items():
-            config._experts_implementation = before[key]
+        for config, implementation in before.values():
+            config._experts_implementation = implementation
 
 
 def in_order_of_experts(chosen: Int[Tensor, "N k"]) -> Int[Tensor, " S"]:
