@@ -34,7 +34,7 @@ class CWL:
     similarity: Similarity = "pearson"
     weighting: Literal["equal", "size"] = "equal"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.patterns.base import rows_at_once
+from mwanda.kernels.lowest import rows_at_once
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
 from mwanda.statistics import Needs, pooled_norm
 
@@ -28,7 +28,7 @@ class OWL:
     outlier_threshold: Annotated[float, Gt(0)] = 5.0
     width: Annotated[float, Ge(0)] = 0.08
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `D_k`, the share of outliers among the block's Wanda scores."""

@@ -29,7 +29,7 @@ class OWLCWL:
     width: Annotated[float, Ge(0)] = 0.08
     cwl_weight: Annotated[float, Ge(0), Le(1)] = 0.5
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return OWL's signal and CWL's."""

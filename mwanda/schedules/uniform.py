@@ -13,7 +13,7 @@ class Uniform:
     """`s_k = S`, but for blocks that hold more zeros than that already."""
 
     signal_fraction: ClassVar[float] = 1.0
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return nothing: no block is different."""

@@ -20,7 +20,7 @@ from mwanda.schedules.cwl import CWL, Similarity, mean_similarity
 from mwanda.schedules.owl import OWL, outlier_ratio
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
@@ -156,7 +156,7 @@ def test_uniform_gives_exactly_the_target(target: float) -> None:
 def test_schedules_keep_the_protocol(name: str) -> None:
     schedule = SCHEDULES[name]
     assert isinstance(schedule, Schedule)
-    assert schedule.needs == ("nothing" if name == "uniform" else "norms")
+    assert schedule.needs == (Needs.NOTHING if name == "uniform" else Needs.NORMS)
     assert len(schedule.signal([block_matrix(np.eye(4), np.ones((4, 4)) + np.eye(4))])) == SIGNAL_COUNTS[name]
 
 
