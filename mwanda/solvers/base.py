@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
-from mwanda.patterns.base import lowest
+from mwanda.patterns.base import ComparisonGroup
+from mwanda.kernels.lowest import lowest
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -80,7 +81,7 @@ class Solver(Protocol):
 class MaskSolver(Solver, Protocol):
     """A solver that leaves the kept weights as they are."""
 
-    def mask(self, layer: Layer) -> Bool[Tensor, "out in"]:
+    def select(self, layer: Layer) -> Bool[Tensor, "out in"]:
         """Return True where a weight is zero afterwards."""
         ...
 
@@ -100,3 +101,8 @@ def prune_lowest(
     """Return True for the `per_group` lowest scores of each group; `zeros` come first, and are always among them."""
     chosen = lowest(budget.groups(scores.masked_fill(zeros, -1)), per_group)
     return chosen.view(scores.shape) | zeros
+
+
+def without_further_zeros(weight: Float[Tensor, "out in"], pruned: Bool[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    """Return new weights in which no kept one is exactly zero: it would be counted among those that are pruned."""
+    return weight.masked_fill_((weight == 0) & ~pruned, torch.finfo(weight.dtype).tiny)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
 from mwanda.statistics import Needs
 
@@ -32,7 +32,7 @@ class DSnoT:
     cycles: Annotated[int, Gt(0)] = 50
     variance_exponent: Annotated[float, Ge(0)] = 1.0
     tolerance: Annotated[float, Ge(0)] = 5e-5
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     takes_scores: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup | None] = None
 

@@ -4,7 +4,7 @@
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mwanda.statistics import LanguageStatistics
@@ -13,7 +13,7 @@ from mwanda.statistics import LanguageStatistics
 def gram_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:
     """Return the Gram matrix of the calibration inputs."""
     assert statistics is not None, "a solver that works from second moments is given statistics"
-    assert statistics.second_moment is not None, "needs = 'second_moments'"
+    assert statistics.second_moment is not None, "needs = Needs.SECOND_MOMENTS"
     return statistics.second_moment
 
 
@@ -35,9 +35,9 @@ def regularised(gram: Float[Tensor, "in in"], shrinkage: float, damping: float) 
     return result
 
 
-def with_active_inputs(gram: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
-    """Return G with a one on the diagonal of each input that is never active, so that it can be inverted."""
-    return gram + torch.diag((gram.diagonal() == 0).to(gram))
+def with_active_inputs(gram: Float[Tensor, "in in"], dead: Bool[Tensor, " in"]) -> Float[Tensor, "in in"]:
+    """Return G with one more on the diagonal of each input that is never active, so that it can be inverted."""
+    return gram + torch.diag(dead.to(gram))
 
 
 def squared_error(

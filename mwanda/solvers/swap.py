@@ -8,8 +8,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
-from mwanda.patterns.base import rows_at_once
+from mwanda.patterns.base import ComparisonGroup
+from mwanda.kernels.lowest import rows_at_once
 from mwanda.solvers.base import Layer
 from mwanda.solvers.gram import gram_of, regularised
 from mwanda.statistics import Needs
@@ -49,11 +49,11 @@ class Swap:
     shrinkage: Annotated[float, Ge(0), Le(1)] = 0.5
     damping: Annotated[float, Ge(0)] = 0.0
     tolerance: Annotated[float, Ge(0)] = 1e-4
-    needs: ClassVar[Needs] = "second_moments"
+    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
     takes_scores: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup | None] = None
 
-    def mask(self, layer: Layer) -> Bool[Tensor, "out in"]:
+    def select(self, layer: Layer) -> Bool[Tensor, "out in"]:
         """Return the refined mask; every row, or cell, has as many zeros as before."""
         gram = regularised(gram_of(layer.statistics), self.shrinkage, self.damping)
         return self.refine(layer.weight.float(), layer.lowest_scores(), gram, layer.budget.cell)
@@ -141,7 +141,7 @@ class _Pool:
             second,
             products,
             allowed,
-            error=(removed * interaction).sum(dim=1) / 2,
+            error=(interaction * pruned).sum(dim=1) / 2,
             noise=ROUNDING * (energy * pruned).sum(dim=1),
         )
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Bool
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
 from mwanda.statistics import Needs
 
@@ -15,10 +15,10 @@ from mwanda.statistics import Needs
 class Threshold:
     """Prunes the lowest scores of each comparison group (Wanda, magnitude and their like)."""
 
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
     takes_scores: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup | None] = None
 
-    def mask(self, layer: Layer) -> Bool[Tensor, "out in"]:
+    def select(self, layer: Layer) -> Bool[Tensor, "out in"]:
         """Return the mask of the scores alone."""
         return layer.lowest_scores()
