@@ -30,8 +30,10 @@ from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
+from mwanda.pruner.method import Method
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
+from mwanda.solvers import Solver
 from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.none import NoTracking
@@ -71,6 +73,7 @@ class Parts:
     evaluation_corpus: Corpus
     calibration: Calibration
     criterion: Criterion
+    solver: Solver
     schedule: Schedule
     pattern: Pattern
     pruner: Pruner
@@ -104,6 +107,7 @@ class Parts:
             evaluation_corpus=schema.build("evaluation.corpus", corpus_of_evaluation),
             calibration=calibration,
             criterion=built["criterion"],
+            solver=built["solver"],
             schedule=built["schedule"],
             pattern=built["pattern"],
             pruner=built["pruner"],
@@ -116,9 +120,15 @@ class Parts:
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))
+        parts.calibration.weighting(codes)
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts
+
+    @property
+    def method(self) -> Method:
+        """The criterion with the solver that goes with it."""
+        return Method.of(self.criterion, self.solver)
 
     @property
     def perplexity(self) -> Perplexity | None:
@@ -256,7 +266,7 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda import device, memory
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
-    needs = parts.criterion.needs
+    needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
     return memory.Plan(
@@ -448,7 +458,7 @@ class _Run:
         loaded.work_in(self.folder / WORK)
         checkpoint = self._run_checkpoint(calibration.fingerprint())
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
-        check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
+        check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         device.reset_peak(loaded.device)
         self._results = self._frame("running") | {
@@ -483,6 +493,7 @@ class _Run:
                 scratch=self.folder / WORK,
                 progress=self._progress,
             ),
+            parts.solver,
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -644,7 +655,7 @@ class _Run:
         measured: Mapping[str, Mapping[str, LanguagePerplexity]],
     ) -> dict[str, Any]:
         parts = self.parts
-        names = [type(part).__name__.lower() for part in (parts.criterion, parts.schedule)]
+        names = [type(part).__name__.lower() for part in (parts.criterion, parts.schedule, parts.method.solver)]
         parameters = {id(parameter): parameter.numel() for parameter in loaded.model.parameters()}
         return {
             "model": {
@@ -660,6 +671,7 @@ class _Run:
                 "codes": [language.code for language in parts.languages],
             },
             "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
+            "solver": {"name": self.names.get("solver", names[2]), "settings": self.config["solver"]},
             "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
             "calibration": {
                 "corpus": parts.corpus.name,
@@ -668,6 +680,7 @@ class _Run:
                 "tokens": sum(calibration.tokens_per_language.values()),
                 "tokens_per_language": calibration.tokens_per_language,
                 "packing": calibration.packing,
+                "weights": parts.calibration.weights,
                 "sampling": parts.calibration.sampling,
                 "mix": parts.calibration.mix,
                 "order": report.order,

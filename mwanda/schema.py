@@ -28,6 +28,7 @@ GROUPS = (
     "corpus",
     "calibration",
     "criterion",
+    "solver",
     "schedule",
     "pattern",
     "pruner",
@@ -81,6 +82,7 @@ class Settings(BaseModel):
     corpus: dict[str, Any]
     calibration: dict[str, Any]
     criterion: dict[str, Any]
+    solver: dict[str, Any]
     schedule: dict[str, Any]
     pattern: dict[str, Any]
     pruner: dict[str, Any]

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mwanda.patterns.base import ComparisonGroup
 from mwanda.kernels.lowest import lowest
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
-from mwanda.statistics import Needs
+from mwanda.statistics import Needs, mean_and_variance
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,17 @@ class DSnoT:
     cycles: Annotated[int, Gt(0)] = 50
     variance_exponent: Annotated[float, Ge(0)] = 1.0
     tolerance: Annotated[float, Ge(0)] = 5e-5
-    needs: ClassVar[Needs] = Needs.NORMS
+    needs: ClassVar[Needs] = Needs.MEANS
     takes_scores: ClassVar[bool] = True
     group: ClassVar[ComparisonGroup | None] = None
+
+    def select(self, layer: Layer) -> Bool[Tensor, "out in"]:
+        """Return the refined mask; every row, or cell, has as many zeros as before."""
+        assert layer.statistics is not None
+        assert layer.scores is not None
+        mean, variance = mean_and_variance(layer.statistics)
+        weight, pruned = layer.weight.float(), layer.lowest_scores()
+        return self.refine(weight, pruned, layer.scores, mean, variance, layer.budget.cell)
 
     def refine(
         self,

@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.patterns.base import ComparisonGroup
 from mwanda.kernels.lowest import lowest
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Budget, Layer, prune_lowest, without_further_zeros
 from mwanda.solvers.gram import gram_of, regularised, with_active_inputs
 from mwanda.statistics import Needs

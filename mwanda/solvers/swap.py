@@ -8,8 +8,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.patterns.base import ComparisonGroup
 from mwanda.kernels.lowest import rows_at_once
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
 from mwanda.solvers.gram import gram_of, regularised
 from mwanda.statistics import Needs
