@@ -19,9 +19,9 @@ class DSnoT:
 
     The expected error of a row is `ε = Σ_{j pruned} w_j · E[x_j]`. One cycle restores the pruned weight with the
     largest `sign(ε) · w_j E[x_j] / Var(x_j)^γ` and prunes the kept weight with the lowest score among those whose loss
-    moves ε towards zero, `sign(ε) · w_k E[x_k] < 0`; under N:M the lowest score in the restored weight's cell. A
-    weight is taken up once at most. A row is finished when |ε| is within the tolerance, when ε would change its sign
-    or grow, or when it has no candidates left.
+    moves ε towards zero, `sign(ε) · w_k E[x_k] < 0`; under N:M the lowest score in the restored weight's cell. The
+    next cycle takes the next of both. A pair after which ε would have another sign, or be larger, is passed over (the
+    paper ends the row there). A row is finished when |ε| is within the tolerance or it has no pairs left.
 
     Args:
         cycles: at most, the paper's 50.
@@ -76,22 +76,20 @@ class DSnoT:
         shrinking = None
         if cell is None:
             shrinking = candidates.masked_fill(towards >= 0, torch.inf).topk(cycles, dim=1, largest=False)
-        going = torch.ones_like(pruned[:, :1])
         error = error[:, None]
         for cycle in range(cycles):
-            grown = growing.indices[:, cycle : cycle + 1]
-            going = going & growing.values[:, cycle : cycle + 1].isfinite() & (error.abs() > self.tolerance)
+            at = slice(cycle, cycle + 1)
+            grown = growing.indices[:, at]
+            going = growing.values[:, at].isfinite() & (error.abs() > self.tolerance)
+            if cycle % CHECKED == 0 and not going.any():
+                break
             if shrinking is not None:
-                lost = shrinking.indices[:, cycle : cycle + 1]
-                going = going & shrinking.values[:, cycle : cycle + 1].isfinite()
+                lost, found = shrinking.indices[:, at], shrinking.values[:, at].isfinite()
             else:
                 assert cell is not None
                 lost, found = _lowest_in_cell(candidates, grown, cell)
-                going = going & found
             after = error + contribution.gather(1, lost) - contribution.gather(1, grown)
-            going = going & (after.sign() == sign) & (after.abs() < error.abs())
-            if cycle % CHECKED == 0 and not going.any():
-                break
+            going = going & found & (after.sign() == sign) & (after.abs() < error.abs())
             error = torch.where(going, after, error)
             refined.scatter_(1, grown, refined.gather(1, grown) & ~going)
             refined.scatter_(1, lost, refined.gather(1, lost) | going)
