@@ -671,7 +671,7 @@ class _Run:
                 "codes": [language.code for language in parts.languages],
             },
             "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
-            "solver": {"name": self.names.get("solver", names[2]), "settings": self.config["solver"]},
+            "solver": {"name": self.names.get("solver", names[2]), "settings": parts.settings.solver},
             "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
             "calibration": {
                 "corpus": parts.corpus.name,

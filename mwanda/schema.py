@@ -49,6 +49,10 @@ NOT_SEMANTIC_WITHIN = {
 }
 """Keys within groups that change how much memory and time a run takes, and no number beyond rounding."""
 
+ADDED: dict[str, Any] = {"solver": {"_target_": "mwanda.solvers.threshold.Threshold"}, "calibration.weights": "uniform"}
+"""Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
+leave that value out, so that what is old and complete is known as the same run."""
+
 Mode = Literal["run", "inspect", "prepare"]
 Rerun = Literal["unfinished", "failed", "none", "all"]
 
@@ -82,7 +86,7 @@ class Settings(BaseModel):
     corpus: dict[str, Any]
     calibration: dict[str, Any]
     criterion: dict[str, Any]
-    solver: dict[str, Any]
+    solver: dict[str, Any] = Field(default_factory=lambda: dict(ADDED["solver"]))
     schedule: dict[str, Any]
     pattern: dict[str, Any]
     pruner: dict[str, Any]
@@ -241,17 +245,30 @@ def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:
 
 def exact_hash(config: Mapping[str, Any]) -> str:
     """Return a digest that also tells apart what changes no more than rounding, such as the size of batches."""
-    return _digest({key: value for key, value in with_languages(config).items() if key not in NOT_SEMANTIC})
+    return _digest({key: value for key, value in _as_before(config).items() if key not in NOT_SEMANTIC})
 
 
 def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration can change the numbers."""
     kept = {}
-    for key, value in with_languages(config).items():
+    for key, value in _as_before(config).items():
         skipped = NOT_SEMANTIC_WITHIN.get(key, ())
         if key not in NOT_SEMANTIC:
             whole = not isinstance(value, Mapping)
             kept[key] = value if whole else {name: each for name, each in value.items() if name not in skipped}
+    return kept
+
+
+def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with its languages, and without the keys that were added and change nothing."""
+    kept = with_languages(config)
+    for key, value in ADDED.items():
+        group, _, name = key.partition(".")
+        section = kept.get(group)
+        if not name and section == value:
+            del kept[group]
+        elif isinstance(section, Mapping) and section.get(name) == value:
+            kept[group] = {other: each for other, each in section.items() if other != name}
     return kept
 
 

@@ -17,7 +17,18 @@ CONFIGURATION = "config.yaml"
 SCHEMA_FAMILY = "mwanda.results/"
 Settings = dict[str, str]
 
-GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
+GROUPS = (
+    "langs",
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "solver",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+)
 CHANGES_NO_NUMBER = {
     "_target_",
     "seed",
@@ -57,6 +68,7 @@ class Run:
         own = {
             "model": str(results["model"]["id"]),
             "criterion": str(results["criterion"]["name"]),
+            "solver": str(results.get("solver", {"name": "threshold"})["name"]),
             "schedule": str(results["schedule"]["name"]),
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
@@ -64,6 +76,7 @@ class Run:
         for group in GROUPS:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
+        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
         return own
 
     @property

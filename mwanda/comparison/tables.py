@@ -20,10 +20,10 @@ from mwanda.errors import ConfigurationError
 from mwanda.languages import Language, find
 
 
-FIRST = ("model", "criterion", "schedule", "pattern", "sparsity")
+FIRST = ("model", "criterion", "solver", "schedule", "pattern", "sparsity")
 """What a configuration is named by, in this order, where it varies."""
 
-NAMED = ("model", "criterion", "schedule", "pattern")
+NAMED = ("model", "criterion", "solver", "schedule", "pattern")
 """Groups whose further keys only mean something beside the name of the choice."""
 
 FALLBACK = ("criterion", "schedule", "sparsity")
@@ -35,6 +35,7 @@ TIDY = (
     "configuration",
     "model",
     "criterion",
+    "solver",
     "schedule",
     "pattern",
     "sparsity",
