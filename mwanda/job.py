@@ -622,7 +622,11 @@ class _Run:
             self._timing[stage] = self._timing.get(stage, 0.0) + perf_counter() - start
 
     def _identity(self) -> RunIdentity:
-        tags = [self.names[group] for group in ("model", "criterion", "schedule", "pattern") if group in self.names]
+        tags = [
+            self.names[group]
+            for group in ("model", "criterion", "solver", "schedule", "pattern")
+            if group in self.names
+        ]
         name = str(self.config["name"])
         return RunIdentity(self._run_id, name, self.study, "run", tuple(tags), self.folder)
 

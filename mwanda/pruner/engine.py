@@ -18,6 +18,7 @@ from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
@@ -157,6 +158,9 @@ class _Task:
         check_request(sparsity, self.pattern, self.schedule)
         zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
         order = self.settings.order if self.method.needs else "oneshot"
+        if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
+            name, unused = type(self.method.solver).__name__, type(self.method.criterion).__name__
+            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", name, unused)
         dense = self._dense_pre_pass(order)
         sparsities = self._allocate(sparsity, dense.signals, zeros)
         remover = self._plan(sparsities, zeros)
