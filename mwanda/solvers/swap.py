@@ -69,10 +69,12 @@ class Swap:
         refined = pruned.clone()
         rows = torch.arange(len(weight), device=weight.device)
         for _ in range(self.rounds):
+            lost = (weight[rows] * refined[rows]) @ gram
             changed = []
-            for some in rows.split(rows_at_once(weight)):
+            for some, correlation in zip(*(each.split(rows_at_once(weight)) for each in (rows, lost)), strict=True):
                 values, mask = weight[some], refined[some]
-                swapped = _Pool.of(values, mask, gram, cell, self.pool).exchange(mask, self.tolerance)
+                pool = _Pool.of(values, mask, correlation, gram, cell, self.pool)
+                swapped = pool.exchange(mask, self.tolerance)
                 refined[some] = mask
                 changed.append(some[swapped])
             rows = torch.cat(changed)
@@ -109,16 +111,17 @@ class _Pool:
         cls,
         weight: Float[Tensor, "rows in"],
         pruned: Bool[Tensor, "rows in"],
+        correlation: Float[Tensor, "rows in"],
         gram: Float[Tensor, "in in"],
         cell: int | None,
         size: int,
     ) -> "_Pool":
-        removed = weight * pruned
-        interaction = 2 * weight * (removed @ gram)  # 2 w_i c_i
+        """Return the candidates, given the correlation c of each input with what the row has lost."""
+        interaction = 2 * weight * correlation
         energy = weight.square() * gram.diagonal()
-        present = weight != 0
-        restoring = torch.where(pruned & present, energy - interaction, torch.inf)
-        dropping = torch.where(~pruned & present, energy + interaction, torch.inf)
+        absent = weight == 0
+        restoring = (energy - interaction).masked_fill_(~pruned | absent, torch.inf)
+        dropping = (energy + interaction).masked_fill_(pruned | absent, torch.inf)
         size = min(size, weight.shape[1])
         if cell is None:
             first, restored = restoring.topk(size, dim=1, largest=False)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mwanda.statistics.second_moment import second_moment
 from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
@@ -54,13 +55,12 @@ class SequenceSums:
         values = inputs.detach().float()
         counted = Needs.COUNTS in needs
         rows = values if weights is None else values * weights.sqrt().to(values)[:, None, None]
-        flat = rows.flatten(0, 1)
         return cls(
             squares=_sum_of_squares(values),
             tokens=values.shape[1],
             positive=_count(values > 0) if counted else None,
             nonzero=_count(values != 0) if counted else None,
-            second_moment=flat.T @ flat if Needs.SECOND_MOMENTS in needs else None,
+            second_moment=second_moment(rows.flatten(0, 1)) if Needs.SECOND_MOMENTS in needs else None,
             values=_sum_of_values(values) if Needs.MEANS in needs else None,
         )
 
