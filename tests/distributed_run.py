@@ -16,12 +16,11 @@ from tiny_models import tiny_calibration, tiny_model, tiny_tokenizer
 from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
-from mwanda.distributed import World, join, leave
 from mwanda.errors import CalibrationError
-from mwanda.evaluation.harness import Harness, Scores
+from mwanda.evaluation.harness import Harness
+from mwanda.evaluation.task_scores import Scores
 from mwanda.languages import find
 from mwanda.models import blocks_of
-from mwanda.progress import Silent
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
@@ -32,6 +31,8 @@ from mwanda.solvers.admm import ADMM
 from mwanda.solvers.dsnot import DSnoT
 from mwanda.solvers.swap import Swap
 from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs, SequenceSums
+from mwanda.system.distributed import World, join, leave
+from mwanda.system.progress import Silent
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)

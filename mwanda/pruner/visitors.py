@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.experts import place_of
@@ -23,6 +22,7 @@ from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs
+from mwanda.system.distributed import World
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Calibrator:
     Args:
         languages: of the calibration set.
         needs: what of the inputs is asked for.
-        fewest_tokens: an expert with fewer is given the statistics of all experts of its layer.
+        fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
         world: the processes that share the batches.
         seconds: the clock.
         weighting: how much each language counts.
