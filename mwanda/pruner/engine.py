@@ -31,7 +31,7 @@ from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
+from mwanda.pruner.visitors import BesideDense, ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import Schedule
 from mwanda.schedules.uniform import Uniform
@@ -156,6 +156,8 @@ class _Task:
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
+        check_order(self.method, self.settings.order)
+        check_experts(self.method, self.blocks)
         zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
         order = self.settings.order if self.method.needs else "oneshot"
         if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
@@ -250,10 +252,12 @@ class _Task:
 
     def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
-        kind = ByBlock if order == "block" else OnArrival
+        beside = Needs.CROSS_MOMENTS in self.method.needs
+        kind = OnArrival if order == "arrival" else BesideDense if beside else ByBlock
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
         visitor = kind(self._calibrator(self.method.needs), remover, record)
-        self._walk(visitor, "calibrate and prune", 1.0)
+        with visitor.hooks:
+            self._walk(visitor, "calibrate and prune", 1.0, copies=2 if beside else 1)
         return visitor.calibrator.pooled
 
     def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
@@ -275,13 +279,13 @@ class _Task:
             self.calibration.weights,
         )
 
-    def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
+    def _walk(self, visitor: Visitor, title: str, fraction: float, copies: int = 1) -> None:
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
         with offloading_of(self.settings.activations, self.runtime.scratch) as offloading:
             walk = Walk(
                 lambda batch: forward(self.model, batch.tokens),
                 self.blocks,
-                self._batches(fraction),
+                self._batches(fraction) * copies,
                 self.runtime.weights,
                 lambda: next(bar, None),
                 offloading,
@@ -359,6 +363,29 @@ def dense_pre_pass(
         Runtime(),
     )
     return task._dense_pre_pass(settings.order).signals
+
+
+def check_order(method: Method, order: Order) -> None:
+    """Refuse an order that does not see what the method has to know, before a model is loaded.
+
+    Raises:
+        ConfigurationError: the dense model's inputs are asked for beside the others.
+    """
+    if Needs.CROSS_MOMENTS in method.needs and order != "block":
+        reason = "solver.match=dense takes dense inputs beside those of pruned blocks, which only order=block has"
+        raise ConfigurationError("pruner.order", order, reason, ["block"])
+
+
+def check_experts(method: Method, blocks: Sequence[Block]) -> None:
+    """Refuse what cannot be known of a mixture of experts.
+
+    Raises:
+        ConfigurationError: the dense model's inputs are asked for, which it may send to other experts.
+    """
+    experts = any(matrix.expert is not None for block in blocks for matrix in block.matrices)
+    if Needs.CROSS_MOMENTS in method.needs and experts:
+        reason = "dense and pruned models send tokens to different experts, whose inputs cannot be paired"
+        raise ConfigurationError("solver.match", "dense", reason, ["layer"])
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
