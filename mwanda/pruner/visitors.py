@@ -286,12 +286,12 @@ class BesideDense(ByBlock):
             for arrival, copy in zip(own, copies, strict=True):
                 lockstep.fetch(copy)
                 self._outputs[copy.index] = copy.module(*copy.args, **copy.kwargs)
-                lockstep.offload(copy)
                 dense = dict(inputs)
                 lockstep.fetch(arrival)
                 with observer.reading(arrival.batch, dense):
                     arrival.module(*arrival.args, **arrival.kwargs)
                 lockstep.offload(arrival)
+                lockstep.offload(copy)  # not before: what its matrices were called with may be its hidden states
         self._remove(matrices, self.calibrator.complete(observer, matrices))
 
 
