@@ -23,11 +23,11 @@ class C4:
         documents: how many documents of a language and split are read at most.
     """
 
+    name: ClassVar[str] = "c4"
     parallel: ClassVar[bool] = False  # sentence N does not say the same in every language
     path: str = "allenai/c4"
     revision: str | None = None
     documents: Annotated[int, Gt(0)] = 500
-    name: str = "c4"
 
     def has(self, language: Language) -> bool:
         """Return whether there is a configuration of that language."""

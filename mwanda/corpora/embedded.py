@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.errors import CorpusError
@@ -22,7 +23,7 @@ class Embedded:
     hold every subject.
     """
 
-    name: str = "embedded"
+    name: ClassVar[str] = "embedded"
 
     def has(self, language: Language) -> bool:
         """Return whether it is one of the languages of the corpus."""

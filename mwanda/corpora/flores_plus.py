@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.corpora.hub import Dataset
@@ -18,9 +19,9 @@ class FloresPlus:
         revision: commit of the hub repository.
     """
 
+    name: ClassVar[str] = "flores_plus"
     path: str = "openlanguagedata/flores_plus"
     revision: str | None = None
-    name: str = "flores_plus"
 
     def has(self, language: Language) -> bool | None:
         """Return True for what FLORES+ 2.0 has; later versions may have more."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.errors import ConfigurationError, CorpusError, nearest_choices
@@ -38,10 +38,10 @@ class Local:
         ConfigurationError: the folder does not exist.
     """
 
+    name: ClassVar[str] = "local"
     path: str
     field: str = "text"
     files: Mapping[str, str] | None = None
-    name: str = "local"
 
     def __post_init__(self) -> None:
         if not Path(self.path).expanduser().is_dir():

@@ -218,6 +218,18 @@ def test_text_for_evaluation_can_lie_in_a_folder(config: dict[str, Any], tmp_pat
     assert parts.corpus.name == "embedded"
 
 
+@pytest.mark.parametrize("key", ["corpus.name", "evaluation.corpus.name", "pattern.name", "criterion.needs"])
+def test_what_the_record_says_of_a_choice_cannot_be_typed(config: dict[str, Any], key: str) -> None:
+    *groups, name = key.split(".")
+    config["evaluation"]["corpus"] = dict(config["corpus"])
+    node = config
+    for group in groups:
+        node = node[group]
+    node[name] = "flores_plus"
+    with pytest.raises(UnknownKeyError, match=f"^{key}="):
+        Parts.of(RunSpec.of(config))
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
