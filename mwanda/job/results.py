@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mwanda.config.identity import RunSpec
+from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from mwanda.pruner import PruningReport
 
 
-SCHEMA = "mwanda.results/1"
+SCHEMA_FAMILY = "mwanda.results/"
+SCHEMA = f"{SCHEMA_FAMILY}1"
 RESULTS = "results.json"
 
 
@@ -43,9 +45,19 @@ class Outcome:
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the results that a folder holds, if any."""
+    """Return the results that a folder holds, complete or not; None where there is no results.json.
+
+    Raises:
+        ValueError: results.json cannot be read.
+        InputError: it is of something else than a run.
+    """
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
+        raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
+    return found
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
