@@ -13,6 +13,7 @@ from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
 
@@ -137,7 +138,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
-    seen = [code for code, tokens in outcome.calibration.tokens_per_language.items() if tokens]
+    seen = calibrated(outcome.calibration.tokens_per_language)
     return {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},

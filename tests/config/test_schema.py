@@ -286,6 +286,12 @@ def test_the_hash_goes_by_what_a_set_of_languages_comes_to(config: dict[str, Any
     assert len(hashes) == 1
 
 
+def test_runs_that_differ_in_nothing_but_the_seed_are_repetitions(config: dict[str, Any]) -> None:
+    one, two, other = (RunSpec.of(config | each) for each in ({"seed": 1}, {"seed": 2}, {"seed": 2, "sparsity": 0.25}))
+    assert one.config_hash_without_seed == two.config_hash_without_seed != other.config_hash_without_seed
+    assert one.config_hash != two.config_hash
+
+
 def test_a_job_of_a_sweep_is_the_same_run_in_its_folder(config: dict[str, Any], tmp_path: Path) -> None:
     alone = RunSpec.of(config, {"criterion": "mwanda"}, ["typed"])
     swept = alone.in_sweep(tmp_path / "mine" / "job")
