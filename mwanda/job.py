@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mwanda import distributed, interruption, reuse, schema
 from mwanda.calibration import Calibration
-from mwanda.corpora import Corpus, check_disjoint
+from mwanda.corpora import Corpus, check_disjoint, without_overlap
 from mwanda.criteria import Criterion
 from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError, InputError, MwandaError
@@ -152,20 +152,40 @@ class Parts:
                     "what it has; or choose another corpus or set"
                 )
 
-    def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    def text(self) -> "Texts":
         """Return calibration and evaluation sentences per language.
 
         Raises:
-            CorpusError: a language has no text, or the two sides share a sentence.
+            CorpusError: a language has no text, or the two sides share a line and `corpus.drop_overlap` is not set.
         """
         calibration = {
             each.code: list(self.corpus.sentences(each, "calibration")) for each in self.calibration_languages
         }
-        evaluation = {}
-        for language in self.languages if self.evaluates_text else []:
-            evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
-            check_disjoint(language, calibration.get(language.code, []), evaluation[language.code])
-        return calibration, evaluation
+        evaluated = self.languages if self.evaluates_text else []
+        evaluation = {each.code: list(self.evaluation_corpus.sentences(each, "evaluation")) for each in evaluated}
+        if not self.corpus.drop_overlap:
+            check_disjoint(calibration, evaluation)
+            return Texts(calibration, evaluation, {})
+        calibration, dropped = without_overlap(calibration, evaluation)
+        if dropped:
+            counts = ", ".join(f"{code} {count}" for code, count in dropped.items())
+            logger.info("left out %d calibration lines that evaluation text holds: %s", sum(dropped.values()), counts)
+        return Texts(calibration, evaluation, dropped)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text of a run, by language.
+
+    Args:
+        calibration: sentences.
+        evaluation: sentences; empty where none are evaluated.
+        dropped: how many lines `corpus.drop_overlap` left out of the calibration text.
+    """
+
+    calibration: dict[str, list[str]]
+    evaluation: dict[str, list[str]]
+    dropped: dict[str, int]
 
 
 def main(config: "DictConfig") -> None:
@@ -303,14 +323,14 @@ def _prepare(parts: Parts) -> None:
     """Fetch model and text, so that jobs run with the hub off."""
     from mwanda.display import console
 
-    calibration, evaluation = parts.text()
+    text = parts.text()
     if parts.harness is not None:
         parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
     # A login node has little memory: every file is fetched, and the blocks are left on disk.
     loaded = replace(parts.source, device="cpu", offload="disk", device_map="none").load()  # type: ignore[type-var]
-    parts.calibration.build(loaded.tokenizer, calibration)
+    parts.calibration.build(loaded.tokenizer, text.calibration)
     if parts.perplexity is not None:
-        parts.perplexity.texts(loaded.tokenizer, evaluation)
+        parts.perplexity.texts(loaded.tokenizer, text.evaluation)
     ready = f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}"
     console().print(ready, markup=False, soft_wrap=True)
 
@@ -429,15 +449,15 @@ class _Run:
         silent = len({each.code for each in parts.languages} - {each.code for each in parts.calibration_languages})
         if silent:
             logger.info("%d of them give no calibration text", silent)
-        calibration_text, evaluation_text = parts.text()
+        self._text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
         self._artifacts = self._timed("load", lambda: reuse.artifact_cache(parts.source, use=shared))
-        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, calibration_text)
+        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, self._text.calibration)
         if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
             logger.info("%d sequences: the same number of each language", calibration.count)
-        texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
+        texts = parts.perplexity.texts(tokenizer, self._text.evaluation) if parts.perplexity else {}
         tasks: list[Task] = []
         if parts.harness is not None:
             logger.info("loading tasks: %s", ", ".join(parts.harness.tasks))
@@ -456,8 +476,8 @@ class _Run:
             "environment": record.environment(device.describe(loaded.device)),
             "fingerprints": {
                 "model": parts.source.fingerprint(),
-                "calibration_text": text_digest(calibration_text),
-                "evaluation_text": text_digest(evaluation_text),
+                "calibration_text": text_digest(self._text.calibration),
+                "evaluation_text": text_digest(self._text.evaluation),
                 "blocks": calibration.fingerprint(),
             },
         }
@@ -672,6 +692,7 @@ class _Run:
                 "mix": parts.calibration.mix,
                 "order": report.order,
                 "fingerprint": calibration.fingerprint(),
+                "overlap": {"drop": parts.corpus.drop_overlap, "dropped": self._text.dropped},
             },
             "schedule": {
                 "name": self.names.get("schedule", names[1]),

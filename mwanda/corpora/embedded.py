@@ -20,8 +20,12 @@ class Embedded:
 
     Four subjects of 21 sentences follow each other (everyday, scientific, legal, narrative), so that both splits
     hold every subject.
+
+    Args:
+        drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
+    drop_overlap: bool = False
     name: str = "embedded"
 
     def has(self, language: Language) -> bool:

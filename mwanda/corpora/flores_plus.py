@@ -16,10 +16,12 @@ class FloresPlus:
     Args:
         path: hub id, or a folder with the same layout.
         revision: commit of the hub repository.
+        drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
     path: str = "openlanguagedata/flores_plus"
     revision: str | None = None
+    drop_overlap: bool = False
     name: str = "flores_plus"
 
     def has(self, language: Language) -> bool | None:
