@@ -4,7 +4,8 @@ ISO 639-3 names single languages (Mandarin, `cmn`) and macrolanguages (Chinese, 
 FLORES+ uses the former, much text is named by the latter.
 """
 
-from mwanda.languages.table import RENAMED, Language
+from mwanda.languages.lookup import RENAMED
+from mwanda.languages.table import Language
 
 
 MACROLANGUAGES = {

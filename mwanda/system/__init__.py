@@ -1,1 +1,1 @@
-"""The machine a run is on: its files, devices and processes; nothing here knows what a run does."""
+"""Files, devices, processes, the hub: what the project asks of the machine."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mwanda.cache import cache_folder
 from mwanda.corpora.flores_plus import FloresPlus
 from mwanda.errors import CorpusError
 from mwanda.languages import find
+from mwanda.system.cache import cache_folder
 
 
 COMMIT = "0123456789" * 4

@@ -4,8 +4,8 @@ import pycountry
 import pytest
 
 from mwanda.languages import find, known
+from mwanda.languages.lookup import RENAMED
 from mwanda.languages.other_codes import MACROLANGUAGES, macrolanguage, macrolanguage_by_tag, other_codes
-from mwanda.languages.table import RENAMED
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from mwanda.models import Block, blocks_of
 from mwanda.models.weights import Resident, Streamed, Weights, visit
 from mwanda.pruner import Pruner, PruningReport
 from mwanda.pruner.engine import Order
-from mwanda.record import write_tensors
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics
+from mwanda.system.files import write_tensors
 
 
 CPU = torch.device("cpu")
