@@ -79,15 +79,15 @@ class Pipeline:
         self.reporter.stage("load")
         seed_everything(seed)
         self._tell_languages()
-        calibration_text, evaluation_text = parts.text()
+        text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
         self._artifacts = self._timed("load", lambda: reuse.artifact_cache(parts.source, use=shared))
-        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, calibration_text)
+        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, text.calibration)
         if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
             logger.info("%d sequences: the same number of each language", calibration.count)
-        texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
+        texts = parts.perplexity.texts(tokenizer, text.evaluation) if parts.perplexity else {}
         tasks = self._load_tasks()
         self._check_model()
         loaded = self._load_model()
@@ -97,8 +97,8 @@ class Pipeline:
             "environment": environment.environment(device.describe(loaded.device)),
             "fingerprints": {
                 "model": parts.source.fingerprint(),
-                "calibration_text": text_digest(calibration_text),
-                "evaluation_text": text_digest(evaluation_text),
+                "calibration_text": text_digest(text.calibration),
+                "evaluation_text": text_digest(text.evaluation),
                 "blocks": calibration.fingerprint(),
             },
         }
@@ -127,7 +127,7 @@ class Pipeline:
         )
         self.seconds |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
-        self.record |= results.sections(self.spec, parts, Outcome(loaded, calibration, report, measured))
+        self.record |= results.sections(self.spec, parts, Outcome(loaded, calibration, report, measured, text.dropped))
         self.record["evaluation"] = self._throughput
         self._write_losses(measured)
         if observation is not None:

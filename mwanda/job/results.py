@@ -37,12 +37,14 @@ class Outcome:
         calibration: what it was calibrated on.
         report: what was done to each matrix.
         measured: `dense` and `pruned`, the perplexity of each language; empty where none was measured.
+        dropped: how many calibration lines of each language were left out, as evaluation text holds them.
     """
 
     loaded: "LoadedModel"
     calibration: "CalibrationSet"
     report: "PruningReport"
     measured: Mapping[str, Mapping[str, LanguagePerplexity]]
+    dropped: Mapping[str, int]
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -109,6 +111,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "mix": parts.calibration.mix,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
+            "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
         "schedule": {
             "name": spec.choice("schedule", parts.schedule),
