@@ -16,7 +16,18 @@ from mwanda.job.results import RESULTS, read_results
 CONFIGURATION = "config.yaml"
 Settings = dict[str, str]
 
-GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
+GROUPS = (
+    "langs",
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "solver",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+)
 CHANGES_NO_NUMBER = {
     "_target_",
     "seed",
@@ -56,6 +67,7 @@ class Run:
         own = {
             "model": str(results["model"]["id"]),
             "criterion": str(results["criterion"]["name"]),
+            "solver": str(results.get("solver", {"name": "threshold"})["name"]),
             "schedule": str(results["schedule"]["name"]),
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
@@ -63,6 +75,7 @@ class Run:
         for group in GROUPS:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
+        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
         return own
 
     @property

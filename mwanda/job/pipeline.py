@@ -124,6 +124,7 @@ class Pipeline:
                 scratch=folder / WORK,
                 progress=self._progress,
             ),
+            parts.solver,
         )
         self.seconds |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -193,7 +194,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
-        check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
+        check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded
 
@@ -299,7 +300,8 @@ class Pipeline:
 
     def _identity(self) -> RunIdentity:
         choices = self.spec.choices
-        tags = [choices[group] for group in ("model", "criterion", "schedule", "pattern") if group in choices]
+        groups = ("model", "criterion", "solver", "schedule", "pattern")
+        tags = [choices[group] for group in groups if group in choices]
         name = self.spec.settings.name
         return RunIdentity(results.run_id(self.spec), name, self.spec.study, "run", tuple(tags), self.spec.folder)
 

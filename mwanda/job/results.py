@@ -99,6 +99,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "codes": [language.code for language in parts.languages],
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
+        "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
         "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
         "calibration": {
             "corpus": parts.corpus.name,
@@ -109,6 +110,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "packing": calibration.packing,
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
+            "weights": parts.calibration.weights,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},

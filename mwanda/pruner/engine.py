@@ -18,6 +18,7 @@ from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
@@ -26,6 +27,7 @@ from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.runtime import Runtime
@@ -33,6 +35,7 @@ from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Second
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import Schedule
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -105,8 +108,9 @@ class Pruner:
         pattern: Pattern,
         sparsity: float,
         runtime: Runtime | None = None,
+        solver: Solver | None = None,
     ) -> PruningReport:
-        """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
+        """Zero the weights that `solver` chooses by `criterion`'s scores, and audit the outcome.
 
         Args:
             model: in evaluation mode; its weights are changed.
@@ -116,6 +120,7 @@ class Pruner:
             pattern: which weights compete.
             sparsity: over all prunable weights.
             runtime: what it is carried out with; None for one process, in memory, that writes nothing.
+            solver: makes a mask, or new weights, of the scores; None prunes the lowest, or as the criterion says.
 
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
@@ -127,7 +132,7 @@ class Pruner:
             model,
             blocks_of(model),
             calibration,
-            criterion,
+            Method.of(criterion, solver),
             schedule,
             pattern,
             self,
@@ -141,7 +146,7 @@ class _Task:
     model: nn.Module
     blocks: list[Block]
     calibration: CalibrationSet
-    criterion: Criterion
+    method: Method
     schedule: Schedule
     pattern: Pattern
     settings: Pruner
@@ -151,8 +156,11 @@ class _Task:
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
-        zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.runtime.weights)
-        order = self.settings.order if self.criterion.needs else "oneshot"
+        zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
+        order = self.settings.order if self.method.needs else "oneshot"
+        if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
+            name, unused = type(self.method.solver).__name__, type(self.method.criterion).__name__
+            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", name, unused)
         dense = self._dense_pre_pass(order)
         sparsities = self._allocate(sparsity, dense.signals, zeros)
         remover = self._plan(sparsities, zeros)
@@ -186,8 +194,8 @@ class _Task:
 
     def _dense_pre_pass(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
-        by_criterion = order == "oneshot" and bool(self.criterion.needs)
-        needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
+        by_criterion = order == "oneshot" and bool(self.method.needs)
+        needs = self.schedule.needs | (self.method.needs if by_criterion else Needs.NOTHING)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
         if needs and not self._take_from_artifacts(visitor):
             with visitor.hooks:
@@ -206,7 +214,7 @@ class _Task:
             return False
         if visitor.keep_statistics:
             visitor.calibrator.pooled = list(found.metadata["pooled"])
-            statistics = deep(found.tensors)
+            statistics = deep(found.tensors, self.calibration.weights)
             for block in visit(
                 self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")
             ):
@@ -233,6 +241,8 @@ class _Task:
             "batch_size": settings.batch_size,
             "expert_tokens": settings.expert_tokens,
         }
+        if not self.calibration.weights.uniform:
+            key["weights"] = repr(self.calibration.weights)
         if visitor.keep_statistics:
             return "statistics", key | {"calibration": self.calibration.fingerprint()}
         looked_at = self.calibration.part(self.schedule.signal_fraction).fingerprint()
@@ -242,7 +252,7 @@ class _Task:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.criterion.needs), remover, record)
+        visitor = kind(self._calibrator(self.method.needs), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled
 
@@ -257,7 +267,12 @@ class _Task:
 
     def _calibrator(self, needs: Needs) -> Calibrator:
         return Calibrator(
-            len(self.calibration.codes), needs, self.settings.expert_tokens, self.runtime.world, self.seconds
+            len(self.calibration.codes),
+            needs,
+            self.settings.expert_tokens,
+            self.runtime.world,
+            self.seconds,
+            self.calibration.weights,
         )
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
@@ -317,7 +332,7 @@ class _Task:
                 before = int(counts.sum())
                 quotas[matrix.name] = quota
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
-        return Remover(self.criterion, self.pattern, quotas, planned)
+        return Remover(self.method, self.pattern, quotas, planned)
 
     def _targets(self, block: Block, sparsity: float, zeros: ZeroCounts) -> list[float]:
         """Return the sparsity of each matrix: the block's, or less where another holds more zeros than that already."""
@@ -337,7 +352,7 @@ def dense_pre_pass(
         model,
         blocks_of(model),
         calibration,
-        Magnitude(),
+        Method.of(Magnitude()),
         schedule,
         Unstructured(),
         settings,
