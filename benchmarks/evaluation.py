@@ -96,14 +96,14 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the table")
     options = parser.parse_args()
-    facts = {**machine(options.threads), "model": GEMMA, "rounds": options.rounds, "clock": options.clock}
+    metadata = {**machine(options.threads), "model": GEMMA, "rounds": options.rounds, "clock": options.clock}
     settings = Perplexity(protocol=options.protocol, batch_tokens=options.batch_tokens)
     model = Workload(GEMMA, threads=options.threads).build().model
     tokenizer = PackagedGemma().load_tokenizer()
     name = f"evaluation_{options.protocol}"
     clock = CLOCKS[options.clock]
     found = table(model, tokenizer, settings, options.languages, options.rounds, clock)
-    write(options.output, name, facts, [found])
+    write(options.output, name, metadata, [found])
     print((options.output / f"{name}.md").read_text(), flush=True)
 
 

@@ -28,6 +28,7 @@ from mwanda.models.source import PretrainedModel
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.uniform import Uniform
 
 
@@ -74,7 +75,7 @@ def prune(folder: str, tokens: int, order: Order) -> tuple[int, int, float]:
         loaded.work_in(Path(pruned))
         start = perf_counter()
         report = Pruner(order, batch_size=2).prune(
-            loaded.model, calibration, Wanda(), Uniform(), Unstructured(), 0.5, weights=loaded.weights
+            loaded.model, calibration, Wanda(), Uniform(), Unstructured(), 0.5, Runtime(weights=loaded.weights)
         )
         seconds = perf_counter() - start
     assert len(report.blocks) == len(blocks_of(loaded.model))

@@ -147,12 +147,12 @@ def machine(threads: int) -> dict[str, Any]:
     return {"processor": processor, "cores": os.cpu_count(), "threads": threads, "load_average_before": load}
 
 
-def write(folder: Path, name: str, facts: Mapping[str, Any], tables: Sequence[Table]) -> None:
+def write(folder: Path, name: str, metadata: Mapping[str, Any], tables: Sequence[Table]) -> None:
     """Write `name.md` and `name.json`, each whole or not at all."""
-    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
+    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in metadata.items())
     parts = [f"## {name}", told, *(table.markdown() for table in tables)]
     write_text(folder / f"{name}.md", "\n\n".join(parts) + "\n")
-    about = {"schema": SCHEMA, "name": name, "facts": dict(facts), "environment": environment("cpu")}
+    about = {"schema": SCHEMA, "name": name, "metadata": dict(metadata), "environment": environment("cpu")}
     write_json(folder / f"{name}.json", {**about, "tables": [table.content() for table in tables]})
 
 

@@ -36,7 +36,7 @@ from workload import (
     tokens_of,
 )
 
-from mwanda.statistics import LanguageStatistics, SequenceSums
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 OUTPUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
@@ -95,9 +95,9 @@ def languages(options: argparse.Namespace) -> list[Table]:
 
     def observing(count: int) -> Callable[[], float]:
         def observe() -> None:
-            statistics = LanguageStatistics.zeros(count, 2048, needs="norms")
+            statistics = LanguageStatistics.zeros(count, 2048, needs=Needs.NORMS)
             for values, batch in zip(inputs, parts[count].batches(BATCH_SIZE), strict=True):
-                statistics.add(SequenceSums.of(values, "norms"), batch.languages)
+                statistics.add(SequenceSums.of(values, Needs.NORMS), batch.languages)
 
         return timed(observe)
 
@@ -191,9 +191,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.getLogger("mwanda").setLevel(logging.ERROR)  # with one language a schedule has nothing to spread
     for name in options.sections or SECTIONS:
-        facts = {**machine(options.threads), "tokens": options.tokens, "length": options.length}
+        metadata = {**machine(options.threads), "tokens": options.tokens, "length": options.length}
         tables = SECTIONS[name](options)
-        write(options.output, name, {**facts, "batch_size": BATCH_SIZE, "rounds": options.rounds}, tables)
+        write(options.output, name, {**metadata, "batch_size": BATCH_SIZE, "rounds": options.rounds}, tables)
         print((options.output / f"{name}.md").read_text(), flush=True)
 
 

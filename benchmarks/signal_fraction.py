@@ -16,7 +16,7 @@ from mwanda.languages import find
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.gemma import PackagedGemma
 from mwanda.pruner import Pruner
-from mwanda.pruner.engine import look_ahead
+from mwanda.pruner.engine import dense_pre_pass
 from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl import OWL
@@ -44,7 +44,7 @@ def main() -> None:
     schedules: dict[str, Schedule] = {"owl": OWL(), "cwl": CWL(), "owl_cwl": OWLCWL()}
 
     def sparsities(calibration: CalibrationSet, fraction: float) -> dict[str, torch.Tensor]:
-        signals = look_ahead(loaded.model, calibration, OWLCWL(signal_fraction=fraction), Pruner())
+        signals = dense_pre_pass(loaded.model, calibration, OWLCWL(signal_fraction=fraction), Pruner())
         columns = {"owl": [(owl,) for owl, _ in signals], "cwl": [(cwl,) for _, cwl in signals], "owl_cwl": signals}
         lower = [0.0] * len(blocks)
         return {

@@ -52,7 +52,7 @@ def main() -> None:
     variables = os.environ | {"MWANDA_CACHE": str(_cache_without_artifacts(folder / "cache"))}
     overrides = given.overrides or [*SETTINGS, *SWEPT]
 
-    facts: dict[str, Any] = {"overrides": overrides, "machine": machine(0), "environment": environment("cpu")}
+    metadata: dict[str, Any] = {"overrides": overrides, "machine": machine(0), "environment": environment("cpu")}
     typed = with_inline_languages(["--multirun", *overrides, f"sweep.folder={folder}", "sweep.name=sweep"])
     asked = check(typed)
     assert asked is not None
@@ -67,7 +67,7 @@ def main() -> None:
         for job, cost in zip(chosen, alone, strict=True)
     ]
     whole = {clock: sum(cost[clock] for cost in alone) / len(alone) * len(jobs) for clock in together}
-    facts |= {
+    metadata |= {
         "jobs": len(jobs),
         "sweep": together,
         "single_runs": runs,
@@ -75,7 +75,7 @@ def main() -> None:
         "all_single_runs": whole,
         "ratio": {clock: together[clock] / whole[clock] for clock in together},
     }
-    write_json(folder / "sweep.json", facts)
+    write_json(folder / "sweep.json", metadata)
     print(f"{len(jobs)} jobs as a sweep, {len(jobs)} single runs ({len(alone)} measured)")
     for clock in together:
         print(f"{clock}: {together[clock]:.1f}, {whole[clock]:.1f}; ratio {together[clock] / whole[clock]:.3f}")

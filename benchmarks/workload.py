@@ -23,7 +23,8 @@ from mwanda.models.gemma import PackagedGemma
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
@@ -175,19 +176,20 @@ def ours(
     order: Order = "arrival",
     criterion: Criterion = WANDA,
     schedule: Schedule = UNIFORM,
-    journal: Journal | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> None:
     """Prune with the project's own pruner, its checks and its audit included."""
     pruner = Pruner(order=order, batch_size=BATCH_SIZE)
-    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, journal=journal)
+    runtime = Runtime(checkpoint=checkpoint)
+    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, runtime)
 
 
 def checkpointed(task: Task) -> None:
     """Prune by arrival and write down every finished block, as a run does that can be resumed."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "checkpoint", "key")
-        ours(task, journal=journal)
-        journal.discard()
+        checkpoint = RunCheckpoint(Path(folder) / "checkpoint", "key")
+        ours(task, checkpoint=checkpoint)
+        checkpoint.discard()
 
 
 DENSE = "dense forward pass"

@@ -54,14 +54,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was kept: tensors, and facts that JSON can hold (with NaN and infinity)."""
+    """What was kept: tensors, and metadata that JSON can hold (with NaN and infinity)."""
 
     tensors: "Mapping[str, Tensor]"
-    facts: Any
+    metadata: Any
 
 
 @dataclass
-class Shelf:
+class ArtifactCache:
     """The artifacts of one run.
 
     Args:
@@ -89,13 +89,13 @@ class Shelf:
             logger.info("%s taken from the artifacts (%s)", kind, digest(whole)[:12])
         return found
 
-    def keep(self, kind: str, key: Mapping[str, Any], tensors: "Mapping[str, Tensor]", facts: Any = None) -> None:
+    def keep(self, kind: str, key: Mapping[str, Any], tensors: "Mapping[str, Tensor]", metadata: Any = None) -> None:
         """Keep an artifact; a store that cannot be written to costs a warning."""
         if self.folder is None:
             return
         whole = {**self.key, **key}
         try:
-            _write(self.folder, kind, whole, self.about, tensors, facts)
+            _write(self.folder, kind, whole, self.about, tensors, metadata)
         except OSError as error:
             logger.warning("%s is not kept for other runs: %s (artifacts=false leaves the store out)", kind, error)
             return
@@ -168,7 +168,7 @@ def _read(folder: Path, kind: str, key: Mapping[str, Any]) -> Artifact | None:
             raise ValueError("its checksum is another")
         with safe_open(data, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            facts = json.loads((file.metadata() or {})["facts"])
+            metadata = json.loads((file.metadata() or {})["metadata"])
     except FileNotFoundError:
         index.unlink(missing_ok=True)
         return None
@@ -178,11 +178,11 @@ def _read(folder: Path, kind: str, key: Mapping[str, Any]) -> Artifact | None:
         return None
     with suppress(OSError):
         os.utime(index)  # when it was last used
-    return Artifact(tensors, facts)
+    return Artifact(tensors, metadata)
 
 
 def _write(
-    folder: Path, kind: str, key: Mapping[str, Any], about: str, tensors: "Mapping[str, Tensor]", facts: Any
+    folder: Path, kind: str, key: Mapping[str, Any], about: str, tensors: "Mapping[str, Tensor]", metadata: Any
 ) -> None:
     from safetensors.torch import save_file
 
@@ -193,7 +193,7 @@ def _write(
     temporary = Path(name)
     try:
         apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(apart, temporary, {"facts": json.dumps(facts)})
+        save_file(apart, temporary, {"metadata": json.dumps(metadata)})
         checksum, size = sha256_of(temporary), temporary.stat().st_size
         temporary.chmod(0o644)
         os.replace(temporary, place / f"{checksum}.safetensors")

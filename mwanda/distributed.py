@@ -5,7 +5,7 @@
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -13,8 +13,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as distributed
 from torch import Tensor
-
-from mwanda.statistics import LanguageStatistics
 
 
 T = TypeVar("T")
@@ -41,36 +39,26 @@ class World:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> list[T]:
+    def shard(self, items: Sequence[T]) -> list[T]:
         """Return this process's part of `items`: every `size`-th."""
         return list(items[self.rank :: self.size])
 
-    def add_up(self, statistics: Sequence[LanguageStatistics]) -> None:
-        """Sum statistics over all processes, in place.
-
-        Sums are of float64 (second moments of float32), so that they differ from those of one process by no more
-        than the order of a sum does.
-        """
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
+        """Sum each tensor over all processes, in place."""
         if self.size > 1:
-            for tensor in (tensor for each in statistics for tensor in each.tensors() if tensor is not None):
+            for tensor in tensors:
                 distributed.all_reduce(tensor)
 
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over all processes."""
-        if self.size > 1:
-            distributed.all_reduce(values)
-        return values
-
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
-    def same(self, text: str) -> str:
+    def broadcast(self, text: str) -> str:
         """Return the first process's `text`."""
         return self._said_by(0, text)
 
-    def gather(self, text: str) -> list[str]:
+    def all_gather(self, text: str) -> list[str]:
         """Return the `text` of every process, by rank."""
         return [self._said_by(rank, text) for rank in range(self.size)]
 

@@ -30,11 +30,11 @@ from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.engine import check_request
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
-from mwanda.statistics import combined
 from mwanda.status import Reporter, State, Watched
 from mwanda.tracking import RunIdentity, Tracker
-from mwanda.tracking.nothing import Nothing
+from mwanda.tracking.none import NoTracking
 
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mwanda.inside import Observation
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
-    from mwanda.pruner.journal import Journal
+    from mwanda.pruner.run_checkpoint import RunCheckpoint
 
 
 CHECKPOINT, WORK = "checkpoint", "weights"
@@ -230,15 +230,15 @@ def run(
         elif world.first:
             inspection(parts.source, _memory_plan(parts))
         return None
-    shared = Path(world.same(str(folder.absolute())))
+    shared = Path(world.broadcast(str(folder.absolute())))
     if not world.first:
         logging.getLogger("mwanda").setLevel(logging.WARNING)
-        parts = replace(parts, tracker=Nothing())
+        parts = replace(parts, tracker=NoTracking())
         if shared != folder.absolute():
             _remove_if_empty(folder)  # Hydra has made one for each process
         folder = shared
     finished = _finished(config, folder, parts)
-    world.wait()  # nobody writes results before everybody has looked
+    world.barrier()  # nobody writes results before everybody has looked
     if finished is None:
         finished = _Run(config, parts, folder, overrides, names, study, world).go()
     if world.first:
@@ -258,7 +258,7 @@ def _memory_plan(parts: Parts) -> "memory.Plan":
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
     needs = parts.criterion.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
-        needs = combined(needs, parts.schedule.needs)
+        needs |= parts.schedule.needs
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
@@ -346,10 +346,10 @@ class _Run:
                 write_yaml(self.folder / "config.yaml", self.config)
                 write_yaml(self.folder / "overrides.yaml", self.overrides)
                 write_difference(self.folder)
-            journal = self._work()
+            checkpoint = self._work()
             self._write_results()
             self._reporter.end("complete")
-            self._clean(journal)
+            self._clean(checkpoint)
             failed = False
         except InputError as error:
             refused = True
@@ -374,12 +374,12 @@ class _Run:
                     self.folder.parent.rmdir()
         return self._results
 
-    def _write_units(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> None:
-        from mwanda.evaluation.units import FILE, write_units
+    def _write_losses(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> None:
+        from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 
         if measured and self.world.first:
-            units = {which: {code: one.units for code, one in each.items()} for which, each in measured.items()}
-            write_units(self.folder / FILE, units)
+            units = {which: {code: one.losses for code, one in each.items()} for which, each in measured.items()}
+            write_sentence_losses(self.folder / FILE, units)
 
     def _write_results(self) -> None:
         from mwanda.record import RESULTS, write_json
@@ -395,10 +395,10 @@ class _Run:
         if self._reporter is not None:
             self._reporter.end(state, error)
 
-    def _clean(self, journal: "Journal | None") -> None:
+    def _clean(self, checkpoint: "RunCheckpoint | None") -> None:
         """Remove what is there to resume the run, now that its results are written."""
-        if journal is not None:
-            journal.discard()
+        if checkpoint is not None:
+            checkpoint.discard()
         if self.world.first:
             shutil.rmtree(self.folder / WORK, ignore_errors=True)
 
@@ -410,7 +410,7 @@ class _Run:
         log.close()
         device.release()
 
-    def _work(self) -> "Journal | None":
+    def _work(self) -> "RunCheckpoint | None":
         from mwanda import device, record
         from mwanda.artifacts import text_digest
         from mwanda.models import blocks_of
@@ -433,8 +433,8 @@ class _Run:
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
-        self._shelf = self._timed("load", lambda: reuse.shelf(parts.source, use=shared))
-        calibration = reuse.calibration_set(self._shelf, parts.calibration, tokenizer, calibration_text)
+        self._artifacts = self._timed("load", lambda: reuse.artifact_cache(parts.source, use=shared))
+        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, calibration_text)
         if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
             logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
@@ -446,7 +446,7 @@ class _Run:
         logger.info("loading %s", parts.source.path)
         loaded = self._timed("load", lambda: parts.source.load(self.folder / WORK))
         loaded.work_in(self.folder / WORK)
-        journal = self._journal(calibration.fingerprint())
+        checkpoint = self._run_checkpoint(calibration.fingerprint())
         blocks = blocks_of(loaded.model)  # what cannot be pruned as asked is refused before minutes of evaluation
         check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
@@ -465,7 +465,7 @@ class _Run:
 
         measured: dict[str, dict[str, LanguagePerplexity]] = {}
         scores: dict[str, Scores] = {}
-        self._evaluate("dense", loaded, texts, tasks, measured, scores, journal)
+        self._evaluate("dense", loaded, texts, tasks, measured, scores, checkpoint)
         observation = self._look_inside(loaded, calibration)
         logger.info("calibrating and pruning to %s", parts.settings.sparsity)
         report = parts.pruner.prune(
@@ -475,18 +475,20 @@ class _Run:
             parts.schedule,
             parts.pattern,
             parts.settings.sparsity,
-            self._progress,
-            loaded.weights,
-            journal,
-            self.world,
-            self._shelf if shared else None,
-            self.folder / WORK,
+            Runtime(
+                weights=loaded.weights,
+                checkpoint=checkpoint,
+                world=self.world,
+                artifacts=self._artifacts if shared else None,
+                scratch=self.folder / WORK,
+                progress=self._progress,
+            ),
         )
         self._timing |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
         self._results |= self._sections(loaded, calibration, report, measured)
         self._results["evaluation"] = self._throughput
-        self._write_units(measured)
+        self._write_losses(measured)
         if observation is not None:
             found = self._timed("inside", observation.finish)
             self._results["inside"] = found.write(self.folder / "inside")
@@ -495,17 +497,17 @@ class _Run:
         if parts.export is not None and self.world.first:
             reporter.stage("export")
             self._results["export"] = str(parts.export.write(loaded, self._results, self.folder).name)
-        self.world.wait()
+        self.world.barrier()
         self._results |= self._frame("complete")
         self._results["memory"] = {
             "peak_rss_bytes": device.peak_resident_bytes(),
             "peak_device_bytes": device.peak_device_bytes(loaded.device),
         }
-        self._results["artifacts"] = {"reused": self._shelf.reused, "made": self._shelf.made}
+        self._results["artifacts"] = {"reused": self._artifacts.reused, "made": self._artifacts.made}
         for stage, seconds in self._results["timing"].items():
             parts.tracker.log_stage(stage, seconds)
         parts.tracker.log_results(self._results)
-        return journal
+        return checkpoint
 
     def _check_model(self) -> None:
         """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
@@ -530,13 +532,13 @@ class _Run:
         free = device.available_bytes(device.choose(source.device), every=spread)
         logger.info(memory.check(skeleton, blocks_of(skeleton), _memory_plan(parts), free))
 
-    def _journal(self, fingerprint: str) -> "Journal | None":
-        from mwanda.pruner.journal import Journal
+    def _run_checkpoint(self, fingerprint: str) -> "RunCheckpoint | None":
+        from mwanda.pruner.run_checkpoint import RunCheckpoint
 
         if not self.parts.pruner.checkpoint:
             return None
         key = f"{schema.exact_hash(self.config)}-{fingerprint}"
-        return Journal(self.folder / CHECKPOINT, key, self.world)
+        return RunCheckpoint(self.folder / CHECKPOINT, key, self.world)
 
     def _evaluate(
         self,
@@ -546,7 +548,7 @@ class _Run:
         tasks: "list[Task]",
         measured: dict[str, dict[str, LanguagePerplexity]],
         scores: "dict[str, Scores]",
-        journal: "Journal | None" = None,
+        checkpoint: "RunCheckpoint | None" = None,
     ) -> None:
         from mwanda.models import blocks_of
         from mwanda.models.streaming import fetched_on_call
@@ -557,7 +559,7 @@ class _Run:
         if perplexity is None and harness is None:
             return
         logger.info("evaluating the %s model", which)
-        noted = journal.noted(which) if journal is not None else None
+        noted = checkpoint.noted(which) if checkpoint is not None else None
         if perplexity is not None and noted is not None:
             logger.info("taken from %s", CHECKPOINT)
             measured[which] = {code: LanguagePerplexity(**each) for code, each in json.loads(noted).items()}
@@ -572,12 +574,12 @@ class _Run:
                 return found
 
             def take_or_measure() -> dict[str, LanguagePerplexity]:
-                return reuse.dense_perplexity(self._shelf, perplexity, texts, seed, measure)
+                return reuse.dense_perplexity(self._artifacts, perplexity, texts, seed, measure)
 
             measured[which] = self._timed("evaluate", take_or_measure if which == "dense" else measure)
-            if journal is not None:
+            if checkpoint is not None:
                 # As a text, which unlike a record can hold infinity.
-                journal.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
+                checkpoint.note(which, json.dumps({code: asdict(each) for code, each in measured[which].items()}))
         if harness is not None:
             resident = isinstance(loaded.weights, Resident)
 
@@ -586,7 +588,7 @@ class _Run:
                     return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, title, seed, self.world)
 
             def take_or_score() -> "Scores":
-                return reuse.dense_scores(self._shelf, harness, tasks, seed, score)
+                return reuse.dense_scores(self._artifacts, harness, tasks, seed, score)
 
             scores[which] = self._timed("evaluate", take_or_score if which == "dense" else score)
 
@@ -687,7 +689,7 @@ class _Run:
         perplexity, languages = self.parts.perplexity, self.parts.languages
         if not measured or perplexity is None:
             return {}
-        dense, pruned = ({code: one.units for code, one in measured[which].items()} for which in ("dense", "pruned"))
+        dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
         comparison = compare(dense, pruned, perplexity.resamples, self.parts.settings.seed)
         seen = [code for code, tokens in calibration.tokens_per_language.items() if tokens]
         return {
@@ -761,9 +763,9 @@ def _log_failure(handler: logging.Handler) -> None:
 def _remove_scratch(folder: Path) -> None:
     """Remove what an attempt that was killed has left of its own; pruned blocks are taken up again, and stay."""
     from mwanda.models.source import UNPACKED
-    from mwanda.pruner.parking import PARKED
+    from mwanda.pruner.offloading import OFFLOADED
 
-    for prefix in (UNPACKED, PARKED):
+    for prefix in (UNPACKED, OFFLOADED):
         for left in folder.glob(f"{prefix}*"):
             shutil.rmtree(left, ignore_errors=True)
 

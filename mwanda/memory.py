@@ -15,7 +15,6 @@ from mwanda.errors import MemoryShortageError
 from mwanda.models import Block
 from mwanda.pruner.experts import place_of
 from mwanda.statistics import Needs
-from mwanda.statistics.language import WITH_SECOND_MOMENTS
 
 
 GIB = 2**30
@@ -120,8 +119,8 @@ def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-a
 
 def _statistics_bytes(features: int, plan: Plan) -> int:
     # The moment; its copies in float64 are there for one matrix at a time.
-    moment = features * features * 4 if plan.needs in WITH_SECOND_MOMENTS else 0
-    each = {"nothing": 0, "norms": 8, "counts": 24, "second_moments": 8, "everything": 24}[plan.needs]
+    moment = features * features * 4 if Needs.SECOND_MOMENTS in plan.needs else 0
+    each = (8 if plan.needs else 0) + (16 if Needs.COUNTS in plan.needs else 0)
     return moment + plan.languages * features * each
 
 

@@ -16,4 +16,4 @@ import mwanda.display
 import mwanda.job
 import mwanda.memory
 import mwanda.models.gemma
-import mwanda.pruner.journal  # noqa: F401
+import mwanda.pruner.run_checkpoint  # noqa: F401

@@ -99,7 +99,7 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "mode": "run",
         "resume": False,
         "output_dir": str(target),
-        "tracking": {"_target_": "mwanda.tracking.nothing.Nothing"},
+        "tracking": {"_target_": "mwanda.tracking.none.NoTracking"},
         "export": {"_target_": None},
     }
     if "artifacts" in config:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from mwanda import artifacts
-from mwanda.artifacts import Shelf
+from mwanda.artifacts import ArtifactCache
 from mwanda.calibration import Calibration, CalibrationSet
 from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity
 from mwanda.models import ModelSource
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mwanda.evaluation.perplexity import Text
 
 
-def shelf(source: ModelSource, *, use: bool) -> Shelf:
-    """Return the artifacts of runs with this model on this kind of machine; an empty shelf without `use`."""
+def artifact_cache(source: ModelSource, *, use: bool) -> ArtifactCache:
+    """Return the artifacts of runs with this model on this kind of machine; an empty cache without `use`."""
     from mwanda import device
 
     if not use:
-        return Shelf({}, source.path, None)
+        return ArtifactCache({}, source.path, None)
     place = device.choose(source.device)
     key = {
         "model": source.fingerprint(),
@@ -34,26 +34,29 @@ def shelf(source: ModelSource, *, use: bool) -> Shelf:
         "device_map": source.device_map,
         "software": artifacts.software(),
     }
-    return Shelf(key, source.path, artifacts.store())
+    return ArtifactCache(key, source.path, artifacts.store())
 
 
 def calibration_set(
-    shelf: Shelf, calibration: Calibration, tokenizer: "PreTrainedTokenizerBase", text: Mapping[str, Sequence[str]]
+    cache: ArtifactCache,
+    calibration: Calibration,
+    tokenizer: "PreTrainedTokenizerBase",
+    text: Mapping[str, Sequence[str]],
 ) -> CalibrationSet:
     """Return the calibration sequences, tokenised by this run or another one."""
     key = {"calibration": asdict(calibration), "text": artifacts.text_digest(text)}
-    found = shelf.find("blocks", key)
+    found = cache.find("blocks", key)
     if found is not None:
-        codes = tuple(found.facts["codes"])
-        return CalibrationSet(codes, tuple(found.tensors[code] for code in codes), found.facts["packing"])
+        codes = tuple(found.metadata["codes"])
+        return CalibrationSet(codes, tuple(found.tensors[code] for code in codes), found.metadata["packing"])
     made = calibration.build(tokenizer, text)
     tensors = dict(zip(made.codes, made.sequences, strict=True))
-    shelf.keep("blocks", key, tensors, {"codes": made.codes, "packing": made.packing})
+    cache.keep("blocks", key, tensors, {"codes": made.codes, "packing": made.packing})
     return made
 
 
 def dense_perplexity(
-    shelf: Shelf,
+    cache: ArtifactCache,
     perplexity: Perplexity,
     texts: "Mapping[str, Text]",
     seed: int,
@@ -62,16 +65,16 @@ def dense_perplexity(
     """Return the perplexity of the dense model, measured by this run or another one."""
     tokens = {code: list(asdict(text).values()) for code, text in texts.items()}
     key = {"evaluation": _settings(perplexity, Perplexity), "text": artifacts.text_digest(tokens), "seed": seed}
-    found = shelf.find("dense perplexity", key)
+    found = cache.find("dense perplexity", key)
     if found is not None:
-        return {code: LanguagePerplexity(**each) for code, each in found.facts.items()}
+        return {code: LanguagePerplexity(**each) for code, each in found.metadata.items()}
     measured = measure()
-    shelf.keep("dense perplexity", key, {}, {code: asdict(each) for code, each in measured.items()})
+    cache.keep("dense perplexity", key, {}, {code: asdict(each) for code, each in measured.items()})
     return measured
 
 
 def dense_scores(
-    shelf: Shelf, harness: Harness, tasks: "Sequence[Task]", seed: int, score: "Callable[[], Scores]"
+    cache: ArtifactCache, harness: Harness, tasks: "Sequence[Task]", seed: int, score: "Callable[[], Scores]"
 ) -> "Scores":
     """Return the task scores of the dense model, found by this run or another one."""
     from mwanda.evaluation.harness import Scores
@@ -81,11 +84,11 @@ def dense_scores(
         "settings": _settings(harness, Harness),
         "seed": seed,
     }
-    found = shelf.find("dense scores", key)
+    found = cache.find("dense scores", key)
     if found is not None:
-        return Scores.of_rows(found.facts)
+        return Scores.of_rows(found.metadata)
     made = score()
-    shelf.keep("dense scores", key, {}, made.as_rows())
+    cache.keep("dense scores", key, {}, made.as_rows())
     return made
 
 

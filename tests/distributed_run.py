@@ -20,9 +20,11 @@ from mwanda.errors import CalibrationError
 from mwanda.evaluation.harness import Harness, Scores
 from mwanda.languages import find
 from mwanda.models import blocks_of
+from mwanda.progress import Silent
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
@@ -47,7 +49,9 @@ def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:
     return statistics
 
 
-def prune(job: Job, world: World, journal: Journal | None = None, stop: StopAt | None = None) -> tuple[Any, Any]:
+def prune(
+    job: Job, world: World, checkpoint: RunCheckpoint | None = None, stop: StopAt | None = None
+) -> tuple[Any, Any]:
     """Return the pruned model and the report."""
     report = job.pruner.prune(
         job.dense,
@@ -56,9 +60,7 @@ def prune(job: Job, world: World, journal: Journal | None = None, stop: StopAt |
         job.schedule,
         job.pattern,
         job.sparsity,
-        stop,
-        journal=journal,
-        world=world,
+        Runtime(checkpoint=checkpoint, world=world, progress=stop or Silent()),
     )
     return job.dense, report
 
@@ -83,33 +85,34 @@ def take_part(folder: Path) -> None:
     """Do everything as one of the processes."""
     world = join()
     left: dict[str, Any] = {"world": [world.rank, world.size, world.first]}
-    left["total"] = world.total(torch.tensor([1, 10]) * (world.rank + 1)).tolist()
-    left["gathered"] = world.gather(f"ʉ{world.rank}")
-    left["same"] = [world.same(f"{text}{world.rank}" if text else "") for text in TEXTS]
+    world.all_reduce([total := torch.tensor([1, 10]) * (world.rank + 1)])
+    left["total"] = total.tolist()
+    left["gathered"] = world.all_gather(f"ʉ{world.rank}")
+    left["same"] = [world.broadcast(f"{text}{world.rank}" if text else "") for text in TEXTS]
 
     def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
         own = {key: value.clone() for key, value in tensors.items()}
         save_file(own, folder / f"{name}-{world.rank}.safetensors")
 
-    for needs in ("norms", "counts", "second_moments"):
+    for needs in (Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS):
         statistics = statistics_of_rank(world.rank, needs)
-        world.add_up([statistics])
-        save(f"statistics-{needs}", {key: value for key, value in vars(statistics).items() if value is not None})
+        world.all_reduce(each for each in statistics.tensors() if each is not None)
+        save(f"statistics-{needs.name}", {key: value for key, value in vars(statistics).items() if value is not None})
     for order in get_args(Order):
         for name in JOBS:
             model, report = prune(job_of(name, order), world)
             save(f"{name}-{order}", model.state_dict())
             left[f"{name}-{order}"] = report.sparsities
-        place = folder / f"journal-{order}"
+        place = folder / f"checkpoint-{order}"
         try:
-            prune(job_of("mwanda", order), world, Journal(place, "key", world), StopAt(3))
+            prune(job_of("mwanda", order), world, RunCheckpoint(place, "key", world), StopAt(3))
         except Interrupted:
-            journal = Journal(place, "key", world)
-            left[f"finished-{order}"] = journal.finished("dense") + journal.finished("prune")
-        world.wait()
-        model, _ = prune(job_of("mwanda", order), world, journal)
+            checkpoint = RunCheckpoint(place, "key", world)
+            left[f"finished-{order}"] = checkpoint.finished("dense") + checkpoint.finished("prune")
+        world.barrier()
+        model, _ = prune(job_of("mwanda", order), world, checkpoint)
         save(f"resumed-{order}", model.state_dict())
-        journal.discard()
+        checkpoint.discard()
         few = job_of("mwanda", order)
         alone = Job(few.dense, tiny_calibration(languages=1, sequences=1), few.pruner)
         try:
@@ -125,7 +128,7 @@ def take_part(folder: Path) -> None:
     job.dense.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))
     prune(job, world)
     left["batches"] = len(passes)
-    world.wait()
+    world.barrier()
     leave()
     (folder / f"{world.rank}.json").write_text(json.dumps(left))
 

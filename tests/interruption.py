@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from mwanda.calibration import CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.wanda import Wanda
-from mwanda.models.weights import Weights
+from mwanda.models.weights import Resident, Weights
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.uniform import Uniform
 
@@ -80,9 +81,11 @@ class Job:
             self.schedule,
             self.pattern,
             self.sparsity,
-            progress or StopAt(),
-            weights,
-            None if folder is None else Journal(folder, "key"),
+            Runtime(
+                weights=weights or Resident(),
+                checkpoint=None if folder is None else RunCheckpoint(folder, "key"),
+                progress=progress or StopAt(),
+            ),
         )
         return dict(model.state_dict()), report
 

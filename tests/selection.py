@@ -3,8 +3,8 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
 from mwanda.patterns import Pattern, Quota, removed
+from mwanda.patterns.base import ComparisonGroup
 
 
 def quota(pattern: Pattern, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> Quota:
@@ -22,4 +22,4 @@ def chosen(
     pattern: Pattern, scores: Float[Tensor, "out in"], sparsity: float, group: ComparisonGroup
 ) -> Bool[Tensor, "out in"]:
     """Return what is removed; weights that are zero already are scored below zero."""
-    return removed(pattern, scores, quota(pattern, scores < 0, sparsity, group).level, group)
+    return removed(pattern, scores, quota(pattern, scores < 0, sparsity, group).prune_per_group, group)

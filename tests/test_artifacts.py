@@ -1,5 +1,6 @@
 """What runs share is found again, never trusted blindly, and never in the way."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -14,11 +15,11 @@ import torch
 from tiny_models import save_tiny_model
 
 from mwanda import artifacts, reuse
-from mwanda.artifacts import Shelf
+from mwanda.artifacts import ArtifactCache
 from mwanda.content import sha256_of
 from mwanda.evaluation import LanguagePerplexity, Perplexity
 from mwanda.evaluation.harness import Harness, Scores
-from mwanda.pruner.engine import _Task
+from mwanda.pruner.walk import Walk
 from mwanda.schema import CONF
 
 
@@ -32,38 +33,38 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf({"model": "m"}, "about", tmp_path / "store")
+def cache(tmp_path: Path) -> ArtifactCache:
+    return ArtifactCache({"model": "m"}, "about", tmp_path / "store")
 
 
-def again(shelf: Shelf, **changes: Any) -> Shelf:
-    return Shelf({**shelf.key, **changes}, shelf.about, shelf.folder)
+def again(cache: ArtifactCache, **changes: Any) -> ArtifactCache:
+    return ArtifactCache({**cache.key, **changes}, cache.about, cache.folder)
 
 
-def data(shelf: Shelf) -> list[Path]:
-    assert shelf.folder is not None
-    return sorted((shelf.folder / artifacts.DATA).glob("*.safetensors"))
+def data(cache: ArtifactCache) -> list[Path]:
+    assert cache.folder is not None
+    return sorted((cache.folder / artifacts.DATA).glob("*.safetensors"))
 
 
-def test_what_was_kept_is_found_by_the_same_key_alone(shelf: Shelf) -> None:
-    assert shelf.find("kind", {"x": 1}) is None
-    shelf.keep("kind", {"x": 1}, TENSORS, {"infinite": float("inf"), "list": [1, None]})
-    reader = again(shelf)
+def test_what_was_kept_is_found_by_the_same_key_alone(cache: ArtifactCache) -> None:
+    assert cache.find("kind", {"x": 1}) is None
+    cache.keep("kind", {"x": 1}, TENSORS, {"infinite": float("inf"), "list": [1, None]})
+    reader = again(cache)
     found = reader.find("kind", {"x": 1})
     assert found is not None
-    assert found.facts == {"infinite": float("inf"), "list": [1, None]}
+    assert found.metadata == {"infinite": float("inf"), "list": [1, None]}
     assert set(found.tensors) == {"a", "b"}
     assert all(torch.equal(found.tensors[name].nan_to_num(7), value.nan_to_num(7)) for name, value in TENSORS.items())
-    assert reader.reused == shelf.made == [{"kind": "kind", "key": artifacts.digest({"model": "m", "x": 1})}]
-    assert again(shelf).find("kind", {"x": 2}) is None
-    assert again(shelf).find("other", {"x": 1}) is None
-    assert again(shelf, model="n").find("kind", {"x": 1}) is None
+    assert reader.reused == cache.made == [{"kind": "kind", "key": artifacts.digest({"model": "m", "x": 1})}]
+    assert again(cache).find("kind", {"x": 2}) is None
+    assert again(cache).find("other", {"x": 1}) is None
+    assert again(cache, model="n").find("kind", {"x": 1}) is None
 
 
-def test_content_is_named_by_its_checksum(shelf: Shelf) -> None:
-    shelf.keep("kind", {"x": 1}, TENSORS)
-    shelf.keep("kind", {"x": 2}, TENSORS)
-    (file,) = data(shelf)
+def test_content_is_named_by_its_checksum(cache: ArtifactCache) -> None:
+    cache.keep("kind", {"x": 1}, TENSORS)
+    cache.keep("kind", {"x": 2}, TENSORS)
+    (file,) = data(cache)
     assert sha256_of(file) == file.stem
 
 
@@ -77,62 +78,62 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("which", ["data", "index"])
 def test_a_corrupt_one_is_reported_moved_aside_and_made_again(
-    shelf: Shelf, damage: str, which: str, caplog: pytest.LogCaptureFixture
+    cache: ArtifactCache, damage: str, which: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf.keep("kind", {}, TENSORS)
-    assert shelf.folder is not None
-    (file,) = data(shelf) if which == "data" else (shelf.folder / "kind").glob("*.json")
+    cache.keep("kind", {}, TENSORS)
+    assert cache.folder is not None
+    (file,) = data(cache) if which == "data" else (cache.folder / "kind").glob("*.json")
     DAMAGES[damage](file)
-    assert again(shelf).find("kind", {}) is None
+    assert again(cache).find("kind", {}) is None
     assert f"{file} is corrupt" in caplog.text
     assert not file.exists()
     assert len(list(file.parent.glob(f"{file.name}.*{artifacts.CORRUPT}"))) == 1
-    again(shelf).keep("kind", {}, TENSORS)
-    assert again(shelf).find("kind", {}) is not None
+    again(cache).keep("kind", {}, TENSORS)
+    assert again(cache).find("kind", {}) is not None
 
 
-def test_an_index_of_something_else_is_not_believed(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
-    shelf.keep("kind", {"x": 1}, TENSORS)
-    assert shelf.folder is not None
-    (index,) = (shelf.folder / "kind").glob("*.json")
+def test_an_index_of_something_else_is_not_believed(cache: ArtifactCache, caplog: pytest.LogCaptureFixture) -> None:
+    cache.keep("kind", {"x": 1}, TENSORS)
+    assert cache.folder is not None
+    (index,) = (cache.folder / "kind").glob("*.json")
     other = index.with_name(f"{artifacts.digest({'model': 'm', 'x': 2})}.json")
     index.rename(other)
-    assert again(shelf).find("kind", {"x": 2}) is None
+    assert again(cache).find("kind", {"x": 2}) is None
     assert "it is of something else" in caplog.text
 
 
-def test_an_index_whose_content_has_been_removed_is_none(shelf: Shelf) -> None:
-    shelf.keep("kind", {}, TENSORS)
-    data(shelf)[0].unlink()
-    assert again(shelf).find("kind", {}) is None
+def test_an_index_whose_content_has_been_removed_is_none(cache: ArtifactCache) -> None:
+    cache.keep("kind", {}, TENSORS)
+    data(cache)[0].unlink()
+    assert again(cache).find("kind", {}) is None
 
 
 def test_a_store_that_cannot_be_written_to_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    shelf = Shelf({}, "about", tmp_path / "file")
-    shelf.keep("kind", {}, TENSORS)
+    cache = ArtifactCache({}, "about", tmp_path / "file")
+    cache.keep("kind", {}, TENSORS)
     assert "kind is not kept for other runs" in caplog.text
-    assert shelf.made == []
+    assert cache.made == []
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
-    shelf = Shelf({}, "about", None)
-    shelf.keep("kind", {}, TENSORS)
-    assert shelf.find("kind", {}) is None
+    cache = ArtifactCache({}, "about", None)
+    cache.keep("kind", {}, TENSORS)
+    assert cache.find("kind", {}) is None
     assert not list(tmp_path.iterdir())
 
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from mwanda.artifacts import Shelf
+from mwanda.artifacts import ArtifactCache
 for step in range(40):
-    shelf = Shelf({"step": step % 4}, "about", Path(sys.argv[1]))
-    found = shelf.find("kind", {})
+    cache = ArtifactCache({"step": step % 4}, "about", Path(sys.argv[1]))
+    found = cache.find("kind", {})
     wanted = torch.full((20000,), float(step % 4))
     if found is not None and not found.tensors["a"].equal(wanted):
         sys.exit("wrong content")
-    shelf.keep("kind", {}, {"a": wanted})
+    cache.keep("kind", {}, {"a": wanted})
 """
 
 
@@ -187,11 +188,16 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[str] = []
-    walk = _Task._walk
-    monkeypatch.setattr(_Task, "_walk", lambda self, *args: passes.append(args[1]) or walk(self, *args))
+    run = Walk.run
+    monkeypatch.setattr(Walk, "run", lambda self, visitor: passes.append(visitor.phase) or run(self, visitor))
     measured: list[str] = []
-    measure = Perplexity.measure
-    monkeypatch.setattr(Perplexity, "measure", lambda *args: measured.append(args[5]) or measure(*args))
+    measure, signature = Perplexity.measure, inspect.signature(Perplexity.measure)
+
+    def counted(*args: Any, **named: Any) -> Any:
+        measured.append(signature.bind(*args, **named).arguments["title"])
+        return measure(*args, **named)
+
+    monkeypatch.setattr(Perplexity, "measure", counted)
     runs = [
         (criterion, schedule, sparsity)
         for criterion in ("wanda", "mwanda", "ria")
@@ -201,7 +207,7 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
     for number, (criterion, schedule, sparsity) in enumerate(runs):
         chosen = (f"criterion={criterion}", f"schedule={schedule}", f"sparsity={sparsity}")
         tiny_job.run(model, tmp_path / str(number), "pruner=oneshot", "artifacts=true", *chosen)
-    assert passes == ["calibrate"]
+    assert passes == ["dense"]
     assert measured == ["evaluate dense"] + ["evaluate pruned"] * len(runs)
 
 
@@ -252,19 +258,19 @@ def test_the_code_that_artifacts_come_from_is_in_their_key(tmp_path: Path) -> No
     assert set(artifacts.ROOMS) <= {path.name for path in Path(artifacts.__file__).parent.iterdir()}
 
 
-def test_a_perplexity_is_the_same_after_storing_infinities_and_missing_intervals(shelf: Shelf) -> None:
+def test_a_perplexity_is_the_same_after_storing_infinities_and_missing_intervals(cache: ArtifactCache) -> None:
     measured = {"eng_Latn": LanguagePerplexity(float("inf"), 1.5, 3, 4, float("nan"), float("inf"))}
     for _ in range(2):
-        found = reuse.dense_perplexity(again(shelf), Perplexity(), {}, 0, lambda: measured)
+        found = reuse.dense_perplexity(again(cache), Perplexity(), {}, 0, lambda: measured)
         assert repr(found) == repr(measured)
 
 
-def test_scores_are_the_same_after_storing_tuples_and_numbers_of_numpy(shelf: Shelf) -> None:
+def test_scores_are_the_same_after_storing_tuples_and_numbers_of_numpy(cache: ArtifactCache) -> None:
     import numpy
 
     made = Scores({"task": {"bleu": {("leaf", 0): ("a", ["b", ("c",)])}, "acc": {("leaf", 1): numpy.float64(0.1)}}})
     for _ in range(2):
-        assert reuse.dense_scores(again(shelf), Harness(), [], 0, lambda: made) == made
+        assert reuse.dense_scores(again(cache), Harness(), [], 0, lambda: made) == made
 
 
 # ---- the command
@@ -278,7 +284,7 @@ def age(folder: Path, kind: str, seconds: float) -> None:
 def test_the_command_lists_and_prunes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = artifacts.store()
     for place, kind in enumerate(("old", "middle", "new")):
-        Shelf({}, "my [model]", store).keep(kind, {}, {"a": torch.full((1000,), float(place))})
+        ArtifactCache({}, "my [model]", store).keep(kind, {}, {"a": torch.full((1000,), float(place))})
         age(store, kind, (3 - place) * 86400)
     assert artifacts.main([]) == 0
     printed = capsys.readouterr().out
@@ -296,25 +302,27 @@ def test_the_command_lists_and_prunes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list((store / artifacts.DATA).iterdir()) == []
 
 
-def test_reading_one_keeps_it_from_being_pruned(shelf: Shelf) -> None:
-    assert shelf.folder is not None
-    shelf.keep("kind", {}, TENSORS)
-    age(shelf.folder, "kind", 10 * 86400)
-    again(shelf).find("kind", {})
-    assert artifacts.prune(shelf.folder, older_than=86400) == 0
+def test_reading_one_keeps_it_from_being_pruned(cache: ArtifactCache) -> None:
+    assert cache.folder is not None
+    cache.keep("kind", {}, TENSORS)
+    age(cache.folder, "kind", 10 * 86400)
+    again(cache).find("kind", {})
+    assert artifacts.prune(cache.folder, older_than=86400) == 0
 
 
-def test_content_that_is_just_being_written_is_left_alone_and_what_was_abandoned_is_not(shelf: Shelf) -> None:
-    assert shelf.folder is not None
-    shelf.keep("kind", {}, TENSORS)
-    fresh, abandoned = (shelf.folder / artifacts.DATA / name for name in (".new-1", ".new-2"))
+def test_content_that_is_just_being_written_is_left_alone_and_what_was_abandoned_is_not(
+    cache: ArtifactCache,
+) -> None:
+    assert cache.folder is not None
+    cache.keep("kind", {}, TENSORS)
+    fresh, abandoned = (cache.folder / artifacts.DATA / name for name in (".new-1", ".new-2"))
     for file in (fresh, abandoned):
         file.touch()
     os.utime(abandoned, (0, 0))
-    assert artifacts.prune(shelf.folder, older_than=86400) == 0
+    assert artifacts.prune(cache.folder, older_than=86400) == 0
     assert fresh.exists()
     assert not abandoned.exists()
-    assert again(shelf).find("kind", {}) is not None
+    assert again(cache).find("kind", {}) is not None
 
 
 @pytest.mark.parametrize("amount", ["soon", "3x", "-1d", ""])

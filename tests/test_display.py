@@ -19,6 +19,7 @@ from mwanda.display import BAR_WIDTH, console, inspection, number, quiet_librari
 from mwanda.languages import Language, find
 from mwanda.memory import Plan
 from mwanda.models.source import PretrainedModel
+from mwanda.statistics import Needs
 
 
 FOLDER = Path("outputs/[red]run")
@@ -263,7 +264,7 @@ def test_bars_of_libraries_are_off_outside_a_terminal(own_logging: logging.Logge
 
 
 def plan(order: Literal["block", "arrival", "oneshot"], languages: int, tokens: int) -> Plan:
-    return Plan(order, "none", "device", "norms", languages, tokens, 32, torch.float32)
+    return Plan(order, "none", "device", Needs.NORMS, languages, tokens, 32, torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_an_interrupted_run_of_two_processes_goes_on_to_the_same_weights(ran: Pa
     uninterrupted = weights_of(ran, f"mwanda-{order}", rank)
     assert differing(weights_of(ran, f"resumed-{order}", rank), uninterrupted) == []
     assert left_by(ran, rank)[f"finished-{order}"] > 0
-    assert not (ran / f"journal-{order}").exists()
+    assert not (ran / f"checkpoint-{order}").exists()
 
 
 def test_each_process_takes_its_part_of_the_batches(ran: Path, rank: int) -> None:
@@ -100,11 +100,11 @@ def test_more_processes_than_sequences_are_refused_by_all_before_anything_is_pru
     assert left[f"few-zeros-{order}"] == 0
 
 
-@pytest.mark.parametrize("needs", ["norms", "counts", "second_moments"])
+@pytest.mark.parametrize("needs", [Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS])
 def test_statistics_are_added_up(ran: Path, rank: int, needs: Needs) -> None:
     parts = [statistics_of_rank(each, needs) for each in range(PROCESSES)]
     expected = LanguageStatistics.total(parts)
-    found = load_file(ran / f"statistics-{needs}-{rank}.safetensors")
+    found = load_file(ran / f"statistics-{needs.name}-{rank}.safetensors")
     for name, value in vars(expected).items():
         assert (value is None) == (name not in found)
         if value is not None:
@@ -142,7 +142,7 @@ def test_the_processes_know_which_they_are(ran: Path, rank: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_disjoint_whole_and_even(count: int, size: int) -> None:
     items = list(range(count))
-    shares = [World(each, size).share(items) for each in range(size)]
+    shares = [World(each, size).shard(items) for each in range(size)]
     assert sorted(item for share in shares for item in share) == items
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
@@ -150,15 +150,15 @@ def test_shares_are_disjoint_whole_and_even(count: int, size: int) -> None:
 
 def test_one_process_does_nothing_of_this() -> None:
     world, values = World(), torch.tensor([1.0])
-    statistics = statistics_of_rank(0, "counts")
+    statistics = statistics_of_rank(0, Needs.COUNTS)
     before = [tensor.clone() for tensor in statistics.tensors() if tensor is not None]
-    world.add_up([statistics])
-    world.wait()
+    world.all_reduce([values, *(each for each in statistics.tensors() if each is not None)])
+    world.barrier()
     after = [tensor for tensor in statistics.tensors() if tensor is not None]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert world.total(values) is values
-    assert world.same("text") == "text"
-    assert world.gather("text") == ["text"]
+    assert values.tolist() == [1.0]
+    assert world.broadcast("text") == "text"
+    assert world.all_gather("text") == ["text"]
     assert world.first
 
 

@@ -20,7 +20,8 @@ from mwanda.export.masks import load
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.uniform import Uniform
 from mwanda.schema import CONF
 
@@ -50,15 +51,15 @@ class Killed(BaseException):
 
 def stop_after(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process end when that many blocks have been written down."""
-    finish, left = Journal.finish, [blocks]
+    finish, left = RunCheckpoint.finish, [blocks]
 
-    def finish_and_count(self: Journal, *args: Any, **kwargs: Any) -> None:
+    def finish_and_count(self: RunCheckpoint, *args: Any, **kwargs: Any) -> None:
         finish(self, *args, **kwargs)
         left[0] -= 1
         if left[0] == 0:
             raise Killed
 
-    monkeypatch.setattr(Journal, "finish", finish_and_count)
+    monkeypatch.setattr(RunCheckpoint, "finish", finish_and_count)
 
 
 @pytest.mark.parametrize("offload", ["none", "disk"])
@@ -111,14 +112,14 @@ def test_a_killed_process_is_resumed_from_the_command_line(model: Path, tmp_path
     script = tmp_path / "killed.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from mwanda.pruner.journal import Journal\n"
-        "finish, left = Journal.finish, [int(sys.argv.pop(1))]\n"
+        "from mwanda.pruner.run_checkpoint import RunCheckpoint\n"
+        "finish, left = RunCheckpoint.finish, [int(sys.argv.pop(1))]\n"
         "def kill(self, *args, **kwargs):\n"
         "    finish(self, *args, **kwargs)\n"
         "    left[0] -= 1\n"
         "    if left[0] == 0:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Journal.finish = kill\n"
+        "RunCheckpoint.finish = kill\n"
         "import runpy\n"
         f"runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__')\n"
     )
@@ -213,9 +214,9 @@ def test_forward_functions_that_others_have_wrapped_stay_as_they_are(order: Orde
     wrapped = {name: module.__dict__.get("forward") for name, module in model.named_modules()}
     assert any(wrapped.values())
     for each, folder in ((model, tmp_path / "wrapped"), (plain, tmp_path / "plain")):
-        journal = Journal(folder, "key")
+        checkpoint = RunCheckpoint(folder, "key")
         Pruner(order, batch_size=4).prune(
-            each, tiny_calibration(), Wanda(), Uniform(), Unstructured(), 0.5, journal=journal
+            each, tiny_calibration(), Wanda(), Uniform(), Unstructured(), 0.5, Runtime(checkpoint=checkpoint)
         )
     assert {name: module.__dict__.get("forward") for name, module in model.named_modules()} == wrapped
     for name, value in plain.state_dict().items():

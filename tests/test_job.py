@@ -34,14 +34,13 @@ from mwanda.errors import (
     SparsityError,
 )
 from mwanda.evaluation.perplexity import Perplexity
+from mwanda.evaluation.sentence_losses import read_sentence_losses
 from mwanda.evaluation.significance import compare, over_seeds
-from mwanda.evaluation.units import read_units
 from mwanda.export import masks
 from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
 from mwanda.schema import CONF
 from mwanda.tracking import RunIdentity
-from mwanda.tracking.nothing import Nothing
 
 
 ROOT = CONF.parent
@@ -186,7 +185,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model("bloom", tmp_path_factory.mktemp("bloom"))
 
 
-class Listener(Nothing):
+class Listener(NoTracking):
     """A tracker that writes down what it is told."""
 
     calls: list[tuple[Any, ...]]
@@ -288,7 +287,7 @@ def test_the_numbers_of_a_run_belong_together(model: Path, tmp_path: Path) -> No
 
 def test_the_statistics_can_be_made_again_from_the_units(model: Path, tmp_path: Path) -> None:
     results = tiny_job.run(model, tmp_path / "run", "evaluation.sentences=8", "sparsity=0.6")["perplexity"]
-    units = read_units(tmp_path / "run" / "units.parquet")
+    units = read_sentence_losses(tmp_path / "run" / "units.parquet")
     assert compare(units["dense"], units["pruned"]).as_record() == results["paired"]
     for which in ("dense", "pruned"):
         for code, one in units[which].items():

@@ -6,6 +6,7 @@ from tiny_models import tiny_model
 
 from mwanda.memory import Plan, estimate
 from mwanda.models import blocks_of
+from mwanda.statistics import Needs
 
 
 TOKENS, BATCH_TOKENS = 1000, 10
@@ -14,7 +15,7 @@ TOKENS, BATCH_TOKENS = 1000, 10
 def activations(family: str, order: str) -> int:
     """Return the estimate of a float32 model's activations."""
     model = tiny_model(family)
-    plan = Plan(order, "none", "device", "norms", 3, TOKENS, BATCH_TOKENS, torch.float32)  # type: ignore[arg-type]
+    plan = Plan(order, "none", "device", Needs.NORMS, 3, TOKENS, BATCH_TOKENS, torch.float32)  # type: ignore[arg-type]
     return estimate(model, blocks_of(model), plan)["activations"]
 
 

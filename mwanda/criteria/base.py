@@ -1,15 +1,13 @@
 """What a criterion is."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs
-
-
-ComparisonGroup = Literal["row", "matrix"]
 
 
 @runtime_checkable
@@ -54,7 +52,7 @@ class Reconstruction(Criterion, Protocol):
         statistics: LanguageStatistics,
         planned: int,
         cell: int | None,
-        level: int,
+        prune_per_group: int,
     ) -> Float[Tensor, "out in"]:
         """Return the new weights in float32.
 
@@ -63,6 +61,6 @@ class Reconstruction(Criterion, Protocol):
             statistics: of its inputs, as `needs` says.
             planned: zeros that the result holds, when `cell` is None.
             cell: inputs of a row that are compared with each other (N:M), or None for any.
-            level: weights to remove in each cell.
+            prune_per_group: weights to remove in each cell.
         """
         ...

@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -15,7 +15,7 @@ class Magnitude:
     """`S_ij = |W_ij|` (Han et al. 2015), compared over the matrix as in the Wanda paper's baseline, or over a row."""
 
     group: ComparisonGroup = "matrix"
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
         """Return the absolute weights."""

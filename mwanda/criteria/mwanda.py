@@ -8,7 +8,8 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ColumnWeighted, ComparisonGroup
+from mwanda.criteria.base import ColumnWeighted
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import (
     LanguageStatistics,
     Needs,
@@ -42,7 +43,7 @@ class LanguageAware:
     @property
     def needs(self) -> Needs:
         """Sums of squares; counts of positive inputs too when β > 0."""
-        return "counts" if self.probability_exponent > 0 else "norms"
+        return Needs.COUNTS if self.probability_exponent > 0 else Needs.NORMS
 
     def importance(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
         """Return `√N · (A_j + λ·V_j) · P_j^β`, the factor that takes the place of Wanda's `‖X_j‖₂`.

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs, pooled_norm
 
 
@@ -21,7 +21,7 @@ class RIA:
     """
 
     exponent: Annotated[float, Ge(0)] = 0.5
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     group: ClassVar[ComparisonGroup] = "row"
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:

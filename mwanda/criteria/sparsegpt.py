@@ -8,8 +8,8 @@ from annotated_types import Gt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
-from mwanda.patterns.base import lowest
+from mwanda.kernels.lowest import lowest
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -28,7 +28,7 @@ class SparseGPT:
 
     damping: Annotated[float, Gt(0)] = 0.01
     columns: Annotated[int, Gt(0)] = 128
-    needs: ClassVar[Needs] = "second_moments"
+    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
     group: ClassVar[ComparisonGroup] = "matrix"
 
     def score(self, weight: Float[Tensor, "out in"], statistics: LanguageStatistics | None) -> Float[Tensor, "out in"]:
@@ -43,9 +43,9 @@ class SparseGPT:
         statistics: LanguageStatistics,
         planned: int,
         cell: int | None,
-        level: int,
+        prune_per_group: int,
     ) -> Float[Tensor, "out in"]:
-        """Return the adjusted weights with `planned` zeros, or with `level` in each cell of inputs."""
+        """Return the adjusted weights with `planned` zeros, or with `prune_per_group` in each cell of inputs."""
         values, zeros = weight.to(torch.float32, copy=True), weight == 0
         moment = _second_moment(statistics)
         factor = inverse_factor(moment, self.damping)
@@ -67,7 +67,7 @@ class SparseGPT:
                 if cell is not None and here % cell == 0:
                     inside = slice(column, column + cell)
                     part = gone[:, here : here + cell]
-                    part |= _lowest_scores(values[:, inside], scale[inside], part, level)
+                    part |= _lowest_scores(values[:, inside], scale[inside], part, prune_per_group)
                 errors[:, here] = values[:, column] * gone[:, here] / factor[column, column]
                 values[:, column:last] -= errors[:, here, None] * factor[column, column:last]
                 values[:, column].masked_fill_(gone[:, here], 0)
@@ -89,7 +89,7 @@ def inverse_factor(second_moment: Float[Tensor, "in in"], damping: float) -> Flo
 
 
 def _second_moment(statistics: LanguageStatistics) -> Float[Tensor, "in in"]:
-    assert statistics.second_moment is not None, "needs = 'second_moments'"
+    assert statistics.second_moment is not None, "needs = Needs.SECOND_MOMENTS"
     return statistics.second_moment
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria.base import ColumnWeighted, ComparisonGroup
+from mwanda.criteria.base import ColumnWeighted
+from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs, pooled_norm
 
 
@@ -14,7 +15,7 @@ from mwanda.statistics import LanguageStatistics, Needs, pooled_norm
 class Wanda(ColumnWeighted):
     """`S_ij = |W_ij| · ‖X_j‖₂` (Sun et al., ICLR 2024, eq. 1), compared over an output row."""
 
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     group: ClassVar[ComparisonGroup] = "row"
 
     def column_weights(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:

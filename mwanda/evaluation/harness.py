@@ -171,7 +171,7 @@ class Harness:
             language_model = _language_model(
                 model, copy.deepcopy(tokenizer), self.batch_size, progress or Silent(), title
             )
-            for task in world.share(tasks):
+            for task in world.shard(tasks):
                 for leaf in task.leaves.values():
                     leaf.set_fewshot_seed(seed=seed)  # the dense and the pruned model see the same examples
                 language_model.only_compared = all(map(_only_compares, task.leaves.values()))
@@ -181,7 +181,7 @@ class Harness:
                 scores.values[task.name] = _values(found["samples"])
         if world.size == 1:
             return scores
-        every = world.gather(json.dumps(scores.as_rows()))
+        every = world.all_gather(json.dumps(scores.as_rows()))
         return Scores.of_rows(row for text in every for row in json.loads(text))
 
     def as_record(self, tasks: Sequence[Task], scores: Mapping[str, Scores], seed: int = 0) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.protocol import Protocol, StartToken, Window, windows
+from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import exponential, intervals
-from mwanda.evaluation.units import Units
 from mwanda.models import blocks_of
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights
@@ -33,14 +33,14 @@ Windows = Sequence[tuple[str, Window]]
 LEVELS = {"document": ("document/2", "\n"), "sentence": ("sentence/1", "")}
 """Name and version of each protocol, and what follows a sentence in it."""
 
-NO_UNITS = Units()
+NO_LOSSES = SentenceLosses()
 TOKENS_PER_READING = 1 << 16
 """Scored tokens that pass a block together when blocks are read from disk: their hidden states are in memory."""
 
 
 @dataclass(frozen=True)
 class LanguagePerplexity:
-    """What was measured for one language; `low` and `high` are ends of 95 % bootstrap intervals over the text's units.
+    """What was measured for one language; `low` and `high` are ends of 95 % bootstrap intervals over its sentences.
 
     Args:
         perplexity: `exp` of the mean loss over all scored tokens.
@@ -55,7 +55,7 @@ class LanguagePerplexity:
         bits_per_byte_high: upper end.
         bits_per_character_low: lower end.
         bits_per_character_high: upper end.
-        units: what was measured of each sentence, to compare it with another measurement.
+        losses: what was measured of each sentence, to compare it with another measurement.
     """
 
     perplexity: float
@@ -70,11 +70,11 @@ class LanguagePerplexity:
     bits_per_byte_high: float = math.nan
     bits_per_character_low: float = math.nan
     bits_per_character_high: float = math.nan
-    units: Units = NO_UNITS
+    losses: SentenceLosses = NO_LOSSES
 
     def __post_init__(self) -> None:
-        if isinstance(self.units, Mapping):  # as `asdict` and JSON give it
-            object.__setattr__(self, "units", Units(**self.units))
+        if isinstance(self.losses, Mapping):  # as `asdict` and JSON give it
+            object.__setattr__(self, "losses", SentenceLosses(**self.losses))
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Text:
 
     Args:
         tokens: of all sentences.
-        owners: the sentence of each token.
+        sentence_ids: the sentence of each token.
         sizes: UTF-8 bytes of each sentence, of what is scored of it.
         characters: Unicode characters, likewise.
         starts: where in `tokens` a text starts: of every sentence, or of the document alone.
     """
 
     tokens: tuple[int, ...]
-    owners: tuple[int, ...]
+    sentence_ids: tuple[int, ...]
     sizes: tuple[int, ...]
     characters: tuple[int, ...]
     starts: tuple[int, ...] = (0,)
@@ -168,16 +168,21 @@ class Perplexity:
         world = world or World()
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
-        batches = world.share(self.batches(tokenizer, texts))
+        batches = world.shard(self.batches(tokenizer, texts))
         shown = (progress or Silent()).track(batches, title, unit="tokens", weight=_scored)
         for batch, scored in _losses(model, shown, weights or Resident()):
             for (code, window), values in zip(batch, scored, strict=True):
-                owners, count = texts[code].owners[window.first : window.first + window.scored], len(loss[code])
-                loss[code] += np.bincount(owners, values.double().cpu().numpy(), minlength=count)
-                counts[code] += np.bincount(owners, minlength=count)
+                sentence_ids, count = (
+                    texts[code].sentence_ids[window.first : window.first + window.scored],
+                    len(loss[code]),
+                )
+                loss[code] += np.bincount(sentence_ids, values.double().cpu().numpy(), minlength=count)
+                counts[code] += np.bincount(sentence_ids, minlength=count)
         for part in (*loss.values(), *counts.values()):
-            world.total(torch.from_numpy(part))
-        return self._summarise({code: _units(text, counts[code], loss[code]) for code, text in texts.items()}, seed)
+            world.all_reduce([torch.from_numpy(part)])
+        return self._summarise(
+            {code: _by_sentence(text, counts[code], loss[code]) for code, text in texts.items()}, seed
+        )
 
     def batches(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> list[Windows]:
         """Return the windows that pass the model together, each with its language."""
@@ -189,12 +194,12 @@ class Perplexity:
         ]
         return _by_length(cut, self.batch_tokens)
 
-    def _summarise(self, measured: Mapping[str, Units], seed: int) -> dict[str, LanguagePerplexity]:
+    def _summarise(self, measured: Mapping[str, SentenceLosses], seed: int) -> dict[str, LanguagePerplexity]:
         found = {}
         for code, ends in intervals(measured, self.resamples, seed).items():
-            units = measured[code]
-            nats = math.fsum(units.nats)
-            tokens, size, characters = (sum(part) for part in (units.tokens, units.bytes, units.characters))
+            losses = measured[code]
+            nats = math.fsum(losses.nats)
+            tokens, size, characters = (sum(part) for part in (losses.tokens, losses.bytes, losses.characters))
             found[code] = LanguagePerplexity(
                 exponential(_ratio(nats, tokens)),
                 _ratio(nats, size) / math.log(2),
@@ -205,7 +210,7 @@ class Perplexity:
                 characters,
                 *ends["bits_per_byte"],
                 *ends["bits_per_character"],
-                units,
+                losses,
             )
         return found
 
@@ -225,7 +230,7 @@ class Perplexity:
         ends = list(accumulate(map(len, encoded), initial=0))
         return Text(
             tokens=tuple(token for piece in encoded for token in piece),
-            owners=tuple(owner for owner, piece in enumerate(encoded) for _ in piece),
+            sentence_ids=tuple(number for number, piece in enumerate(encoded) for _ in piece),
             sizes=tuple(sizes),
             characters=tuple(characters),
             starts=tuple(ends[place] for place in texts),
@@ -241,10 +246,10 @@ def _extent(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> tuple[in
     return len(text.encode()), len(text)
 
 
-def _units(text: Text, counts: np.ndarray, loss: np.ndarray) -> Units:
+def _by_sentence(text: Text, counts: np.ndarray, loss: np.ndarray) -> SentenceLosses:
     # A model that gives no number at all is as bad as can be, and must not pass for the best of a sorted list.
     nats = np.where(np.isnan(loss), np.inf, loss)
-    return Units(tuple(counts.tolist()), text.sizes, text.characters, tuple(nats.tolist()))
+    return SentenceLosses(tuple(counts.tolist()), text.sizes, text.characters, tuple(nats.tolist()))
 
 
 def _ratio(part: float, whole: int) -> float:
@@ -307,9 +312,11 @@ def padded(batch: Windows) -> Int[torch.Tensor, "B T"]:
 
 
 def as_record(measured: Mapping[str, LanguagePerplexity]) -> dict[str, dict[str, float | int | None]]:
-    """Return what results.json holds: all but the units; an interval that one sentence cannot give is null."""
+    """Return what results.json holds: all but the losses of sentences; an interval that one cannot give is null."""
     return {
-        code: {one.name: _or_none(getattr(each, one.name)) for one in fields(LanguagePerplexity) if one.name != "units"}
+        code: {
+            one.name: _or_none(getattr(each, one.name)) for one in fields(LanguagePerplexity) if one.name != "losses"
+        }
         for code, each in measured.items()
     }
 

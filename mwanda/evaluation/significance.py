@@ -1,11 +1,11 @@
 """Intervals, paired tests and what they come to over languages and seeds; nothing but arrays and plain values.
 
-A unit is a piece of text (a sentence, a paragraph). Bootstraps resample units within each language, percentile method,
-95 %. Languages with the same number of units are resampled alike, unit by unit: sentences of a parallel corpus say the
+A sentence is a line of the evaluation text. Bootstraps resample sentences within each language, percentile method,
+95 %. Languages with the same number of sentences are resampled alike, one by one: those of a parallel corpus say the
 same in every language, so that what one of them does to several languages stays together. An interval covers which
-units were drawn; neither which languages were chosen nor which text calibrated the pruning (see `over_seeds`).
+sentences were drawn; neither which languages were chosen nor which text calibrated the pruning (see `over_seeds`).
 
-Legend: S series, K statistics, L languages, U units, R resamples.
+Legend: S series, K statistics, L languages, U sentences, R resamples.
 """
 
 import math
@@ -21,7 +21,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap, wilcoxon
 
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.protocol import check_same_protocol
-from mwanda.evaluation.units import Units
+from mwanda.evaluation.sentence_losses import SentenceLosses
 
 
 LEVEL = 0.05
@@ -41,7 +41,7 @@ class Pair:
         log_ratio: logarithm of the perplexity after over that before: positive is worse.
         low: lower end of its interval.
         high: upper end.
-        p: of the two-sided Wilcoxon signed-rank test on the differences of the units' losses.
+        p: of the two-sided Wilcoxon signed-rank test on the differences of the sentences' losses.
         p_holm: the same, corrected over the languages by Holm.
         significant: whether `p_holm` is below 5 % and the interval leaves out zero.
         units: that were compared.
@@ -68,7 +68,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two measurements of the same units.
+    """Two measurements of the same sentences.
 
     Args:
         pairs: by language.
@@ -83,7 +83,9 @@ class Comparison:
         return {code: asdict(pair) for code, pair in self.pairs.items()}
 
 
-def intervals(measured: Mapping[str, Units], resamples: int, seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+def intervals(
+    measured: Mapping[str, SentenceLosses], resamples: int, seed: int
+) -> dict[str, dict[str, tuple[float, float]]]:
     """Return, for each language, intervals of `perplexity`, `bits_per_byte` and `bits_per_character`."""
 
     def statistic(nats: ndarray, tokens: ndarray, size: ndarray, characters: ndarray, axis: int = -1) -> ndarray:
@@ -91,8 +93,8 @@ def intervals(measured: Mapping[str, Units], resamples: int, seed: int) -> dict[
         return np.stack([total / part.sum(axis=axis) for part in (tokens, size, characters)])
 
     series = {
-        code: _scored(units, units.nats, units.tokens, units.bytes, units.characters)
-        for code, units in measured.items()
+        code: _scored(losses, losses.nats, losses.tokens, losses.bytes, losses.characters)
+        for code, losses in measured.items()
     }
     found = {}
     for code, draws in _resampled(series, statistic, resamples, seed).items():
@@ -106,14 +108,14 @@ def intervals(measured: Mapping[str, Units], resamples: int, seed: int) -> dict[
 
 
 def compare(
-    before: Mapping[str, Units], after: Mapping[str, Units], resamples: int = 1000, seed: int = 0
+    before: Mapping[str, SentenceLosses], after: Mapping[str, SentenceLosses], resamples: int = 1000, seed: int = 0
 ) -> Comparison:
-    """Compare two models on the same units of the same languages, by paired bootstrap and paired test.
+    """Compare two models on the same sentences of the same languages, by paired bootstrap and paired test.
 
-    The test is Wilcoxon's signed-rank test on the differences of the units' losses. No single unit can decide it; its
-    p-values are exact for few units, and have no floor, as those of a permutation test with `n` draws have one at
-    `1 / (n + 1)`, which times hundreds of languages could never be significant. As it weighs ranks, and the log-ratio
-    tokens, a change counts as significant only where the interval of the log-ratio agrees.
+    The test is Wilcoxon's signed-rank test on the differences of the sentences' losses. No single sentence can decide
+    it; its p-values are exact for few sentences, and have no floor, as those of a permutation test with `n` draws have
+    one at `1 / (n + 1)`, which times hundreds of languages could never be significant. It weighs ranks, and the
+    log-ratio tokens: a change counts as significant only where the interval of the log-ratio agrees.
 
     Raises:
         ComparisonError: the two were measured on different languages, text or tokens.
@@ -121,14 +123,14 @@ def compare(
     if before.keys() != after.keys():
         only = sorted(before.keys() ^ after.keys())
         raise ComparisonError(f"{', '.join(only)}: measured of one model only; compare what both have")
-    for code, units in before.items():
-        if (units.tokens, units.bytes) != (after[code].tokens, after[code].bytes):
+    for code, losses in before.items():
+        if (losses.tokens, losses.bytes) != (after[code].tokens, after[code].bytes):
             raise ComparisonError(f"{code}: measured on different text or tokens; measure one of the two again")
 
     def statistic(first: ndarray, second: ndarray, tokens: ndarray, axis: int = -1) -> ndarray:
         return log_ratio(first.sum(axis=axis), second.sum(axis=axis), tokens.sum(axis=axis))[None]
 
-    series = {code: _scored(units, units.nats, after[code].nats, units.tokens) for code, units in before.items()}
+    series = {code: _scored(losses, losses.nats, after[code].nats, losses.tokens) for code, losses in before.items()}
     draws = {code: found[0] for code, found in _resampled(series, statistic, resamples, seed).items()}
     p_values = [paired_test(*values[:2]) for values in series.values()]
     pairs = {}
@@ -276,17 +278,17 @@ def exponential(value: float) -> float:
         return float(np.exp(value))
 
 
-def _scored(units: Units, *series: Sequence[float]) -> Float[ndarray, "S U"]:
-    """Return series without the units of which no token was scored."""
-    values = np.array(series, dtype=float).reshape(len(series), len(units))
-    kept: ndarray = values[:, np.array(units.tokens) > 0]
+def _scored(losses: SentenceLosses, *series: Sequence[float]) -> Float[ndarray, "S U"]:
+    """Return series without the sentences of which no token was scored."""
+    values = np.array(series, dtype=float).reshape(len(series), len(losses))
+    kept: ndarray = values[:, np.array(losses.tokens) > 0]
     return kept
 
 
 def _resampled(
     series: Mapping[str, Float[ndarray, "S U"]], statistic: Statistic, resamples: int, seed: int
 ) -> dict[str, Float[ndarray, "K R"]]:
-    """Return resampled statistics of each language; those with equally many units share the units that are drawn."""
+    """Return resampled statistics of each language; those with equally many sentences share those that are drawn."""
     sizes: dict[int, list[str]] = {}
     for code, values in series.items():
         sizes.setdefault(values.shape[1], []).append(code)

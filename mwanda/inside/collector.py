@@ -33,8 +33,8 @@ from mwanda.patterns import Pattern, removed
 from mwanda.progress import Progress, Silent
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, by_sequence
-from mwanda.pruner.walk import Arrivals, Decision, Walk
-from mwanda.statistics import LanguageStatistics, language_root_mean_square
+from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
+from mwanda.statistics import LanguageStatistics, Needs, language_root_mean_square
 
 
 Hook = Callable[[Block, int, Batch, Tensor, Tensor], Tensor | None]
@@ -86,7 +86,11 @@ class Inside:
             progress: shows how far it has come.
         """
         weights, progress, blocks = weights or Resident(), progress or Silent(), blocks_of(model)
-        by_language = criterion if criterion.needs in ("norms", "counts") and criterion.group == "row" else Wanda()
+        by_language = (
+            criterion
+            if criterion.needs and Needs.SECOND_MOMENTS not in criterion.needs and criterion.group == "row"
+            else Wanda()
+        )
         visitor = _Statistics(self, calibration.codes, by_language, pattern, sparsity)
         bar = iter(progress.track(blocks, "look inside", unit="blocks"))
         batches = calibration.batches(self.batch_size, input_device(model))
@@ -203,7 +207,7 @@ class Observation:
 
 
 @dataclass
-class _Statistics:
+class _Statistics(Visitor):
     """Visits dense blocks, and keeps of the statistics of their inputs only what they come to."""
 
     settings: Inside
@@ -222,22 +226,15 @@ class _Statistics:
     _observer: Observer | None = None
     _active: dict[str, Int[Tensor, "L N"]] = field(default_factory=dict)
 
-    def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Wait nowhere inside a block."""
-        return ()
-
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Watch the block's matrices and gates while the batches pass."""
         self.parts[block.index] = feed_forwards(block)
         self._active = {}
-        self._observer = Observer(block.matrices, len(self.codes), "counts", lambda: lockstep.batch)
+        self._observer = Observer(block.matrices, len(self.codes), Needs.COUNTS, lambda: lockstep.batch)
         self._hooks.enter_context(self._observer.watching())
         for part in self.parts[block.index]:
             if part.gate is not None:
                 self._hooks.enter_context(self._counting(part, part.gate, lockstep))
-
-    def reach(self, arrivals: Arrivals) -> None:
-        """Never called."""
 
     def leave(self, block: Block) -> Decision:
         """Reduce what was seen."""
@@ -261,7 +258,7 @@ class _Statistics:
         return Decision({}, {})
 
     def restore(self, block: Block, decision: Decision) -> None:
-        """Never called: this pass keeps no journal."""
+        """Never called: this pass keeps no checkpoint."""
 
     @contextmanager
     def _counting(self, part: FeedForward, gate: nn.Module, lockstep: Lockstep[Batch]) -> Iterator[None]:
@@ -293,7 +290,7 @@ class _Statistics:
         rows = torch.linspace(0, weight.shape[0] - 1, count, device=weight.device).round().long()
         chosen = weight[rows]
         empty = self.pattern.groups(chosen, "row") == 0
-        level = self.pattern.quota(empty.sum(dim=1).cpu(), empty.shape[1], self.sparsity).level
+        prune_per_group = self.pattern.quota(empty.sum(dim=1).cpu(), empty.shape[1], self.sparsity).prune_per_group
         masks = torch.zeros(len(self.codes), count * weight.shape[1], dtype=torch.bool, device=weight.device)
         for language in torch.nonzero(statistics.tokens).flatten().tolist():
             alone = LanguageStatistics(
@@ -302,7 +299,7 @@ class _Statistics:
             by_rows = isinstance(self.criterion, ColumnWeighted)  # others compare a weight with those of other rows
             scores = self.criterion.score(chosen, alone) if by_rows else self.criterion.score(weight, alone)[rows]
             scores = scores.masked_fill(chosen == 0, -1)
-            masks[language] = ~removed(self.pattern, scores, level, "row").flatten()
+            masks[language] = ~removed(self.pattern, scores, prune_per_group, "row").flatten()
         return shared_and_either(masks)
 
 

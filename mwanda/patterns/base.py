@@ -1,17 +1,16 @@
 """What a pattern is, and the selection that every pattern shares."""
 
-import math
-import threading
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
+from mwanda.kernels.lowest import lowest
+
+
+ComparisonGroup = Literal["row", "matrix"]
+"""Weights that compete with each other under the unstructured pattern."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class Quota:
     """How much of a matrix goes.
 
     Args:
-        level: in each comparison group the `level` lowest scores are removed.
-        planned: zeros of the whole matrix afterwards; more than `level` a group where there were more before.
+        prune_per_group: in each comparison group the `prune_per_group` lowest scores are removed.
+        planned: zeros of the whole matrix afterwards; more than `prune_per_group` a group where there were more before.
     """
 
-    level: int
+    prune_per_group: int
     planned: int
 
 
@@ -59,81 +58,12 @@ class Pattern(Protocol):
 
 
 def removed(
-    pattern: Pattern, scores: Float[Tensor, "out in"], level: int, group: ComparisonGroup
+    pattern: Pattern, scores: Float[Tensor, "out in"], prune_per_group: int, group: ComparisonGroup
 ) -> Bool[Tensor, "out in"]:
     """Return True where a weight is removed; weights that are zero already must be scored below zero."""
-    return lowest(pattern.groups(scores, group), level).view(scores.shape)
+    return lowest(pattern.groups(scores, group), prune_per_group).view(scores.shape)
 
 
 def count_to_remove(sparsity: float, size: int) -> int:
     """Return `floor(sparsity · size)`, taking 0.29 of 100 as 29 although the product rounds to 28.999 and so on."""
     return int(sparsity * size * (1 + 1e-12))
-
-
-def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
-    """Mark the `count` lowest scores of each row; among equals the leftmost first, as in a stable sort."""
-    if count <= 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    if count >= scores.shape[1]:
-        return torch.ones_like(scores, dtype=torch.bool)
-    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
-        return _lowest_by_partition(scores, count)
-    threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
-    below = scores < threshold
-    tied = scores == threshold
-    still_needed = count - below.sum(dim=1, keepdim=True)
-    return below | (tied & (tied.cumsum(dim=1) <= still_needed))
-
-
-CACHED = 1 << 16
-"""Scores handled at once on the CPU: few enough to stay in its cache, which is worth a factor of three and more."""
-
-
-AT_ONCE = 1 << 24
-"""Scores handled at once elsewhere, so that little memory is taken besides the model's."""
-
-
-def rows_at_once(weight: Float[Tensor, "out in"]) -> int:
-    """Return how many rows of a matrix to score at a time on its device."""
-    return max(1, (CACHED if weight.device.type == "cpu" else AT_ONCE) // weight.shape[1])
-
-
-class Scratch(threading.local):
-    """Memory that is used again and again: to ask for it anew at each few rows costs more than to work on them."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, NDArray[Any]] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an array of this shape with any content, valid until the same name is asked for again."""
-        size = math.prod(shape)
-        held = self._held.get(name)
-        if held is None or held.size < size or held.dtype != dtype:
-            held = self._held[name] = np.empty(max(size, CACHED), dtype=dtype)
-        return held[:size].reshape(shape)
-
-
-SCRATCH = Scratch()
-
-
-def _lowest_by_partition(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
-    """Select with NumPy's partition, several times as fast as `torch.kthvalue` on the CPU."""
-    values = scores.detach().numpy()
-    marks = np.empty(values.shape, dtype=bool)
-    step = max(1, CACHED // values.shape[1])
-    for first in range(0, len(values), step):
-        part, out = values[first : first + step], marks[first : first + step]
-        ordered = SCRATCH.array("ordered", part.shape, part.dtype)
-        ordered[:] = part
-        ordered.partition(count - 1, axis=1)
-        threshold = ordered[:, count - 1 : count]
-        np.less_equal(part, threshold, out=out)
-        # Only where an equal of the threshold was left over is there anything to decide between equals. What cannot
-        # be compared (NaN) sorts last, and leaves the row too few marks, as in the general way above.
-        split = np.flatnonzero(ordered[:, count:].min(axis=1) <= threshold[:, 0])
-        if split.size:
-            rows, level = part[split], threshold[split]
-            below, tied = rows < level, rows == level
-            needed = count - below.sum(axis=1, keepdims=True)
-            out[split] = below | (tied & (tied.cumsum(axis=1) <= needed))
-    return torch.from_numpy(marks)

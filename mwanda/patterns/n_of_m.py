@@ -7,9 +7,8 @@ from annotated_types import Gt
 from jaxtyping import Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import ConfigurationError, SparsityError
-from mwanda.patterns.base import Quota
+from mwanda.patterns.base import ComparisonGroup, Quota
 
 
 @dataclass(frozen=True)
@@ -54,5 +53,5 @@ class NOfM:
 
     def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
         """Return the fixed share of each group; a group that had more zeros than that keeps them."""
-        level = self.of - self.keep
-        return Quota(level, int(zeros.clamp(min=level).sum()))
+        prune_per_group = self.of - self.keep
+        return Quota(prune_per_group, int(zeros.clamp(min=prune_per_group).sum()))

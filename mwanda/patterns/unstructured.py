@@ -7,8 +7,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
-from mwanda.patterns.base import Quota, count_to_remove
+from mwanda.patterns.base import ComparisonGroup, Quota, count_to_remove
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Unstructured:
         return values if group == "row" else values.reshape(1, -1)
 
     def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
-        """Return the largest level up to `floor(s · size)` with which all groups together do not overspend."""
-        level = count_to_remove(sparsity, size)
+        """Return the largest count up to `floor(s · size)` with which all groups together do not overspend."""
+        prune_per_group = count_to_remove(sparsity, size)
         budget = count_to_remove(sparsity, size * zeros.numel())
 
         def total(count: int) -> int:
             return int(zeros.clamp(min=count).sum())
 
-        if total(level) > budget:
-            level = max(0, bisect_right(range(level), budget, key=total) - 1)
-        return Quota(level, total(level))
+        if total(prune_per_group) > budget:
+            prune_per_group = max(0, bisect_right(range(prune_per_group), budget, key=total) - 1)
+        return Quota(prune_per_group, total(prune_per_group))

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import AuditError, SparsityError
 from mwanda.export.bits import digest
 from mwanda.models import Block
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
+from mwanda.patterns.base import ComparisonGroup
 
 
 AT_ONCE = 1 << 22

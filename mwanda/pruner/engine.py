@@ -9,7 +9,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -20,24 +19,21 @@ from torch import nn
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.distributed import World
 from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
-from mwanda.models.weights import Resident, Weights, visit
+from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.progress import Progress, Silent
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
-from mwanda.pruner.journal import Journal
-from mwanda.pruner.parking import Activations, parking_of
+from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
-from mwanda.pruner.shelf import Shelf
+from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import Schedule
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics, Needs, combined
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 Order = Literal["block", "arrival", "oneshot"]
@@ -108,12 +104,7 @@ class Pruner:
         schedule: Schedule,
         pattern: Pattern,
         sparsity: float,
-        progress: Progress | None = None,
-        weights: Weights | None = None,
-        journal: Journal | None = None,
-        world: World | None = None,
-        shelf: Shelf | None = None,
-        scratch: Path | None = None,
+        runtime: Runtime | None = None,
     ) -> PruningReport:
         """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
 
@@ -124,12 +115,7 @@ class Pruner:
             schedule: spreads sparsity over blocks.
             pattern: which weights compete.
             sparsity: over all prunable weights.
-            progress: shows how far it has come.
-            weights: where blocks are kept; None when the whole model is in memory.
-            journal: what an interrupted run has finished; None keeps none.
-            world: the processes that share the calibration set.
-            shelf: what other runs have found in the same model from the same calibration set; None keeps nothing.
-            scratch: where hidden states wait on disk; None for where temporary files are.
+            runtime: what it is carried out with; None for one process, in memory, that writes nothing.
 
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
@@ -145,12 +131,7 @@ class Pruner:
             schedule,
             pattern,
             self,
-            progress or Silent(),
-            weights or Resident(),
-            journal,
-            world or World(),
-            shelf,
-            scratch,
+            runtime or Runtime(),
         )
         return task.run(sparsity)
 
@@ -164,35 +145,30 @@ class _Task:
     schedule: Schedule
     pattern: Pattern
     settings: Pruner
-    progress: Progress
-    weights: Weights
-    journal: Journal | None
-    world: World
-    shelf: Shelf | None = None
-    scratch: Path | None = None
+    runtime: Runtime
     seconds: Seconds = field(default_factory=Seconds)
 
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
-        zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.weights)
-        order = self.settings.order if self.criterion.needs != "nothing" else "oneshot"
-        dense = self._look_ahead(order)
+        zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.runtime.weights)
+        order = self.settings.order if self.criterion.needs else "oneshot"
+        dense = self._dense_pre_pass(order)
         sparsities = self._allocate(sparsity, dense.signals, zeros)
         remover = self._plan(sparsities, zeros)
         pooled = dense.calibrator.pooled
         if order == "oneshot":
             self._prune_all(remover, dense.statistics)
         else:
-            pooled = self._prune_on_the_way(order, remover)
-        audit(self.blocks, remover.plans, self.weights)
+            pooled = self._prune_while_calibrating(order, remover)
+        audit(self.blocks, remover.plans, self.runtime.weights)
         self._check_budget(sparsity, remover.plans, sum(counts.numel() for counts in zeros.values()))
         if pooled:
             logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
         seconds = self.seconds.by_stage
         seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
-        plans = list(remover.planned.values())  # in the order of the model, also where some were taken from the journal
+        plans = list(remover.planned.values())  # in the order of the model, also when resumed
         return PruningReport(order, plans, sparsities, dense.signals, names, pooled, seconds)
 
     def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
@@ -208,48 +184,52 @@ class _Task:
         elif abs(found - sparsity * size) > groups:
             raise AuditError(f"{found} of {size} weights are zero where sparsity={sparsity} was asked for")
 
-    def _look_ahead(self, order: Order) -> Dense:
+    def _dense_pre_pass(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
-        by_criterion = order == "oneshot" and self.criterion.needs != "nothing"
-        needs = combined(self.criterion.needs, self.schedule.needs) if by_criterion else self.schedule.needs
+        by_criterion = order == "oneshot" and bool(self.criterion.needs)
+        needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
-        if needs != "nothing" and not self._take_from_shelf(visitor):
+        if needs and not self._take_from_artifacts(visitor):
             with visitor.hooks:
                 self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
-            self._put_on_shelf(visitor)
+            self._keep_as_artifact(visitor)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
         return visitor
 
-    def _take_from_shelf(self, visitor: Dense) -> bool:
+    def _take_from_artifacts(self, visitor: Dense) -> bool:
         """Give the visitor what another run has found, if there is any; return whether there was."""
-        found = self.shelf.find(*self._shelved(visitor)) if self.shelf is not None else None
+        found = (
+            self.runtime.artifacts.find(*self._artifact_key(visitor)) if self.runtime.artifacts is not None else None
+        )
         if found is None:
             return False
         if visitor.keep_statistics:
-            visitor.calibrator.pooled = list(found.facts["pooled"])
+            visitor.calibrator.pooled = list(found.metadata["pooled"])
             statistics = deep(found.tensors)
-            for block in visit(self.weights, self.progress.track(self.blocks, "calibrate", unit="blocks")):
+            for block in visit(
+                self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")
+            ):
                 visitor.take(block, {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices})
         else:
             visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
         return True
 
-    def _put_on_shelf(self, visitor: Dense) -> None:
-        if self.shelf is None:
+    def _keep_as_artifact(self, visitor: Dense) -> None:
+        if self.runtime.artifacts is None:
             return
         tensors = (
             flat(visitor.statistics)
             if visitor.keep_statistics
             else {"signals": torch.tensor(visitor.signals, dtype=torch.float64)}
         )
-        self.shelf.keep(*self._shelved(visitor), tensors, {"pooled": visitor.calibrator.pooled})
+        self.runtime.artifacts.keep(*self._artifact_key(visitor), tensors, {"pooled": visitor.calibrator.pooled})
 
-    def _shelved(self, visitor: Dense) -> tuple[str, dict[str, Any]]:
+    def _artifact_key(self, visitor: Dense) -> tuple[str, dict[str, Any]]:
         """Return kind and key of what the visitor is to find."""
         settings = self.settings
         key: dict[str, Any] = {
-            "needs": visitor.calibrator.needs,
+            "needs": str(visitor.calibrator.needs),
             "batch_size": settings.batch_size,
             "expert_tokens": settings.expert_tokens,
         }
@@ -258,37 +238,39 @@ class _Task:
         looked_at = self.calibration.part(self.schedule.signal_fraction).fingerprint()
         return "signals", key | {"schedule": repr(self.schedule), "calibration": looked_at}
 
-    def _prune_on_the_way(self, order: Order, remover: Remover) -> list[str]:
+    def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
-        record = self.journal is not None and isinstance(self.weights, Resident)
+        record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
         visitor = kind(self._calibrator(self.criterion.needs), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled
 
     def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
-        blocks = self.progress.track(self.blocks, "prune", unit="blocks")
-        for block in visit(self.weights, blocks):
+        blocks = self.runtime.progress.track(self.blocks, "prune", unit="blocks")
+        for block in visit(self.runtime.weights, blocks):
             with self.seconds.on("prune"):
                 for matrix in block.matrices:
                     seen = statistics.get(matrix.name)
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
-                self.weights.keep(block)
+                self.runtime.weights.keep(block)
 
     def _calibrator(self, needs: Needs) -> Calibrator:
-        return Calibrator(len(self.calibration.codes), needs, self.settings.expert_tokens, self.world, self.seconds)
+        return Calibrator(
+            len(self.calibration.codes), needs, self.settings.expert_tokens, self.runtime.world, self.seconds
+        )
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
-        bar = iter(self.progress.track(self.blocks, title, unit="blocks"))
-        with parking_of(self.settings.activations, self.scratch) as parking:
+        bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
+        with offloading_of(self.settings.activations, self.runtime.scratch) as offloading:
             walk = Walk(
                 lambda batch: forward(self.model, batch.tokens),
                 self.blocks,
                 self._batches(fraction),
-                self.weights,
+                self.runtime.weights,
                 lambda: next(bar, None),
-                parking,
-                self.journal,
+                offloading,
+                self.runtime.checkpoint,
             )
             walk.run(visitor)
         next(bar, None)
@@ -296,16 +278,17 @@ class _Task:
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
         chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
-        if chosen.count < self.world.size:
+        if chosen.count < self.runtime.world.size:
             # A process without a batch would visit no block, and the others would wait for its statistics for ever.
             raise CalibrationError(
-                f"{self.world.size} processes share {chosen.count} calibration sequences; start no more than those"
+                f"{self.runtime.world.size} processes share {chosen.count} calibration sequences; "
+                "start no more than those"
             )
         # As many tokens as in a batch of whole sequences. The batches are those of one process (where there are enough
         # sequences), so that their numbers are too; each process takes every N-th.
         wanted = self.settings.batch_size * self.calibration.length // chosen.length
-        size = min(wanted, max(1, chosen.count // self.world.size))
-        return self.world.share(chosen.batches(size, input_device(self.model)))
+        size = min(wanted, max(1, chosen.count // self.runtime.world.size))
+        return self.runtime.world.shard(chosen.batches(size, input_device(self.model)))
 
     def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:
         with self.seconds.on("schedule"):
@@ -346,7 +329,7 @@ class _Task:
 
 
 @torch.no_grad()
-def look_ahead(
+def dense_pre_pass(
     model: nn.Module, calibration: CalibrationSet, schedule: Schedule, settings: Pruner
 ) -> list[tuple[float, ...]]:
     """Return the signals of a schedule, a block each, from its fraction of the calibration set."""
@@ -358,12 +341,9 @@ def look_ahead(
         schedule,
         Unstructured(),
         settings,
-        Silent(),
-        Resident(),
-        None,
-        World(),
+        Runtime(),
     )
-    return task._look_ahead(settings.order).signals
+    return task._dense_pre_pass(settings.order).signals
 
 
 def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
@@ -377,7 +357,7 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
     fixed = pattern.fixed_sparsity()
     if fixed is not None and abs(sparsity - fixed) > 1e-12:
         raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and schedule.needs != "nothing":
+    if fixed is not None and schedule.needs:
         raise ConfigurationError(
             "schedule",
             type(schedule).__name__.lower(),

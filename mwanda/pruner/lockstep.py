@@ -14,7 +14,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from mwanda.errors import CalibrationError
-from mwanda.pruner.parking import Parking
+from mwanda.pruner.offloading import ActivationOffloading
 
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Lockstep(Generic[T]):
         forward: one batch's way through the model.
         batches: what it is called with.
         stops: where to pause.
-        parking: where the hidden states of waiting batches are kept; None leaves them where they are.
+        offloading: where the hidden states of waiting batches are kept; None leaves them where they are.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Lockstep(Generic[T]):
         forward: Callable[[T], object],
         batches: Sequence[T],
         stops: Sequence[nn.Module],
-        parking: Parking | None = None,
+        offloading: ActivationOffloading | None = None,
     ):
         self.results: list[Any] = [None] * len(batches)
         self._travellers = [(batch, greenlet(forward)) for batch in batches]
         self._ours = {traveller: index for index, (_, traveller) in enumerate(self._travellers)}
         self._stops = stops
-        self._parking = parking
+        self._offloading = offloading
         self._hooks: list[Any] = []
         self._waiting: list[Arrival[T]] = []
         self._started = False
@@ -107,7 +107,7 @@ class Lockstep(Generic[T]):
                 outcome = traveller.switch(batch)
             if isinstance(outcome, Arrival):
                 still += 1
-                self.park(outcome)
+                self.offload(outcome)
             else:
                 self.results[place] = outcome
             self._waiting[place : place + 1] = [outcome]
@@ -118,15 +118,15 @@ class Lockstep(Generic[T]):
             self._travellers, self._waiting = [], []
         return self._waiting
 
-    def park(self, arrival: Arrival[T]) -> None:
-        """Put what a batch waits with where `parking` says."""
-        if self._parking is not None:
-            self._parking.park(arrival.index, arrival.states())
+    def offload(self, arrival: Arrival[T]) -> None:
+        """Put what a batch waits with where `offloading` says."""
+        if self._offloading is not None:
+            self._offloading.offload(arrival.index, arrival.states())
 
     def fetch(self, arrival: Arrival[T]) -> None:
-        """Undo `park`."""
-        if self._parking is not None:
-            self._parking.fetch(arrival.index)
+        """Undo `offload`."""
+        if self._offloading is not None:
+            self._offloading.fetch(arrival.index)
 
     def _pause(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self.index

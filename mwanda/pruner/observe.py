@@ -31,7 +31,7 @@ class Observer:
         self,
         matrices: Sequence[Matrix],
         languages: int,
-        needs: Needs = "counts",
+        needs: Needs = Needs.COUNTS,
         current: Callable[[], Batch | None] = lambda: None,
     ):
         self.statistics = {

@@ -14,9 +14,9 @@ from torch import Tensor
 from mwanda.criteria import Criterion
 from mwanda.criteria.base import ColumnWeighted, Reconstruction
 from mwanda.export.bits import pack, unpack
+from mwanda.kernels.lowest import AT_ONCE, CACHED, SCRATCH
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
-from mwanda.patterns.base import AT_ONCE, CACHED, SCRATCH
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.statistics import LanguageStatistics
 
@@ -56,18 +56,20 @@ class Remover:
         weight, quota, group = matrix.weight, self.quotas[matrix.name], self.criterion.group
         if self._reconstruction is not None:
             assert statistics is not None
-            new = self._reconstruction.reconstruct(weight, statistics, quota.planned, self.pattern.cell, quota.level)
+            new = self._reconstruction.reconstruct(
+                weight, statistics, quota.planned, self.pattern.cell, quota.prune_per_group
+            )
             weight.copy_(_cast(new, weight.dtype))
         elif self._weighted is not None:
             assert statistics is not None
             columns = self._column_weights(self._weighted, statistics)
-            self._remove_by_rows(weight, columns, quota.level, self.planned[matrix.name].zeros_before > 0)
+            self._remove_by_rows(weight, columns, quota.prune_per_group, self.planned[matrix.name].zeros_before > 0)
         else:
             scores = self.criterion.score(weight, statistics)
             if self.planned[matrix.name].zeros_before:
                 # A weight that is zero already goes before others that score zero (their input may never be active).
                 scores = scores.masked_fill(weight == 0, -1)
-            weight.masked_fill_(removed(self.pattern, scores, quota.level, group), 0)
+            weight.masked_fill_(removed(self.pattern, scores, quota.prune_per_group, group), 0)
         self.plans.append(self.planned[matrix.name])
 
     def _column_weights(self, criterion: ColumnWeighted, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
@@ -77,25 +79,25 @@ class Remover:
         return self._last[1]
 
     def _remove_by_rows(
-        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], level: int, zeros: bool
+        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], prune_per_group: int, zeros: bool
     ) -> None:
         """Do the same a few rows at a time: on the CPU these stay in its cache, and nothing of full size is made."""
-        if level == 0:
+        if prune_per_group == 0:
             return
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
             threads = min(torch.get_num_threads(), weight.shape[0])
             parts = weight.chunk(threads) if weight.numel() > WORTH_SHARING else (weight,)
-            work = partial(self._remove_in_cache, columns=columns, level=level, zeros=zeros)
+            work = partial(self._remove_in_cache, columns=columns, prune_per_group=prune_per_group, zeros=zeros)
             list(_threads(threads).map(work, parts)) if len(parts) > 1 else work(weight)
             return
         for part in weight.split(max(1, AT_ONCE // weight.shape[1])):
             scores = part.abs().float().mul_(columns)
             if zeros:
                 scores.masked_fill_(part == 0, -1)
-            part.masked_fill_(removed(self.pattern, scores, level, "row"), 0)
+            part.masked_fill_(removed(self.pattern, scores, prune_per_group, "row"), 0)
 
     def _remove_in_cache(
-        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], level: int, zeros: bool
+        self, weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], prune_per_group: int, zeros: bool
     ) -> None:
         """Use NumPy, whose comparisons are faster on the CPU, and no masked write, slow where the mask is random."""
         for part in weight.split(max(1, CACHED // weight.shape[1])):
@@ -104,7 +106,7 @@ class Remover:
             scores *= columns.numpy()
             if zeros:
                 scores -= values == 0  # their score was zero
-            gone = removed(self.pattern, torch.from_numpy(scores), level, "row").numpy()
+            gone = removed(self.pattern, torch.from_numpy(scores), prune_per_group, "row").numpy()
             kept = SCRATCH.array("kept", values.shape, np.int32)
             np.subtract(gone.view(np.int8), 1, out=kept)
             bits = values.view(np.int32)

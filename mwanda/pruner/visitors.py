@@ -1,4 +1,4 @@
-"""What is done at each block, in the three orders and in the look ahead of a schedule."""
+"""What is done at each block, in the three orders and in the dense pre-pass of a schedule."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from mwanda.pruner.experts import place_of
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
-from mwanda.pruner.walk import Arrivals, Decision
+from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.statistics import LanguageStatistics, Needs
 
@@ -70,7 +70,8 @@ class Calibrator:
     def complete(self, observer: Observer, matrices: Sequence[Matrix]) -> dict[str, LanguageStatistics]:
         """Return what all processes saw, and give experts that saw too little the statistics of their neighbours."""
         statistics = dict(observer.statistics)
-        self.world.add_up(list(statistics.values()))
+        # In float64 (second moments in float32): processes differ from one by no more than the order of a sum does.
+        self.world.all_reduce(tensor for each in statistics.values() for tensor in each.tensors() if tensor is not None)
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
@@ -96,7 +97,7 @@ class Calibrator:
 
 
 @dataclass
-class Dense:
+class Dense(Visitor):
     """Collects the statistics of dense blocks, and a schedule's signals while the weights are in memory."""
 
     calibrator: Calibrator
@@ -104,22 +105,14 @@ class Dense:
     keep_statistics: bool
     signals: list[tuple[float, ...]] = field(default_factory=list)
     statistics: dict[str, LanguageStatistics] = field(default_factory=dict)
-    phase: str = "dense"
-    changes_weights: ClassVar[bool] = False
+    phase: ClassVar[str] = "dense"
     hooks: ExitStack = field(default_factory=ExitStack)
     _observer: Observer | None = None
-
-    def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Wait nowhere inside a block."""
-        return ()
 
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Watch the block's matrices while the batches pass."""
         self._observer = self.calibrator.observer(block.matrices, lockstep)
         self.hooks.enter_context(self._observer.watching())
-
-    def reach(self, arrivals: Arrivals) -> None:
-        """Never called."""
 
     def leave(self, block: Block) -> Decision:
         """Take the signals, and keep the statistics if asked to."""
@@ -139,7 +132,7 @@ class Dense:
         self.statistics |= statistics
 
     def _signal(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> tuple[float, ...]:
-        if self.schedule.needs == "nothing":
+        if not self.schedule.needs:
             return ()
         with self.calibrator.seconds.on("schedule"):
             pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
@@ -148,27 +141,27 @@ class Dense:
         return signal
 
     def restore(self, block: Block, decision: Decision) -> None:
-        """Take signals and statistics from the journal."""
-        self.calibrator.pooled = list(decision.facts["pooled"])
-        if self.schedule.needs != "nothing":
+        """Take signals and statistics from the checkpoint."""
+        self.calibrator.pooled = list(decision.metadata["pooled"])
+        if self.schedule.needs:
             # JSON has no NaN, which is the signal of one language.
-            self.signals.append(tuple(math.nan if value is None else value for value in decision.facts["signal"]))
+            self.signals.append(tuple(math.nan if value is None else value for value in decision.metadata["signal"]))
         if self.keep_statistics:
             self.statistics |= deep(decision.tensors)
 
 
 @dataclass
-class _Pruning:
-    """What the two orders that prune on the way have in common.
+class _Pruning(Visitor):
+    """What the two orders that prune while calibrating have in common.
 
     Args:
-        record_masks: whether the journal has to hold what was decided, or the weights themselves are on disk.
+        record_masks: whether the checkpoint has to hold what was decided, or the weights themselves are on disk.
     """
 
     calibrator: Calibrator
     remover: Remover
     record_masks: bool
-    phase: str = "prune"
+    phase: ClassVar[str] = "prune"
     changes_weights: ClassVar[bool] = True
 
     def leave(self, block: Block) -> Decision:
@@ -179,7 +172,7 @@ class _Pruning:
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Prune as before."""
-        self.calibrator.pooled = list(decision.facts["pooled"])
+        self.calibrator.pooled = list(decision.metadata["pooled"])
         for matrix in block.matrices:
             self.remover.repeat(matrix, decision.tensors.get(matrix.name))
 
@@ -194,10 +187,6 @@ class _Pruning:
 class ByBlock(_Pruning):
     """Runs each dense block once to observe it, prunes it, and lets the batches pass."""
 
-    def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Wait nowhere inside a block."""
-        return ()
-
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Observe and prune."""
         observer = self.calibrator.observer(block.matrices)
@@ -206,11 +195,8 @@ class ByBlock(_Pruning):
                 lockstep.fetch(arrival)
                 with observer.reading(arrival.batch):
                     arrival.module(*arrival.args, **arrival.kwargs)
-                lockstep.park(arrival)
+                lockstep.offload(arrival)
         self._remove(block.matrices, self.calibrator.complete(observer, block.matrices))
-
-    def reach(self, arrivals: Arrivals) -> None:
-        """Never called."""
 
 
 @dataclass
@@ -226,9 +212,6 @@ class OnArrival(_Pruning):
         for matrix in block.matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
         return list(dict.fromkeys(place_of(matrix) for matrix in block.matrices))
-
-    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
-        """Do nothing yet."""
 
     def reach(self, arrivals: Arrivals) -> None:
         """Observe the inputs of the matrices there, and prune them."""

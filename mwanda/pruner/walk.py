@@ -1,9 +1,10 @@
 """One pass of all calibration batches over all blocks: weights come and go, and what is finished is written down."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,9 +12,9 @@ from mwanda.calibration import Batch
 from mwanda.models import Block
 from mwanda.models.weights import Weights
 from mwanda.pruner.experts import in_two_steps
-from mwanda.pruner.journal import Journal
 from mwanda.pruner.lockstep import Arrival, Lockstep
-from mwanda.pruner.parking import Parking
+from mwanda.pruner.offloading import ActivationOffloading
+from mwanda.pruner.run_checkpoint import RunCheckpoint
 
 
 Arrivals = list[Arrival[Batch]]
@@ -23,44 +24,39 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided in a block, as the journal keeps it."""
+    """What was decided in a block, as the checkpoint keeps it."""
 
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
-class Visitor(Protocol):
+class Visitor(ABC):
     """What happens at each block."""
 
-    @property
-    def phase(self) -> str:
-        """What the journal calls this pass."""
-        ...
+    phase: ClassVar[str]
+    """What the checkpoint calls this pass."""
 
-    @property
-    def changes_weights(self) -> bool:
-        """Whether blocks are to be kept as they are when they have been visited."""
-        ...
+    changes_weights: ClassVar[bool] = False
+    """Whether blocks are to be kept as they are when they have been visited."""
 
     def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Return the modules inside a block at which all batches are to wait."""
-        ...
+        """Return the modules inside a block at which all batches are to wait; none unless a visitor names some."""
+        return ()
 
-    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:  # noqa: B027
         """All batches are about to enter the block."""
-        ...
 
     def reach(self, arrivals: Arrivals) -> None:
         """All batches are about to enter one of the stops."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} stops nowhere inside a block")
 
+    @abstractmethod
     def leave(self, block: Block) -> Decision:
         """All batches have left the block."""
-        ...
 
+    @abstractmethod
     def restore(self, block: Block, decision: Decision) -> None:
         """An earlier, interrupted run has finished the block with this decision."""
-        ...
 
 
 @dataclass
@@ -73,8 +69,8 @@ class Walk:
         batches: all of this process.
         weights: where the weights of blocks are.
         step: called at each block, to show how far it has come.
-        parking: where waiting hidden states are, or None.
-        journal: what is finished, or None.
+        offloading: where waiting hidden states are, or None.
+        checkpoint: what is finished, or None.
     """
 
     forward: Callable[[Batch], object]
@@ -82,16 +78,16 @@ class Walk:
     batches: Sequence[Batch]
     weights: Weights
     step: Callable[[], object]
-    parking: Parking | None = None
-    journal: Journal | None = None
+    offloading: ActivationOffloading | None = None
+    checkpoint: RunCheckpoint | None = None
 
     def run(self, visitor: Visitor) -> None:
-        """Visit every block, those that the journal has finished only by what was decided in them."""
-        done = self.journal.finished(visitor.phase) if self.journal else 0
+        """Visit every block, those that the checkpoint has finished only by what was decided in them."""
+        done = self.checkpoint.finished(visitor.phase) if self.checkpoint else 0
         for block in self.blocks[:done]:
-            assert self.journal is not None
+            assert self.checkpoint is not None
             self.step()
-            visitor.restore(block, Decision(*self.journal.decided(visitor.phase, block.index)))
+            visitor.restore(block, Decision(*self.checkpoint.decided(visitor.phase, block.index)))
         if visitor.changes_weights:
             self.weights.resume(self.blocks[:done])
         if done < len(self.blocks):
@@ -105,8 +101,8 @@ class Walk:
         current: Block | None = None
         with ExitStack() as stack:
             stack.enter_context(in_two_steps(left))
-            lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.parking))
-            if self.journal is not None:
+            lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.offloading))
+            if self.checkpoint is not None:
                 stack.enter_context(self._answering(self.blocks[:done], visitor.phase, lockstep))
                 stack.enter_context(_recording(left[:-1], lockstep, outputs))
             while arrivals := lockstep.advance():
@@ -139,13 +135,13 @@ class Walk:
         if visitor.changes_weights:
             self.weights.keep(block)
         self.weights.release(block)
-        if self.journal is not None:
+        if self.checkpoint is not None:
             for arrival in arrivals:
-                lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be parked
-                self.journal.save_output(visitor.phase, block, arrival.index, outputs[arrival.index])
-                lockstep.park(arrival)
+                lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be offloaded
+                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index])
+                lockstep.offload(arrival)
             outputs.clear()
-            self.journal.finish(visitor.phase, block, decision.tensors, decision.facts, outputs=bool(arrivals))
+            self.checkpoint.finish(visitor.phase, block, decision.tensors, decision.metadata, outputs=bool(arrivals))
 
     @contextmanager
     def _answering(self, finished: Sequence[Block], phase: str, lockstep: Lockstep[Batch]) -> Iterator[None]:
@@ -154,12 +150,12 @@ class Walk:
 
         def answer(stack: str) -> Callable[..., Any]:
             def forward(*_: Any, **__: Any) -> Any:
-                assert self.journal is not None
+                assert self.checkpoint is not None
                 assert lockstep.index is not None
                 place = (stack, lockstep.index)
                 if place not in recent:
                     recent.clear()
-                    recent[place] = self.journal.output(phase, *place)
+                    recent[place] = self.checkpoint.output(phase, *place)
                 return recent[place]
 
             return forward

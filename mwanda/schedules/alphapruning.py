@@ -35,7 +35,7 @@ class AlphaPruning:
     tail: Tail = "peak"
     level: Level = "block"
     signal_fraction: ClassVar[float] = 1.0
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
     looks_at: ClassVar[Looks] = "weights"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -25,7 +25,7 @@ class ATP:
     width: Annotated[float, Ge(0)] = 0.15
     level: Level = "block"
     signal_fraction: ClassVar[float] = 1.0
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
     looks_at: ClassVar[Looks] = "nothing"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -36,7 +36,7 @@ class CWL:
     weighting: Literal["equal", "size"] = "equal"
     level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -34,7 +34,7 @@ class DLP:
     width: Annotated[float, Ge(0)] = 0.15
     level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -54,7 +54,7 @@ class Fisher:
     seed: int = 0
     level: Level = "matrix"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "nothing"
+    needs: ClassVar[Needs] = Needs.NOTHING
     looks_at: ClassVar[Looks] = "gradients"
 
     def __post_init__(self) -> None:

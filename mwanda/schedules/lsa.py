@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.patterns.base import lowest
+from mwanda.kernels.lowest import lowest
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project, spread
 from mwanda.statistics import Needs
 
@@ -37,7 +37,7 @@ class LSA:
     protect: Literal["small", "large"] = "small"
     level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "second_moments"
+    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
     looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
@@ -53,7 +53,7 @@ class LSA:
 
     def _error(self, matrix: BlockMatrix) -> float:
         assert matrix.statistics is not None
-        assert matrix.statistics.second_moment is not None, "needs = 'second_moments'"
+        assert matrix.statistics.second_moment is not None, "needs = Needs.SECOND_MOMENTS"
         return reconstruction_error(matrix.weight, matrix.statistics.second_moment, self.removed, self.steps)
 
 

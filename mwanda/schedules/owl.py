@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.patterns.base import rows_at_once
+from mwanda.kernels.lowest import rows_at_once
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project, spread
 from mwanda.statistics import Needs, pooled_norm
 
@@ -30,7 +30,7 @@ class OWL:
     width: Annotated[float, Ge(0)] = 0.08
     level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -31,7 +31,7 @@ class OWLCWL:
     cwl_weight: Annotated[float, Ge(0), Le(1)] = 0.5
     level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
-    needs: ClassVar[Needs] = "norms"
+    needs: ClassVar[Needs] = Needs.NORMS
     looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

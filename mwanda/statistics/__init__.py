@@ -4,7 +4,6 @@ from mwanda.statistics.language import LanguageStatistics as LanguageStatistics
 from mwanda.statistics.language import Needs as Needs
 from mwanda.statistics.language import SequenceSums as SequenceSums
 from mwanda.statistics.language import activation_probability as activation_probability
-from mwanda.statistics.language import combined as combined
 from mwanda.statistics.language import language_root_mean_square as language_root_mean_square
 from mwanda.statistics.language import pooled_norm as pooled_norm
 from mwanda.statistics.language import seen as seen

@@ -5,7 +5,7 @@ Shapes: L languages, B sequences, T tokens per sequence, I input features.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from enum import Flag
 
 import numpy as np
 import torch
@@ -13,20 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-Needs = Literal["nothing", "norms", "counts", "second_moments", "everything"]
-"""What a criterion or a schedule has to know of the inputs: no statistics, sums of squares, those and the counts of
-positive and non-zero inputs, sums of squares and the second moments `XᵀX`, or all of them."""
+class Needs(Flag):
+    """What a criterion or a schedule has to know of the inputs; what two of them need is `first | second`.
 
-WITH_COUNTS: tuple[Needs, ...] = ("counts", "everything")
-WITH_SECOND_MOMENTS: tuple[Needs, ...] = ("second_moments", "everything")
+    `NORMS` are the sums of squares per language, and part of all others: `COUNTS` adds the counts of positive and of
+    non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`.
+    """
 
-
-def combined(first: Needs, second: Needs) -> Needs:
-    """Return what has to be known for both."""
-    if {first, second} == {"counts", "second_moments"}:
-        return "everything"
-    order: list[Needs] = ["nothing", "norms", "counts", "second_moments", "everything"]
-    return max(first, second, key=order.index)
+    NOTHING = 0
+    NORMS = 1
+    COUNTS = 1 | 2
+    SECOND_MOMENTS = 1 | 4
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,17 @@ class SequenceSums:
     second_moment: Float[Tensor, "I I"] | None = None
 
     @classmethod
-    def of(cls, inputs: Float[Tensor, "B T I"], needs: Needs = "counts") -> "SequenceSums":
+    def of(cls, inputs: Float[Tensor, "B T I"], needs: Needs = Needs.COUNTS) -> "SequenceSums":
         """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64."""
         values = inputs.detach().float()
-        counted = needs in WITH_COUNTS
+        counted = Needs.COUNTS in needs
         flat = values.flatten(0, 1)
         return cls(
             squares=_sum_of_squares(values),
             tokens=values.shape[1],
             positive=_count(values > 0) if counted else None,
             nonzero=_count(values != 0) if counted else None,
-            second_moment=flat.T @ flat if needs in WITH_SECOND_MOMENTS else None,
+            second_moment=flat.T @ flat if Needs.SECOND_MOMENTS in needs else None,
         )
 
 
@@ -103,16 +100,16 @@ class LanguageStatistics:
 
     @classmethod
     def zeros(
-        cls, languages: int, features: int, device: torch.device | str = "cpu", needs: Needs = "counts"
+        cls, languages: int, features: int, device: torch.device | str = "cpu", needs: Needs = Needs.COUNTS
     ) -> "LanguageStatistics":
         """Return statistics that have seen nothing."""
-        shape, counted = (languages, features), needs in WITH_COUNTS
+        shape, counted = (languages, features), Needs.COUNTS in needs
         return cls(
             sum_squares=torch.zeros(shape, dtype=torch.float64, device=device),
             tokens=torch.zeros(languages, dtype=torch.int64, device=device),
             positive=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
             nonzero=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
-            second_moment=torch.zeros(features, features, device=device) if needs in WITH_SECOND_MOMENTS else None,
+            second_moment=torch.zeros(features, features, device=device) if Needs.SECOND_MOMENTS in needs else None,
         )
 
     @classmethod
@@ -173,7 +170,7 @@ def language_root_mean_square(statistics: LanguageStatistics) -> Float[Tensor, "
 
 def activation_probability(statistics: LanguageStatistics) -> Float[Tensor, "L I"]:
     """Return `p_lj = c_lj / N_l`, the share of tokens on which a feature is positive (LAPE, Tang et al. 2024)."""
-    assert statistics.positive is not None, "needs = 'counts'"
+    assert statistics.positive is not None, "needs = Needs.COUNTS"
     return (statistics.positive.double() / statistics.tokens.clamp(min=1)[:, None]).float()
 
 

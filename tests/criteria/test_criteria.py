@@ -27,7 +27,7 @@ from mwanda.criteria.wanda import Wanda
 from mwanda.patterns import Pattern
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.statistics import LanguageStatistics, SequenceSums
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -221,11 +221,11 @@ def test_criteria_keep_the_protocol(name: str) -> None:
     assert isinstance(criterion, Criterion)
     assert criterion.group == ("matrix" if name == "magnitude of the matrix" else "row")
     expected = {
-        "magnitude of the matrix": "nothing",
-        "magnitude of a row": "nothing",
-        "mwanda with all knobs": "counts",
+        "magnitude of the matrix": Needs.NOTHING,
+        "magnitude of a row": Needs.NOTHING,
+        "mwanda with all knobs": Needs.COUNTS,
     }
-    assert criterion.needs == expected.get(name, "norms")
+    assert criterion.needs == expected.get(name, Needs.NORMS)
 
 
 def test_magnitude_needs_no_statistics() -> None:

@@ -27,7 +27,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics, SequenceSums
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -39,9 +39,9 @@ every_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTER
 
 def statistics_of(inputs: Float[Tensor, "N in"], languages: int = 1) -> LanguageStatistics:
     """Return the statistics of inputs, which are divided into languages of one size."""
-    statistics = LanguageStatistics.zeros(languages, inputs.shape[1], needs="second_moments")
+    statistics = LanguageStatistics.zeros(languages, inputs.shape[1], needs=Needs.SECOND_MOMENTS)
     for language, part in enumerate(inputs.chunk(languages)):
-        statistics.add(SequenceSums.of(part[None], "second_moments"), torch.tensor([language]))
+        statistics.add(SequenceSums.of(part[None], Needs.SECOND_MOMENTS), torch.tensor([language]))
     return statistics
 
 
@@ -106,7 +106,7 @@ def reconstruct(
 ) -> Float[Tensor, "out in"]:
     """Return what the pruner would make of a matrix."""
     share = quota(pattern, weight == 0, sparsity, "matrix")
-    return criterion.reconstruct(weight, statistics, share.planned, pattern.cell, share.level)
+    return criterion.reconstruct(weight, statistics, share.planned, pattern.cell, share.prune_per_group)
 
 
 def error(before: Tensor, after: Tensor, inputs: Tensor) -> float:
@@ -254,7 +254,9 @@ def test_a_kept_weight_that_is_adjusted_to_zero_still_counts_as_kept() -> None:
     assert statistics.second_moment is not None
     factor = inverse_factor(statistics.second_moment, 0.01)
     cancelled = 1 / factor[0, 0] * factor[0, 1]
-    found = SparseGPT().reconstruct(torch.tensor([[1.0, cancelled]]), statistics, planned=1, cell=None, level=1)
+    found = SparseGPT().reconstruct(
+        torch.tensor([[1.0, cancelled]]), statistics, planned=1, cell=None, prune_per_group=1
+    )
     assert found[0, 0] == 0
     assert 0 < found[0, 1] < 1e-30
 

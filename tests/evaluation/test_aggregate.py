@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mwanda.evaluation.aggregate import aggregate, aggregate_change, geometric_mean
 from mwanda.evaluation.perplexity import LanguagePerplexity
+from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import compare
-from mwanda.evaluation.units import Units
 from mwanda.languages import Language, find
 
 
@@ -44,9 +44,9 @@ def test_a_case_worked_by_hand() -> None:
 
 def test_changes_are_grouped_by_what_the_languages_are_and_whether_they_calibrated() -> None:
     codes = ["deu_Latn", "rus_Cyrl", "fin_Latn"]
-    before = {code: Units((10, 10), (20, 20), (20, 20), (10.0, 20.0)) for code in codes}
+    before = {code: SentenceLosses((10, 10), (20, 20), (20, 20), (10.0, 20.0)) for code in codes}
     after = {
-        code: Units((10, 10), (20, 20), (20, 20), (10 + add, 20 + add))
+        code: SentenceLosses((10, 10), (20, 20), (20, 20), (10 + add, 20 + add))
         for code, add in zip(codes, (1, 3, 5), strict=True)
     }
     found = aggregate_change(compare(before, after, 100), languages(codes), seen=["deu_Latn", "fin_Latn", "tam_Taml"])

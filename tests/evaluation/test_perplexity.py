@@ -69,8 +69,8 @@ def measure(
 
 def numbers(measured: LanguagePerplexity) -> dict[str, float]:
     """Return every number of what was measured by name."""
-    units = {f"nats {place}": nats for place, nats in enumerate(measured.units.nats)}
-    return {name: value for name, value in vars(measured).items() if name != "units"} | units
+    units = {f"nats {place}": nats for place, nats in enumerate(measured.losses.nats)}
+    return {name: value for name, value in vars(measured).items() if name != "losses"} | units
 
 
 @torch.no_grad()
@@ -184,7 +184,7 @@ def test_one_sentence_gives_no_interval() -> None:
 def test_the_record_holds_every_number_of_every_language_and_no_sentence() -> None:
     measured = measure(Perplexity())
     expected = {
-        code: {name: vars(one)[name] for name in vars(one) if name != "units"} for code, one in measured.items()
+        code: {name: vars(one)[name] for name in vars(one) if name != "losses"} for code, one in measured.items()
     }
     assert as_record(measured) == expected
 
@@ -192,24 +192,27 @@ def test_the_record_holds_every_number_of_every_language_and_no_sentence() -> No
 @pytest.mark.parametrize("name", SETTINGS)
 def test_sentences_add_up_to_the_language(name: str) -> None:
     for one in measure(SETTINGS[name]).values():
-        assert (sum(one.units.tokens), sum(one.units.bytes)) == (one.tokens, one.bytes)
-        assert sum(one.units.characters) == one.characters
-        assert math.exp(sum(one.units.nats) / one.tokens) == pytest.approx(one.perplexity)
+        assert (sum(one.losses.tokens), sum(one.losses.bytes)) == (one.tokens, one.bytes)
+        assert sum(one.losses.characters) == one.characters
+        assert math.exp(sum(one.losses.nats) / one.tokens) == pytest.approx(one.perplexity)
 
 
 def test_what_was_measured_survives_json_whole() -> None:
     """As it is kept in the checkpoint of a run, infinity included."""
     measured = measure(Perplexity(sentences=2))["eng_Latn"]
-    for one in (measured, replace(measured, perplexity=math.inf, units=replace(measured.units, nats=(math.inf, 1.0)))):
+    for one in (
+        measured,
+        replace(measured, perplexity=math.inf, losses=replace(measured.losses, nats=(math.inf, 1.0))),
+    ):
         assert LanguagePerplexity(**json.loads(json.dumps(asdict(one)))) == one
 
 
 def test_a_sentence_of_the_sentence_protocol_is_seen_alone() -> None:
     settings = Perplexity(protocol="sentence")
-    together = measure(settings)["eng_Latn"].units
+    together = measure(settings)["eng_Latn"].losses
     alone = [measure(settings, {"eng_Latn": [sentence]})["eng_Latn"] for sentence in SENTENCES["eng_Latn"]]
-    assert together.nats == pytest.approx([each.units.nats[0] for each in alone], rel=1e-5)
-    assert together.nats != pytest.approx(measure(Perplexity())["eng_Latn"].units.nats, rel=1e-2)
+    assert together.nats == pytest.approx([each.losses.nats[0] for each in alone], rel=1e-5)
+    assert together.nats != pytest.approx(measure(Perplexity())["eng_Latn"].losses.nats, rel=1e-2)
 
 
 @pytest.mark.parametrize("protocol", ["document", "sentence"])
@@ -218,15 +221,15 @@ def test_nothing_but_scored_text_counts_when_a_first_token_is_not_scored(
 ) -> None:
     """The tiny tokenizer has a token for each byte: a bit a byte is a bit a token, whatever is left out."""
     for one in measure(Perplexity(protocol=protocol, start_token=False)).values():
-        assert one.units.tokens == one.units.bytes
+        assert one.losses.tokens == one.losses.bytes
 
 
 def test_a_sentence_of_one_token_that_is_not_scored_does_not_count() -> None:
     settings = Perplexity(protocol="sentence", start_token=False)
     one = measure(settings, {"eng_Latn": ["A", "It rains.", "Go!"]})["eng_Latn"]
     same = measure(settings, {"eng_Latn": ["It rains.", "Go!"]})["eng_Latn"]
-    assert one.units.tokens == (0, 8, 2)
-    assert numbers(replace(one, units=same.units)) == pytest.approx(numbers(same))
+    assert one.losses.tokens == (0, 8, 2)
+    assert numbers(replace(one, losses=same.losses)) == pytest.approx(numbers(same))
 
 
 def test_the_first_sentences_are_taken_when_a_number_is_given() -> None:
@@ -238,7 +241,7 @@ def test_each_token_belongs_to_the_sentence_that_it_came_from() -> None:
     tokenizer = tiny_tokenizer()
     text = Perplexity().texts(tokenizer, SENTENCES)["ell_Grek"]
     for owner, sentence in enumerate(SENTENCES["ell_Grek"]):
-        own = [token for token, each in zip(text.tokens, text.owners, strict=True) if each == owner]
+        own = [token for token, each in zip(text.tokens, text.sentence_ids, strict=True) if each == owner]
         assert tokenizer.decode(own) == sentence + "\n"
         assert text.sizes[owner] == len(sentence.encode()) + 1
 

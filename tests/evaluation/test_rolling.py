@@ -37,7 +37,7 @@ def nats(family: str, sentences: Sequence[str], **settings: Any) -> tuple[float,
     """Return our loss of each sentence."""
     measure, tokenizer = Perplexity(**settings), tiny_tokenizer()
     texts = measure.texts(tokenizer, {"eng_Latn": sentences})
-    return measure.measure(tiny_model(family), tokenizer, texts)["eng_Latn"].units.nats
+    return measure.measure(tiny_model(family), tokenizer, texts)["eng_Latn"].losses.nats
 
 
 @pytest.mark.parametrize("name", TEXTS)

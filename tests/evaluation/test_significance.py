@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from mwanda.errors import ComparisonError
+from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import (
     aggregate_pairs,
     compare,
@@ -25,16 +26,15 @@ from mwanda.evaluation.significance import (
     paired_test,
     spread,
 )
-from mwanda.evaluation.units import Units
 
 
-def units(nats: list[float], tokens: list[int] | None = None) -> Units:
+def units(nats: list[float], tokens: list[int] | None = None) -> SentenceLosses:
     """Return units with two bytes and one character for each token."""
     count = tuple(tokens or [10] * len(nats))
-    return Units(count, tuple(2 * each for each in count), count, tuple(nats))
+    return SentenceLosses(count, tuple(2 * each for each in count), count, tuple(nats))
 
 
-def drawn(seed: int, count: int = 40, worse: float = 0.0) -> Units:
+def drawn(seed: int, count: int = 40, worse: float = 0.0) -> SentenceLosses:
     """Return units with losses of three nats a token or so, shifted by `worse` nats a token."""
     random = np.random.default_rng(seed)
     tokens = random.integers(5, 30, count)
@@ -42,7 +42,7 @@ def drawn(seed: int, count: int = 40, worse: float = 0.0) -> Units:
     return units(nats.tolist(), tokens.tolist())
 
 
-def worse(one: Units, change: float, noise: float = 0.05, seed: int = 9) -> Units:
+def worse(one: SentenceLosses, change: float, noise: float = 0.05, seed: int = 9) -> SentenceLosses:
     """Return what another model did with the same units."""
     random = np.random.default_rng(seed)
     tokens = np.array(one.tokens)
@@ -146,7 +146,7 @@ def test_intervals_are_those_of_scipy() -> None:
 
 
 def test_the_resamples_of_two_units_are_worked_by_hand() -> None:
-    """Units of 1 and 3 nats a token: resamples are 1, 2 and 3 nats, in a quarter, half and quarter of the draws."""
+    """Sentences of 1 and 3 nats a token: resamples are 1, 2 and 3 nats, in a quarter, half and quarter of the draws."""
     found = intervals({"eng_Latn": units([10.0, 30.0])}, 2000, seed=0)["eng_Latn"]
     assert found["perplexity"] == pytest.approx((math.exp(1), math.exp(3)))
     assert found["bits_per_byte"] == pytest.approx((0.5 / math.log(2), 1.5 / math.log(2)))
@@ -163,7 +163,7 @@ def test_too_few_units_have_no_interval(count: int) -> None:
 
 def test_units_without_a_scored_token_change_nothing() -> None:
     one = drawn(1)
-    padded = Units((0, *one.tokens), (0, *one.bytes), (0, *one.characters), (0.0, *one.nats))
+    padded = SentenceLosses((0, *one.tokens), (0, *one.bytes), (0, *one.characters), (0.0, *one.nats))
     assert intervals({"a": padded}, 200, 0) == intervals({"a": one}, 200, 0)
     pair = compare({"a": padded}, {"a": padded}, 200).pairs["a"]
     assert pair == compare({"a": one}, {"a": one}, 200).pairs["a"]
@@ -249,7 +249,7 @@ def test_sentences_of_a_parallel_corpus_are_drawn_together() -> None:
         ({"a": replace(drawn(1), tokens=drawn(2).tokens)}, "a: measured on different text or tokens"),
     ],
 )
-def test_what_was_measured_on_other_text_is_refused(after: dict[str, Units], message: str) -> None:
+def test_what_was_measured_on_other_text_is_refused(after: dict[str, SentenceLosses], message: str) -> None:
     with pytest.raises(ComparisonError, match=message):
         compare({"a": drawn(1)}, after)
 

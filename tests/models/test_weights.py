@@ -84,12 +84,12 @@ def all_weights(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
 
 
 def run_streamed(
-    job: Job, folder: Path, journal: Path | None = None, progress: StopAt | None = None
+    job: Job, folder: Path, checkpoint: Path | None = None, progress: StopAt | None = None
 ) -> tuple[dict[str, Tensor], PruningReport]:
     """Return what the job gives when its blocks stay on disk."""
     model, stored = emptied(job.dense)
     weights = Streamed(stored, folder, CPU)
-    _, report = job.run(journal, progress, model, weights)
+    _, report = job.run(checkpoint, progress, model, weights)
     assert in_memory(model) == set()
     return all_weights(model, weights), report
 
@@ -169,7 +169,7 @@ def test_dense_weights_are_not_changed_and_are_read_a_block_at_a_time(tmp_path: 
     assert all(torch.equal(value, before[name]) for name, value in stored.tensors.items())
     owners = [name.split(".")[2] for name in stored.read]
     changes = sum(first != second for first, second in itertools.pairwise(owners))
-    # The zeros that are there, the look ahead, the pruning; the audit reads what has been kept.
+    # The zeros that are there, the dense pre-pass, the pruning; the audit reads what has been kept.
     assert changes == 3 * 3 - 1
 
 
@@ -283,25 +283,25 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, order: O
     expected, progress = job.run(), StopAt()
     run_streamed(job, tmp_path / "whole", progress=progress)
     for step in range(len(progress.steps)):
-        blocks, journal = tmp_path / f"blocks {step}", tmp_path / f"journal {step}"
+        blocks, checkpoint = tmp_path / f"blocks {step}", tmp_path / f"checkpoint {step}"
         with pytest.raises(Interrupted):
-            run_streamed(job, blocks, journal, StopAt(step))
-        assert_same(run_streamed(job, blocks, journal), expected)
+            run_streamed(job, blocks, checkpoint, StopAt(step))
+        assert_same(run_streamed(job, blocks, checkpoint), expected)
 
 
 @pytest.mark.parametrize("order", ["block", "oneshot"])
 def test_a_kill_between_any_two_operations_on_files_changes_nothing(
     tmp_path: Path, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also between the file of a block and the journal that says of it: pruned twice, its weights would differ."""
+    """Also between the file of a block and the checkpoint that says of it: pruned twice, its weights would differ."""
     job = Job(PlainDecoder(blocks=2), tiny_calibration(sequences=2, length=6), Pruner(order, 4), SparseGPT())
     expected, operation = job.run(), 0
 
     def run() -> object:
-        return run_streamed(job, tmp_path / f"blocks {operation}", tmp_path / f"journal {operation}")
+        return run_streamed(job, tmp_path / f"blocks {operation}", tmp_path / f"checkpoint {operation}")
 
     while killed_at(run, operation, monkeypatch):
-        found, report = run_streamed(job, tmp_path / f"blocks {operation}", tmp_path / f"journal {operation}")
+        found, report = run_streamed(job, tmp_path / f"blocks {operation}", tmp_path / f"checkpoint {operation}")
         assert_same((found, report), expected)
         operation += 1
     assert operation > 15
@@ -310,9 +310,9 @@ def test_a_kill_between_any_two_operations_on_files_changes_nothing(
 @every_order
 def test_a_journal_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, order: Order) -> None:
     job = Job(PlainDecoder(), CALIBRATION, Pruner(order, 3), SparseGPT(), OWLCWL(2.0))
-    run_streamed(job, tmp_path / "blocks", tmp_path / "journal")
+    run_streamed(job, tmp_path / "blocks", tmp_path / "checkpoint")
     assert len(list((tmp_path / "blocks").iterdir())) == 3
-    assert not list((tmp_path / "journal").glob("prune-*.safetensors"))
+    assert not list((tmp_path / "checkpoint").glob("prune-*.safetensors"))
 
 
 def test_a_resident_model_stays_where_it_is() -> None:

@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float
 from selection import chosen, planned
 from torch import Tensor
 
-from mwanda.criteria.base import ComparisonGroup
 from mwanda.errors import ConfigurationError, SparsityError
 from mwanda.patterns import Pattern
-from mwanda.patterns.base import count_to_remove, lowest
+from mwanda.patterns.base import ComparisonGroup, count_to_remove, lowest
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 

@@ -21,6 +21,7 @@ from mwanda.criteria.wanda import Wanda
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl_cwl import OWLCWL
@@ -184,7 +185,7 @@ class Recorder:
 @every_order
 def test_every_bar_reaches_its_end(model: PlainDecoder, order: Order) -> None:
     recorder = Recorder()
-    Pruner(order, 3).prune(model, CALIBRATION, Wanda(), WHOLE_CWL, Unstructured(), 0.5, recorder)
+    Pruner(order, 3).prune(model, CALIBRATION, Wanda(), WHOLE_CWL, Unstructured(), 0.5, Runtime(progress=recorder))
     assert recorder.done == recorder.total
     assert recorder.total["calibrate"] == len(model.layers)
 

@@ -23,7 +23,7 @@ from mwanda.pruner.engine import Order
 from mwanda.pruner.experts import in_two_steps, place_of
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics, SequenceSums
+from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 every_mixture = pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
@@ -127,7 +127,7 @@ def test_batches_add_up(family: str) -> None:
 @torch.no_grad()
 def test_second_moments_of_experts_are_those_of_their_tokens(family: str) -> None:
     block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
-    observer = Observer(block.matrices, languages=2, needs="second_moments")
+    observer = Observer(block.matrices, languages=2, needs=Needs.SECOND_MOMENTS)
     observe(observer, block, states, chosen, batch_of(LANGUAGES))
     expected = expected_inputs(block.matrices, states, CHOSEN, [0] * 6)
     for matrix in block.matrices:

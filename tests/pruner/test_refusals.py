@@ -70,7 +70,7 @@ class FixedSchedule:
     """Gives each block what it was told."""
 
     sparsities: tuple[float, ...]
-    needs: Needs = "nothing"
+    needs: Needs = Needs.NOTHING
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return nothing."""
@@ -169,7 +169,7 @@ class OneTooFew(Unstructured):
     def quota(self, zeros: Tensor, size: int, sparsity: float) -> Quota:
         """Return one less than planned."""
         right = super().quota(zeros, size, sparsity)
-        return Quota(right.level - 1, right.planned)
+        return Quota(right.prune_per_group - 1, right.planned)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.statistics import Needs
 
 
 every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWLCWL(2.0)], ids=["uniform", "owl_cwl"])
@@ -179,7 +180,7 @@ def test_disk_holds_the_outputs_of_one_block_of_each_stack(tmp_path: Path, order
     assert max(counts) == batches * stacks
     assert list(tmp_path.glob("*.batch*")) == []
     assert not list(tmp_path.glob(".*"))
-    Journal(tmp_path, "key").discard()
+    RunCheckpoint(tmp_path, "key").discard()
     assert not tmp_path.exists()
 
 
@@ -196,7 +197,7 @@ def test_disk_holds_the_outputs_of_one_block_of_each_stack(tmp_path: Path, order
 def test_a_kill_between_any_two_operations_on_files_changes_nothing(
     tmp_path: Path, order: Order, criterion: Criterion, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = PlainDecoder(blocks=2 if schedule.needs != "nothing" else 3)
+    model = PlainDecoder(blocks=2 if schedule.needs != Needs.NOTHING else 3)
     job = Job(model, tiny_calibration(sequences=2, length=6), Pruner(order, 4), criterion, schedule)
     expected, operation = job.run(), 0
     while killed_at(lambda: job.run(tmp_path / str(operation)), operation, monkeypatch):  # noqa: B023
@@ -217,7 +218,7 @@ def test_a_kill_of_another_run_in_the_same_folder_changes_nothing(
         folder = tmp_path / str(operation)
         interrupt(job, folder, 2)
         with monkeypatch.context() as patch:
-            patch.setattr("interruption.Journal", lambda folder, _: Journal(folder, "other"))
+            patch.setattr("interruption.RunCheckpoint", lambda folder, _: RunCheckpoint(folder, "other"))
             assert killed_at(lambda: other.run(folder), operation, monkeypatch)  # noqa: B023
         assert_same(job.run(folder), expected)
 
@@ -232,7 +233,7 @@ from tiny_models import tiny_calibration, tiny_model
 from mwanda.criteria.mwanda import MWanda
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
-from mwanda.pruner.journal import Journal
+from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules.owl_cwl import OWLCWL
 
 
@@ -243,14 +244,13 @@ def prune(order, folder, say, to_the_end):
                 say(b".")
                 yield item
 
-    model, journal = tiny_model("llama", num_hidden_layers=4), Journal(folder / "journal", "key")
-    Pruner(order, 3).prune(
-        model, tiny_calibration(), MWanda(), OWLCWL(2.0), Unstructured(), 0.5, Steps(), journal=journal
-    )
+    model, checkpoint = tiny_model("llama", num_hidden_layers=4), RunCheckpoint(folder / "checkpoint", "key")
+    runtime = Runtime(progress=Steps(), checkpoint=checkpoint)
+    Pruner(order, 3).prune(model, tiny_calibration(), MWanda(), OWLCWL(2.0), Unstructured(), 0.5, runtime)
     if not to_the_end:
         signal.pause()  # quicker than whoever kills it: it dies here, with all blocks finished and nothing handed over
     save_file({name: value.clone() for name, value in model.state_dict().items()}, folder / "weights")
-    journal.discard()
+    checkpoint.discard()
 
 
 def run(order, folder, steps, delay):
@@ -277,7 +277,7 @@ chance = random.Random(0)
 for order in ("block", "arrival", "oneshot"):
     folder = Path(sys.argv[1]) / order
     folder.mkdir()
-    # Finished blocks count as steps too: further and further into the look ahead, then into the pruning.
+    # Finished blocks count as steps too: further and further into the dense pre-pass, then into the pruning.
     for steps in (3, 5, 7):
         print(order, os.WTERMSIG(run(order, folder, steps, chance.random() * 0.01)))
     print(order, run(order, folder, None, 0))
@@ -298,7 +298,7 @@ def test_processes_that_are_killed_are_taken_up_where_they_were(tmp_path: Path) 
         job = Job(tiny_model("llama", num_hidden_layers=4), tiny_calibration(), Pruner(order, 3), MWanda(), OWLCWL(2.0))
         expected, found = job.run()[0], load_file(tmp_path / order / "weights")
         assert [name for name, value in expected.items() if not value.equal(found[name])] == []
-        assert not (tmp_path / order / "journal").exists()
+        assert not (tmp_path / order / "checkpoint").exists()
 
 
 def _refuse(*_: object) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mwanda.schedules import BlockMatrix
 from mwanda.schedules.lsa import LSA, reconstruction_error
-from mwanda.statistics import LanguageStatistics
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 def inputs_and_weight(seed: int, rows: int = 3, columns: int = 8) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def test_no_search_beats_the_best_of_all_masks_and_more_steps_come_near_it(seed:
 
 def matrix(seed: int, scale: float = 1.0) -> BlockMatrix:
     inputs, weight = inputs_and_weight(seed)
-    statistics = LanguageStatistics.zeros(1, 8, needs="second_moments")
+    statistics = LanguageStatistics.zeros(1, 8, needs=Needs.SECOND_MOMENTS)
     assert statistics.second_moment is not None
     statistics.second_moment += inputs.T @ inputs * scale
     return BlockMatrix(weight, statistics)

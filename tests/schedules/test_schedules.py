@@ -26,7 +26,7 @@ from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL, outlier_ratio
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics
+from mwanda.statistics import LanguageStatistics, Needs
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
@@ -185,7 +185,7 @@ def test_schedules_keep_the_protocol(name: str) -> None:
     schedule = SCHEDULES[name]
     assert isinstance(schedule, Schedule)
     assert schedule.looks_at == LOOKS.get(name, "inputs")
-    assert (schedule.needs == "nothing") == (schedule.looks_at != "inputs")
+    assert (schedule.needs == Needs.NOTHING) == (schedule.looks_at != "inputs")
     matrix = block_matrix(np.eye(4), np.ones((4, 4)) + np.eye(4))
     assert len(schedule.signal([matrix, matrix])) == SIGNAL_COUNTS[name]
 
@@ -213,7 +213,7 @@ def test_owl_equals_the_published_map_for_equal_blocks(outliers: list[float], ta
 def block_matrix(weight: Profiles, profiles: Profiles) -> BlockMatrix:
     """Return a matrix whose languages each saw one token that is their profile."""
     languages, features = profiles.shape
-    statistics = LanguageStatistics.zeros(languages, features, needs="everything")
+    statistics = LanguageStatistics.zeros(languages, features, needs=Needs.COUNTS | Needs.SECOND_MOMENTS)
     statistics.sum_squares += torch.from_numpy(profiles).double().square()
     statistics.tokens += 1
     assert statistics.second_moment is not None

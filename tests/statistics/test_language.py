@@ -14,7 +14,6 @@ from mwanda.statistics import (
     Needs,
     SequenceSums,
     activation_probability,
-    combined,
     language_root_mean_square,
     pooled_norm,
 )
@@ -188,20 +187,19 @@ def test_languages_are_added_up_as_by_index() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "both"),
-    [
-        ("nothing", "norms", "norms"),
-        ("norms", "counts", "counts"),
-        ("second_moments", "norms", "second_moments"),
-        ("second_moments", "counts", "everything"),
-        ("counts", "counts", "counts"),
-    ],
-)
-def test_two_needs_are_met_together(first: Needs, second: Needs, both: Needs) -> None:
-    assert combined(first, second) == combined(second, first) == both
+@pytest.mark.parametrize("first", Needs)
+@pytest.mark.parametrize("second", Needs)
+def test_two_needs_are_met_together(first: Needs, second: Needs) -> None:
+    both = first | second
     statistics = LanguageStatistics.zeros(2, 3, needs=both)
     statistics.add(SequenceSums.of(random_inputs(1, 4, 3), both), torch.tensor([1]))
     for needs in (first, second):
-        assert needs not in ("counts", "everything") or statistics.positive is not None
-        assert needs != "second_moments" or (statistics.second_moment is not None and statistics.second_moment.any())
+        assert needs in both
+        assert Needs.COUNTS not in needs or statistics.positive is not None
+        assert Needs.SECOND_MOMENTS not in needs or bool(statistics.second_moment.any())
+
+
+def test_sums_of_squares_are_part_of_all_that_is_needed_of_inputs() -> None:
+    assert all(Needs.NORMS in needs for needs in Needs)
+    assert Needs.COUNTS not in Needs.SECOND_MOMENTS
+    assert not Needs.NOTHING

@@ -9,12 +9,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mwanda.tracking import RunIdentity, Tracker
-from mwanda.tracking.nothing import Nothing
+from mwanda.tracking.none import NoTracking
 from mwanda.tracking.weights_and_biases import WeightsAndBiases
 
 
 CHOICES = Path(__file__).parents[2] / "conf" / "tracking"
-TRACKERS = {"none": Nothing, "wandb": WeightsAndBiases}
+TRACKERS = {"none": NoTracking, "wandb": WeightsAndBiases}
 
 
 def choice(name: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def test_nothing_leaves_no_trace(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     caplog.set_level("DEBUG")
-    tracker: Tracker = Nothing()
+    tracker: Tracker = NoTracking()
     tracker.start(RunIdentity("id", "name", "group", "run", ("tag",), tmp_path / "job"), {"seed": 1})
     tracker.log_stage("load", 1.0)
     tracker.log_results({"status": "complete"})

@@ -1,4 +1,4 @@
-"""What a model did with each unit of text (a sentence, a paragraph, a line): what statistics are made of."""
+"""The loss of a model on each sentence, from which intervals and tests are made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,11 +13,11 @@ SERIES = ("tokens", "bytes", "characters", "nats")
 
 
 @dataclass(frozen=True)
-class Units:
-    """The units of one language, in the order of the text.
+class SentenceLosses:
+    """The losses on one language's sentences, in the order of the text.
 
     Args:
-        tokens: scored tokens of each unit.
+        tokens: scored tokens of each sentence.
         bytes: UTF-8 bytes that these tokens stand for.
         characters: Unicode characters (code points) that they stand for.
         nats: the sum of their losses, natural logarithm; infinite where the model gave no number.
@@ -36,7 +36,7 @@ class Units:
         return len(self.tokens)
 
 
-def write_units(path: Path, measured: Mapping[str, Mapping[str, Units]]) -> None:
+def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, SentenceLosses]]) -> None:
     """Write a tidy Parquet file, whole or not at all: language, unit, model, tokens, bytes, characters, nats.
 
     Args:
@@ -57,8 +57,8 @@ def write_units(path: Path, measured: Mapping[str, Mapping[str, Units]]) -> None
     write_table(path, columns)
 
 
-def read_units(path: Path) -> dict[str, dict[str, Units]]:
-    """Return what `write_units` wrote, by model and language."""
+def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
+    """Return what `write_sentence_losses` wrote, by model and language."""
     from pyarrow import parquet
 
     rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()
@@ -69,6 +69,9 @@ def read_units(path: Path) -> dict[str, dict[str, Units]]:
         for series in SERIES:
             lists[series].append(row[series])
     return {
-        model: {code: Units(**{series: tuple(lists[series]) for series in SERIES}) for code, lists in languages.items()}
+        model: {
+            code: SentenceLosses(**{series: tuple(lists[series]) for series in SERIES})
+            for code, lists in languages.items()
+        }
         for model, languages in found.items()
     }

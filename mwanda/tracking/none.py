@@ -8,7 +8,7 @@ from mwanda.tracking.base import RunIdentity
 
 
 @dataclass(frozen=True)
-class Nothing:
+class NoTracking:
     """Shows nothing anywhere."""
 
     def start(self, run: RunIdentity, config: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from mwanda.models import blocks_of
 from mwanda.models.weights import Streamed
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.pruner.parking import Activations, InMemory, OnDisk, Parking, parking_of
+from mwanda.pruner.offloading import ActivationOffloading, Activations, InMemory, OnDisk, offloading_of
 from mwanda.schedules.owl_cwl import OWLCWL
 
 
@@ -105,7 +105,7 @@ def test_blocks_and_hidden_states_may_both_wait_on_disk(tmp_path: Path, order: O
         layer.to("meta")
     for name, value in PlainDecoder().layers.state_dict().items():
         stored[f"layers.{name}"] = value
-    _, report = job.run(tmp_path / "journal", model=model, weights=Streamed(stored, tmp_path, torch.device("cpu")))
+    _, report = job.run(tmp_path / "checkpoint", model=model, weights=Streamed(stored, tmp_path, torch.device("cpu")))
     _, expected = job_of(PlainDecoder(), order, "device").run()
     assert report.plans == expected.plans
 
@@ -120,11 +120,11 @@ class Watched(OnDisk):
     def __post_init__(self) -> None:
         super().__init__(self.folder)
 
-    def park(self, index: int, tensors: list[Tensor]) -> None:
-        """Look at the tensors after they have been parked."""
+    def offload(self, index: int, tensors: list[Tensor]) -> None:
+        """Look at the tensors after they have been offloaded."""
         assert tensors
         assert all(tensor.numel() > 0 for tensor in tensors)
-        super().park(index, tensors)
+        super().offload(index, tensors)
         assert all(tensor.numel() == 0 and tensor.untyped_storage().nbytes() == 0 for tensor in tensors)
         self.held[index] = tensors
 
@@ -139,19 +139,19 @@ class Watched(OnDisk):
 def test_tensors_of_batches_that_wait_are_empty_and_one_batch_moves(
     tmp_path: Path, order: Order, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parking = Watched(tmp_path)
+    offloading = Watched(tmp_path)
 
     @contextmanager
     def watched(_: Activations, folder: Path | None) -> Iterator[Watched]:
-        yield parking
-        assert parking.held == {}
+        yield offloading
+        assert offloading.held == {}
 
-    monkeypatch.setattr("mwanda.pruner.engine.parking_of", watched)
+    monkeypatch.setattr("mwanda.pruner.engine.offloading_of", watched)
     model, waiting = tiny_model(family), []
 
     def look(*_: object) -> None:
-        waiting.append(len(parking.held))
-        assert all(tensor.numel() == 0 for tensors in parking.held.values() for tensor in tensors)
+        waiting.append(len(offloading.held))
+        assert all(tensor.numel() == 0 for tensors in offloading.held.values() for tensor in tensors)
 
     for matrix in [matrix for block in blocks_of(model) for matrix in block.matrices]:
         matrix.module.register_forward_hook(look)
@@ -160,8 +160,8 @@ def test_tensors_of_batches_that_wait_are_empty_and_one_batch_moves(
 
 
 @pytest.mark.parametrize("activations", get_args(Activations))
-@pytest.mark.parametrize("journal", [False, True])
-def test_what_a_batch_ends_in_does_not_stay(tmp_path: Path, activations: Activations, journal: bool) -> None:
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_what_a_batch_ends_in_does_not_stay(tmp_path: Path, activations: Activations, checkpoint: bool) -> None:
     """Else the last hidden states of all batches would be on the device at once."""
     model, last, still_there = PlainDecoder(), [], []
 
@@ -170,8 +170,8 @@ def test_what_a_batch_ends_in_does_not_stay(tmp_path: Path, activations: Activat
         last.extend([ref(args[0]), ref(output)])
 
     model.head.register_forward_hook(look)
-    job_of(model, "block", activations).run(tmp_path / "journal" if journal else None, model=model)
-    assert len(still_there) > 3  # the look ahead, and three batches that are pruned for
+    job_of(model, "block", activations).run(tmp_path / "checkpoint" if checkpoint else None, model=model)
+    assert len(still_there) > 3  # the dense pre-pass, and three batches that are pruned for
     assert max(still_there) == 0
 
 
@@ -202,7 +202,7 @@ def test_states_that_a_block_is_given_twice_are_parked_once(order: Order, activa
     assert_same(job_of(model, order, activations).run(), job_of(model, order, "device").run())
 
 
-def parkings(folder: Path) -> list[Parking]:
+def parkings(folder: Path) -> list[ActivationOffloading]:
     return [InMemory(), OnDisk(folder)]
 
 
@@ -210,41 +210,41 @@ def parkings(folder: Path) -> list[Parking]:
 def test_values_come_back_to_the_same_tensor(tmp_path: Path, which: int) -> None:
     states = torch.arange(24.0).reshape(2, 3, 4)
     tensors = [states.clone(), states.transpose(0, 1) + 1, states[:, 1:], states.bfloat16()]
-    expected, parking = copy.deepcopy([tensor.contiguous() for tensor in tensors]), parkings(tmp_path)[which]
+    expected, offloading = copy.deepcopy([tensor.contiguous() for tensor in tensors]), parkings(tmp_path)[which]
     for _ in range(2):
-        parking.park(7, tensors)
+        offloading.offload(7, tensors)
         assert all(tensor.numel() == 0 for tensor in tensors)
-        parking.fetch(7)
+        offloading.fetch(7)
         assert all(torch.equal(tensor, value) for tensor, value in zip(tensors, expected, strict=True))
         assert [tensor.dtype for tensor in tensors] == [value.dtype for value in expected]
 
 
 @pytest.mark.parametrize("which", range(2))
 def test_batches_do_not_mix(tmp_path: Path, which: int) -> None:
-    batches, parking = [[torch.full((1, 2, 3), float(index))] for index in range(4)], parkings(tmp_path)[which]
+    batches, offloading = [[torch.full((1, 2, 3), float(index))] for index in range(4)], parkings(tmp_path)[which]
     for index, tensors in enumerate(batches):
-        parking.park(index, tensors)
+        offloading.offload(index, tensors)
     for index in (2, 0, 3, 1):
-        parking.fetch(index)
+        offloading.fetch(index)
         assert bool((batches[index][0] == index).all())
 
 
 def test_on_the_device_nothing_is_parked(temporary: Path) -> None:
-    with parking_of("device") as parking:
-        assert parking is None
-    with parking_of("ram") as parking:
-        assert isinstance(parking, InMemory)
-    with parking_of("disk") as parking:
-        assert isinstance(parking, OnDisk)
+    with offloading_of("device") as offloading:
+        assert offloading is None
+    with offloading_of("ram") as offloading:
+        assert isinstance(offloading, InMemory)
+    with offloading_of("disk") as offloading:
+        assert isinstance(offloading, OnDisk)
         assert len(list(temporary.iterdir())) == 1
 
 
 @pytest.mark.gpu
 def test_values_on_a_gpu_wait_elsewhere(tmp_path: Path) -> None:
-    for parking in parkings(tmp_path):
+    for offloading in parkings(tmp_path):
         tensors = [torch.ones(1, 2, 3, device="cuda")]
-        parking.park(0, tensors)
+        offloading.offload(0, tensors)
         assert tensors[0].numel() == 0
         assert tensors[0].device.type == "cuda"
-        parking.fetch(0)
+        offloading.fetch(0)
         assert torch.equal(tensors[0], torch.ones(1, 2, 3, device="cuda"))

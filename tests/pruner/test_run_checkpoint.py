@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
-from mwanda.pruner.journal import STATE, Journal
+from mwanda.pruner.run_checkpoint import STATE, RunCheckpoint
 
 
 def block(index: int, stack: str = "layers") -> Block:
     return Block(index, f"{stack}.{index}", nn.Module(), (), stack)
 
 
-def finish(journal: Journal, index: int, outputs: list[Any] | None = None, stack: str = "layers") -> None:
+def finish(checkpoint: RunCheckpoint, index: int, outputs: list[Any] | None = None, stack: str = "layers") -> None:
     """Finish a block of the phase `prune`, whose outputs are given for each batch."""
     for batch, output in enumerate(outputs or []):
-        journal.save_output("prune", block(index, stack), batch, output)
-    journal.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=bool(outputs))
+        checkpoint.save_output("prune", block(index, stack), batch, output)
+    checkpoint.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=bool(outputs))
 
 
 def batches(folder: Path) -> list[str]:
@@ -65,61 +65,61 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS)
 def test_what_a_block_returned_comes_back(tmp_path: Path, output: Any) -> None:
-    finish(Journal(tmp_path, "key"), 0, [output, (output, output)])
-    journal = Journal(tmp_path, "key")
-    assert_equal(journal.output("prune", "layers", 0), output)
-    assert_equal(journal.output("prune", "layers", 1), (output, output))
+    finish(RunCheckpoint(tmp_path, "key"), 0, [output, (output, output)])
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    assert_equal(checkpoint.output("prune", "layers", 0), output)
+    assert_equal(checkpoint.output("prune", "layers", 1), (output, output))
 
 
 def test_what_comes_back_is_not_the_file(tmp_path: Path) -> None:
-    finish(Journal(tmp_path, "key"), 0, [STATES])
-    journal = Journal(tmp_path, "key")
-    journal.output("prune", "layers", 0).zero_()
-    assert torch.equal(journal.output("prune", "layers", 0), STATES)
+    finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    checkpoint.output("prune", "layers", 0).zero_()
+    assert torch.equal(checkpoint.output("prune", "layers", 0), STATES)
 
 
 def test_an_output_that_is_no_tensor_is_an_error_that_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"returns dict, .* pruner\.checkpoint=false"):
-        Journal(tmp_path, "key").save_output("prune", block(0), 0, (STATES, {"states": STATES}))
+        RunCheckpoint(tmp_path, "key").save_output("prune", block(0), 0, (STATES, {"states": STATES}))
 
 
 def test_random_numbers_go_on_as_they_would_have(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     try:
         torch.manual_seed(3)
-        finish(Journal(tmp_path, "key"), 0, [STATES])
+        finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
         expected = torch.rand(5)
         torch.manual_seed(4)
-        Journal(tmp_path, "key").output("prune", "layers", 0)
+        RunCheckpoint(tmp_path, "key").output("prune", "layers", 0)
         assert torch.equal(torch.rand(5), expected)
     finally:
         torch.set_rng_state(state)
 
 
 def test_decisions_come_back_for_each_phase(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "key")
+    checkpoint = RunCheckpoint(tmp_path, "key")
     shared = torch.tensor([1.5, 2.5])
-    journal.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=False)
-    journal.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=False)
-    again = Journal(tmp_path, "key")
+    checkpoint.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=False)
+    checkpoint.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=False)
+    again = RunCheckpoint(tmp_path, "key")
     assert (again.finished("dense"), again.finished("prune"), again.finished("other")) == (1, 1, 0)
     assert again.decided("dense", 0) == ({}, {"signal": [0.1, 1 / 3], "pooled": ["a"]})
-    tensors, facts = again.decided("prune", 0)
+    tensors, metadata = again.decided("prune", 0)
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1.5, 2.5], "b": [1.5, 2.5], "c": [2.5]}
-    assert facts == {}
+    assert metadata == {}
 
 
 def test_a_block_counts_once_it_is_finished(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "key")
-    finish(journal, 0, [STATES])
-    journal.save_output("prune", block(1), 0, STATES + 1)
-    again = Journal(tmp_path, "key")
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    finish(checkpoint, 0, [STATES])
+    checkpoint.save_output("prune", block(1), 0, STATES + 1)
+    again = RunCheckpoint(tmp_path, "key")
     assert again.finished("prune") == 1
     assert torch.equal(again.output("prune", "layers", 0), STATES)
 
 
 def test_without_a_folder_nothing_is_finished_and_nothing_is_made(tmp_path: Path) -> None:
-    assert Journal(tmp_path / "none", "key").finished("prune") == 0
+    assert RunCheckpoint(tmp_path / "none", "key").finished("prune") == 0
     assert not (tmp_path / "none").exists()
 
 
@@ -135,84 +135,84 @@ class Apart(World):
 def test_a_checkpoint_of_another_run_is_not_used(
     tmp_path: Path, journal_of: tuple[str, World], caplog: pytest.LogCaptureFixture
 ) -> None:
-    finish(Journal(tmp_path, "key"), 0, [STATES])
+    finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
     with caplog.at_level(logging.WARNING):
-        assert Journal(tmp_path, *journal_of).finished("prune") == 0
+        assert RunCheckpoint(tmp_path, *journal_of).finished("prune") == 0
     assert "is not used" in caplog.text
-    assert Journal(tmp_path, "key").finished("prune") == 1
+    assert RunCheckpoint(tmp_path, "key").finished("prune") == 1
 
 
 def test_a_checkpoint_of_another_schema_is_not_used(tmp_path: Path) -> None:
-    finish(Journal(tmp_path, "key"), 0, [STATES])
+    finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
     state = json.loads((tmp_path / STATE).read_text())
     (tmp_path / STATE).write_text(json.dumps({**state, "schema": "mwanda.checkpoint/0"}))
-    assert Journal(tmp_path, "key").finished("prune") == 0
+    assert RunCheckpoint(tmp_path, "key").finished("prune") == 0
 
 
 def test_files_of_two_runs_are_never_mixed(tmp_path: Path) -> None:
     """Were the first run to go on, its finished block would hold what the second has decided."""
-    finish(Journal(tmp_path, "first"), 0, [STATES, STATES])
-    Journal(tmp_path, "second").save_output("prune", block(0), 0, STATES + 1)
-    assert Journal(tmp_path, "first").finished("prune") == 0
+    finish(RunCheckpoint(tmp_path, "first"), 0, [STATES, STATES])
+    RunCheckpoint(tmp_path, "second").save_output("prune", block(0), 0, STATES + 1)
+    assert RunCheckpoint(tmp_path, "first").finished("prune") == 0
     assert batches(tmp_path) == ["prune-00000.rank0.batch000000"]
 
 
 def test_another_run_goes_on_from_its_own_blocks(tmp_path: Path) -> None:
-    finish(Journal(tmp_path, "first"), 0, [STATES])
-    second = Journal(tmp_path, "second")
+    finish(RunCheckpoint(tmp_path, "first"), 0, [STATES])
+    second = RunCheckpoint(tmp_path, "second")
     finish(second, 0, [STATES + 1])
     finish(second, 1, [STATES + 2])
-    again = Journal(tmp_path, "second")
+    again = RunCheckpoint(tmp_path, "second")
     assert again.finished("prune") == 2
     assert torch.equal(again.output("prune", "layers", 0), STATES + 2)
 
 
 def test_only_the_outputs_of_the_last_block_of_each_stack_remain(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "key")
+    checkpoint = RunCheckpoint(tmp_path, "key")
     for index, stack in enumerate(("encoder", "encoder", "decoder", "decoder")):
-        finish(journal, index, [STATES, STATES], stack)
+        finish(checkpoint, index, [STATES, STATES], stack)
     kept = [f"prune-{index:05d}.rank0.batch{batch:06d}" for index in (1, 3) for batch in (0, 1)]
     assert batches(tmp_path) == kept
-    finish(journal, 4, stack="decoder")
+    finish(checkpoint, 4, stack="decoder")
     assert batches(tmp_path) == []  # the pass is over
 
 
 def test_outputs_that_a_killed_run_left_behind_go_with_the_next_block(tmp_path: Path) -> None:
-    finish(Journal(tmp_path, "key"), 0, [STATES])
-    Journal(tmp_path, "key").save_output("prune", block(1), 7, STATES)
+    finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
+    RunCheckpoint(tmp_path, "key").save_output("prune", block(1), 7, STATES)
     (tmp_path / "prune-00007.rank0.batch000000.safetensors").touch()
-    finish(Journal(tmp_path, "key"), 1, [STATES])
-    finish(Journal(tmp_path, "key"), 2, [STATES])
+    finish(RunCheckpoint(tmp_path, "key"), 1, [STATES])
+    finish(RunCheckpoint(tmp_path, "key"), 2, [STATES])
     assert batches(tmp_path) == ["prune-00002.rank0.batch000000"]
 
 
 def test_each_process_keeps_the_outputs_of_its_own_batches(tmp_path: Path) -> None:
-    journals = [Journal(tmp_path, "key", Apart(rank, 2)) for rank in (1, 0)]
+    checkpoints = [RunCheckpoint(tmp_path, "key", Apart(rank, 2)) for rank in (1, 0)]
     for index in range(2):
-        for journal, value in zip(journals, (1, 0), strict=True):
-            journal.save_output("prune", block(index), 0, STATES + 10 * index + value)
-        for journal in journals:
-            journal.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=True)
+        for checkpoint, value in zip(checkpoints, (1, 0), strict=True):
+            checkpoint.save_output("prune", block(index), 0, STATES + 10 * index + value)
+        for checkpoint in checkpoints:
+            checkpoint.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=True)
     assert batches(tmp_path) == [f"prune-00001.rank{rank}.batch000000" for rank in range(2)]
     for rank in range(2):
-        again = Journal(tmp_path, "key", Apart(rank, 2))
+        again = RunCheckpoint(tmp_path, "key", Apart(rank, 2))
         assert torch.equal(again.output("prune", "layers", 0), STATES + 10 + rank)
         assert torch.equal(again.decided("prune", 1)[0]["mask"], STATES + 1)
 
 
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    journal = Journal(folder, "key")
-    finish(journal, 0, [STATES])
-    journal.discard()
+    checkpoint = RunCheckpoint(folder, "key")
+    finish(checkpoint, 0, [STATES])
+    checkpoint.discard()
     assert not folder.exists()
-    journal.discard()
+    checkpoint.discard()
 
 
 def test_half_a_discarded_checkpoint_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path, "key")
-    finish(journal, 0, [STATES])
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    finish(checkpoint, 0, [STATES])
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
-    journal.discard()
+    checkpoint.discard()
     assert len(batches(tmp_path)) == 1
-    assert Journal(tmp_path, "key").finished("prune") == 0
+    assert RunCheckpoint(tmp_path, "key").finished("prune") == 0

@@ -8,27 +8,27 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from mwanda.evaluation.units import Units, read_units, write_units
+from mwanda.evaluation.sentence_losses import SentenceLosses, read_sentence_losses, write_sentence_losses
 
 
 MEASURED = {
     "dense": {
-        "swh_Latn": Units((3, 0), (7, 1), (6, 1), (1.5, 0.0)),
-        "arb_Arab": Units((2,), (9,), (4,), (1 / 3,)),
+        "swh_Latn": SentenceLosses((3, 0), (7, 1), (6, 1), (1.5, 0.0)),
+        "arb_Arab": SentenceLosses((2,), (9,), (4,), (1 / 3,)),
     },
-    "pruned": {"swh_Latn": Units((3, 0), (7, 1), (6, 1), (math.inf, 0.0))},
+    "pruned": {"swh_Latn": SentenceLosses((3, 0), (7, 1), (6, 1), (math.inf, 0.0))},
 }
 
 
 def test_the_file_holds_every_unit_and_gives_it_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "units.parquet"
-    write_units(path, MEASURED)
-    assert read_units(path) == MEASURED
+    write_sentence_losses(path, MEASURED)
+    assert read_sentence_losses(path) == MEASURED
     assert [each.name for each in path.parent.iterdir()] == ["units.parquet"]
 
 
 def test_a_row_is_a_unit_of_a_language_under_a_model(tmp_path: Path) -> None:
-    write_units(tmp_path / "units.parquet", MEASURED)
+    write_sentence_losses(tmp_path / "units.parquet", MEASURED)
     table = pyarrow.parquet.read_table(tmp_path / "units.parquet")
     assert table.column_names == ["language", "unit", "model", "tokens", "bytes", "characters", "nats"]
     assert table.num_rows == 5
@@ -45,20 +45,20 @@ def test_a_row_is_a_unit_of_a_language_under_a_model(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "units.parquet"
-    write_units(path, MEASURED)
+    write_sentence_losses(path, MEASURED)
 
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="full"):
-        write_units(path, {"dense": {}})
-    assert read_units(path) == MEASURED
+        write_sentence_losses(path, {"dense": {}})
+    assert read_sentence_losses(path) == MEASURED
     assert [each.name for each in tmp_path.iterdir()] == ["units.parquet"]
 
 
 def test_units_survive_json() -> None:
     for languages in MEASURED.values():
         for units in languages.values():
-            assert Units(**json.loads(json.dumps(asdict(units)))) == units
-    assert len(Units()) == 0
+            assert SentenceLosses(**json.loads(json.dumps(asdict(units)))) == units
+    assert len(SentenceLosses()) == 0

@@ -23,14 +23,14 @@ from mwanda.models import Block
 from mwanda.record import write_json, write_tensors
 
 
-SCHEMA = "mwanda.checkpoint/1"
+SCHEMA = "mwanda.checkpoint/2"
 STATE = "state.json"
 RANDOM_STATE = "random_state"
 
 logger = logging.getLogger(__name__)
 
 
-class Journal:
+class RunCheckpoint:
     """The checkpoint of one run.
 
     Args:
@@ -58,7 +58,7 @@ class Journal:
     def decided(self, phase: str, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the phase decided in a finished block."""
         entry = self._phase(phase)["blocks"][index]
-        return _load(self._folder / entry["file"])[0] if entry["file"] else {}, entry["facts"]
+        return _load(self._folder / entry["file"])[0] if entry["file"] else {}, entry["metadata"]
 
     def output(self, phase: str, stack: str, batch: int) -> Any:
         """Return what the last finished block of a stack gave for a batch, and set the random state of that time."""
@@ -74,7 +74,7 @@ class Journal:
         write_tensors(self._output(_name(phase, block), batch), _apart(tensors), {"structure": structure})
 
     def finish(
-        self, phase: str, block: Block, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, outputs: bool
+        self, phase: str, block: Block, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, outputs: bool
     ) -> None:
         """Write what was decided in a block and count it as finished."""
         self._claim()
@@ -82,15 +82,15 @@ class Journal:
         file = f"{name}.safetensors" if tensors else None
         if self._world.first and file is not None:
             write_tensors(self._folder / file, _apart(tensors))
-        self._world.wait()
-        state["blocks"].append({"file": file, "facts": dict(facts)})
+        self._world.barrier()
+        state["blocks"].append({"file": file, "metadata": dict(metadata)})
         if outputs:
             state["outputs"][block.stack] = name
         else:  # the pass is over, and nothing is taken up in it any more
             state["outputs"].clear()
         if self._world.first:
             write_json(self._folder / STATE, self._state)
-        self._world.wait()
+        self._world.barrier()
         for old in self._folder.glob(f"{phase}-*.rank{self._world.rank}.batch*"):
             if old.name.partition(".")[0] not in state["outputs"].values():
                 old.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ class Journal:
         self._state["notes"][name] = text
         if self._world.first:
             write_json(self._folder / STATE, self._state)
-        self._world.wait()
+        self._world.barrier()
 
     def noted(self, name: str) -> str | None:
         """Return what `note` has kept."""
@@ -110,7 +110,7 @@ class Journal:
 
     def discard(self) -> None:
         """Remove the checkpoint, when the run needs it no longer."""
-        self._world.wait()
+        self._world.barrier()
         if self._world.first:
             (self._folder / STATE).unlink(missing_ok=True)  # first: half a checkpoint must not look like a whole one
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -120,7 +120,7 @@ class Journal:
         if self._foreign:
             self._foreign = False
             self.discard()
-            self._world.wait()
+            self._world.barrier()
 
     def _phase(self, phase: str) -> dict[str, Any]:
         found: dict[str, Any] = self._state["phases"].setdefault(phase, {"blocks": [], "outputs": {}})

@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 Activations = Literal["device", "ram", "disk"]
-PARKED = "activations-"
+OFFLOADED = "activations-"
 """What the names of folders begin with that hold waiting hidden states."""
 
 
-class Parking(Protocol):
+class ActivationOffloading(Protocol):
     """Empties tensors and fills them again; whoever holds one of them goes on holding the same tensor."""
 
-    def park(self, index: int, tensors: list[Tensor]) -> None:
+    def offload(self, index: int, tensors: list[Tensor]) -> None:
         """Keep the values of batch `index` and free the memory of its tensors."""
         ...
 
@@ -34,7 +34,7 @@ class InMemory:
     def __init__(self) -> None:
         self._waiting: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
-    def park(self, index: int, tensors: list[Tensor]) -> None:
+    def offload(self, index: int, tensors: list[Tensor]) -> None:
         """Copy the values and free the tensors."""
         self._waiting[index] = [(tensor, tensor.to("cpu", copy=True)) for tensor in tensors]
         _empty(tensors)
@@ -52,7 +52,7 @@ class OnDisk:
         self._folder = folder
         self._waiting: dict[int, list[Tensor]] = {}
 
-    def park(self, index: int, tensors: list[Tensor]) -> None:
+    def offload(self, index: int, tensors: list[Tensor]) -> None:
         """Write the values and free the tensors."""
         save_file({str(place): tensor.contiguous() for place, tensor in enumerate(tensors)}, self._path(index))
         self._waiting[index] = tensors
@@ -70,12 +70,12 @@ class OnDisk:
 
 
 @contextmanager
-def parking_of(activations: Activations, folder: Path | None = None) -> Iterator[Parking | None]:
-    """Give the parking of this name; what it keeps in `folder`, or where temporary files are, goes at the end."""
+def offloading_of(activations: Activations, folder: Path | None = None) -> Iterator[ActivationOffloading | None]:
+    """Give the offloading of this name; what it keeps in `folder`, or where temporary files are, goes at the end."""
     if activations == "disk":
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARKED, dir=folder) as place:
+        with tempfile.TemporaryDirectory(prefix=OFFLOADED, dir=folder) as place:
             yield OnDisk(Path(place))
     else:
         yield InMemory() if activations == "ram" else None
