@@ -19,12 +19,13 @@ from torch import nn
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
+from mwanda.errors import AuditError, CalibrationError, ConfigurationError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner.allocation import Allocation, allocate
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
@@ -49,7 +50,7 @@ class PruningReport:
         order: in which it was done.
         plans: what was planned and counted, a matrix each.
         sparsities: of each block.
-        signals: of the schedule, a block each.
+        signals: of the schedule, a block or a matrix each.
         blocks: their names.
         pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
         seconds: spent on each stage.
@@ -112,7 +113,7 @@ class Pruner:
             model: in evaluation mode; its weights are changed.
             calibration: what its inputs are taken from.
             criterion: scores weights.
-            schedule: spreads sparsity over blocks.
+            schedule: spreads sparsity over blocks or matrices.
             pattern: which weights compete.
             sparsity: over all prunable weights.
             runtime: what it is carried out with; None for one process, in memory, that writes nothing.
@@ -154,8 +155,10 @@ class _Task:
         zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.runtime.weights)
         order = self.settings.order if self.criterion.needs else "oneshot"
         dense = self._dense_pre_pass(order)
-        sparsities = self._allocate(sparsity, dense.signals, zeros)
-        remover = self._plan(sparsities, zeros)
+        with self.seconds.on("schedule"):
+            alike = self.pattern.fixed_sparsity() is not None
+            allocation = allocate(self.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
+        remover = self._plan(allocation, zeros)
         pooled = dense.calibrator.pooled
         if order == "oneshot":
             self._prune_all(remover, dense.statistics)
@@ -169,7 +172,7 @@ class _Task:
         seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
         plans = list(remover.planned.values())  # in the order of the model, also when resumed
-        return PruningReport(order, plans, sparsities, dense.signals, names, pooled, seconds)
+        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds)
 
     def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
         """Hold what was counted against what was asked for: one weight per comparison group is lost to rounding down.
@@ -189,9 +192,12 @@ class _Task:
         by_criterion = order == "oneshot" and bool(self.criterion.needs)
         needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
-        if needs and not self._take_from_artifacts(visitor):
-            with visitor.hooks:
-                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+        if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
+            if needs:
+                with visitor.hooks:
+                    self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+            else:
+                self._look_at_weights(visitor, {})
             self._keep_as_artifact(visitor)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
@@ -206,14 +212,16 @@ class _Task:
             return False
         if visitor.keep_statistics:
             visitor.calibrator.pooled = list(found.metadata["pooled"])
-            statistics = deep(found.tensors)
-            for block in visit(
-                self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")
-            ):
-                visitor.take(block, {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices})
+            self._look_at_weights(visitor, deep(found.tensors))
         else:
             visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
         return True
+
+    def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
+        """Visit all blocks without a forward pass, with statistics that are there already."""
+        for block in visit(self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")):
+            known = {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices if m.name in statistics}
+            visitor.take(block, known)
 
     def _keep_as_artifact(self, visitor: Dense) -> None:
         if self.runtime.artifacts is None:
@@ -235,8 +243,9 @@ class _Task:
         }
         if visitor.keep_statistics:
             return "statistics", key | {"calibration": self.calibration.fingerprint()}
-        looked_at = self.calibration.part(self.schedule.signal_fraction).fingerprint()
-        return "signals", key | {"schedule": repr(self.schedule), "calibration": looked_at}
+        looks_at_text = self.schedule.looks_at != "weights"
+        text = self.calibration.part(self.schedule.signal_fraction).fingerprint() if looks_at_text else None
+        return "signals", key | {"schedule": repr(self.schedule), "calibration": text}
 
     def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
@@ -290,42 +299,18 @@ class _Task:
         size = min(wanted, max(1, chosen.count // self.runtime.world.size))
         return self.runtime.world.shard(chosen.batches(size, input_device(self.model)))
 
-    def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:
-        with self.seconds.on("schedule"):
-            sizes = [block.size for block in self.blocks]
-            shares = [size / sum(sizes) for size in sizes]
-            lower = [
-                sum(int(zeros[matrix.name].sum()) for matrix in block.matrices) / block.size for block in self.blocks
-            ]
-            sparsities = self.schedule.allocate(signals, shares, sparsity, lower)
-            achieved = sum(share * value for share, value in zip(shares, sparsities, strict=True))
-            # A block that is empty already is the one case in which a sparsity of 1 is right.
-            bounded = all(0 <= value < 1 or value == floor for value, floor in zip(sparsities, lower, strict=True))
-            if not (abs(achieved - sparsity) <= 1e-9 and bounded):
-                raise SparsityError(f"the schedule gave {achieved:.6f} over all blocks where {sparsity} was asked for")
-            return sparsities
-
-    def _plan(self, sparsities: Sequence[float], zeros: ZeroCounts) -> Remover:
+    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> Remover:
         """Decide how much goes of each matrix, before any is touched."""
         quotas, planned = {}, {}
         for block in self.blocks:
-            targets = self._targets(block, sparsities[block.index], zeros)
-            for matrix, target in zip(block.matrices, targets, strict=True):
-                counts = zeros[matrix.name]
+            for matrix in block.matrices:
+                counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
                 before = int(counts.sum())
                 quotas[matrix.name] = quota
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
         return Remover(self.criterion, self.pattern, quotas, planned)
-
-    def _targets(self, block: Block, sparsity: float, zeros: ZeroCounts) -> list[float]:
-        """Return the sparsity of each matrix: the block's, or less where another holds more zeros than that already."""
-        if self.pattern.fixed_sparsity() is not None:
-            return [sparsity] * len(block.matrices)
-        shares = [matrix.weight.numel() / block.size for matrix in block.matrices]
-        lower = [int(zeros[matrix.name].sum()) / matrix.weight.numel() for matrix in block.matrices]
-        return Uniform().allocate((), shares, sparsity, lower)
 
 
 @torch.no_grad()
@@ -357,10 +342,10 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
     fixed = pattern.fixed_sparsity()
     if fixed is not None and abs(sparsity - fixed) > 1e-12:
         raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and schedule.needs:
+    if fixed is not None and not isinstance(schedule, Uniform):
         raise ConfigurationError(
             "schedule",
             type(schedule).__name__.lower(),
-            f"pattern={pattern.name} is the same in all blocks",
+            f"pattern={pattern.name} is the same in all matrices",
             ["uniform"],
         )
