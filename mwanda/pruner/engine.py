@@ -6,6 +6,7 @@
 - `arrival`: a matrix is pruned as soon as its input over the whole calibration set is known; one pass.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,25 +20,31 @@ from torch import nn
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.errors import AuditError, CalibrationError, ConfigurationError
+from mwanda.errors import AuditError, ConfigurationError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.pruner.allocation import Allocation, allocate
+from mwanda.pruner.allocation import Allocation, allocate, units_of
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.batches import batches_of, sequences_per_batch
+from mwanda.pruner.damage import Sample, measure_damage
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
-from mwanda.schedules import Schedule
+from mwanda.schedules import BlockMatrix, Schedule
+from mwanda.schedules.base import LooksAtGradients
 from mwanda.schedules.uniform import Uniform
 from mwanda.statistics import LanguageStatistics, Needs
 
 
 Order = Literal["block", "arrival", "oneshot"]
+
+DAMAGE = "damage"
+"""What the checkpoint calls the signals of a schedule that looks at gradients."""
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +199,8 @@ class _Task:
         by_criterion = order == "oneshot" and bool(self.criterion.needs)
         needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
+        if isinstance(self.schedule, LooksAtGradients):
+            visitor.signals = self._look_at_gradients(self.schedule)
         if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
             if needs:
                 with visitor.hooks:
@@ -216,6 +225,38 @@ class _Task:
         else:
             visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
         return True
+
+    def _look_at_gradients(self, schedule: LooksAtGradients) -> list[tuple[float, ...]]:
+        """Return the signals of all units, measured by this run, an interrupted attempt of it, or another one."""
+        checkpoint = self.runtime.checkpoint
+        noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
+        if noted is None:
+            signals = self._signals_of_damage(schedule)
+            noted = json.dumps(signals)
+            if checkpoint is not None:
+                checkpoint.note(DAMAGE, noted)
+        return [tuple(signal) for signal in json.loads(noted)]
+
+    def _signals_of_damage(self, schedule: LooksAtGradients) -> list[Sequence[float]]:
+        settings = self.settings
+        curves = measure_damage(
+            self.model,
+            self.blocks,
+            self.calibration,
+            self.criterion,
+            self.pattern,
+            Sample(schedule.levels, schedule.signal_fraction, schedule.labels, schedule.draws, schedule.seed),
+            settings.batch_size,
+            settings.expert_tokens,
+            settings.activations,
+            self.runtime,
+            self.seconds,
+        ).curves()
+        return [
+            schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
+            for block in self.blocks
+            for unit in units_of(block, schedule.level)
+        ]
 
     def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
         """Visit all blocks without a forward pass, with statistics that are there already."""
@@ -287,17 +328,9 @@ class _Task:
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
         chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
-        if chosen.count < self.runtime.world.size:
-            # A process without a batch would visit no block, and the others would wait for its statistics for ever.
-            raise CalibrationError(
-                f"{self.runtime.world.size} processes share {chosen.count} calibration sequences; "
-                "start no more than those"
-            )
-        # As many tokens as in a batch of whole sequences. The batches are those of one process (where there are enough
-        # sequences), so that their numbers are too; each process takes every N-th.
-        wanted = self.settings.batch_size * self.calibration.length // chosen.length
-        size = min(wanted, max(1, chosen.count // self.runtime.world.size))
-        return self.runtime.world.shard(chosen.batches(size, input_device(self.model)))
+        world, wanted = self.runtime.world, self.settings.batch_size
+        size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
+        return batches_of(chosen, size, world, input_device(self.model))
 
     def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> Remover:
         """Decide how much goes of each matrix, before any is touched."""

@@ -86,6 +86,31 @@ class Schedule(Protocol):
         ...
 
 
+@runtime_checkable
+class LooksAtGradients(Schedule, Protocol):
+    """A schedule whose `signal` is told the damage that pruning a matrix alone would do."""
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The sparsities at which the damage is measured, rising."""
+        ...
+
+    @property
+    def labels(self) -> float:
+        """The share of a sequence's positions at which tokens are drawn from the model's predictions."""
+        ...
+
+    @property
+    def draws(self) -> int:
+        """How many times they are drawn."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of what is drawn."""
+        ...
+
+
 def spread(signal: Sequence[float], width: float) -> list[float]:
     """Map a signal to sparsities relative to the target, the strongest block `2 · width` below the weakest.
 
