@@ -25,20 +25,22 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)
 TEXTS = ("", "outputs/day", "Kʉ̃ɔ̃ 🌍")
-JOBS = ("mwanda", "sparsegpt", "mixtral")
+JOBS = ("mwanda", "sparsegpt", "mixtral", "fisher", "fisher_mixtral")
 
 
 def job_of(name: str, order: Order) -> Job:
     """Return a job of which the masks do not hang on rounding."""
-    model = tiny_model("mixtral" if name == "mixtral" else "llama", dtype=torch.float64)
+    model = tiny_model("mixtral" if "mixtral" in name else "llama", dtype=torch.float64)
     criterion = SparseGPT() if name == "sparsegpt" else MWanda()
-    return Job(model, CALIBRATION, Pruner(order, 8, expert_tokens=20), criterion, OWLCWL(2.0))
+    schedule = Fisher(signal_fraction=1.0, draws=2) if "fisher" in name else OWLCWL(2.0)
+    return Job(model, CALIBRATION, Pruner(order, 8, expert_tokens=20), criterion, schedule)
 
 
 def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:

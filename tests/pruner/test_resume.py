@@ -25,13 +25,19 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
 from mwanda.schedules.cwl import CWL
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 from mwanda.statistics import Needs
 
 
-every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWLCWL(2.0)], ids=["uniform", "owl_cwl"])
+every_schedule = pytest.mark.parametrize(
+    "schedule",
+    [Uniform(), OWLCWL(2.0), OWLCWL(2.0, level="matrix"), AlphaPruning(), Fisher()],
+    ids=["uniform", "owl_cwl", "owl_cwl of matrices", "alphapruning", "fisher"],
+)
 every_criterion = pytest.mark.parametrize("criterion", [MWanda(), SparseGPT()], ids=["mwanda", "sparsegpt"])
 
 
