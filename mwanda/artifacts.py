@@ -46,7 +46,19 @@ ABANDONED = 24 * 3600.0
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-ROOMS = ("calibration", "corpora", "device.py", "evaluation", "models", "pruner", "schedules", "statistics")
+ROOMS = (
+    "calibration",
+    "corpora",
+    "criteria",
+    "device.py",
+    "evaluation",
+    "kernels",
+    "models",
+    "patterns",
+    "pruner",
+    "schedules",
+    "statistics",
+)
 """The code that artifacts depend on: when it changes they are made anew."""
 
 logger = logging.getLogger(__name__)

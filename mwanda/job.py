@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
     from mwanda.pruner.run_checkpoint import RunCheckpoint
+    from mwanda.schedules.base import Level
 
 
 CHECKPOINT, WORK = "checkpoint", "weights"
@@ -514,6 +515,7 @@ class _Run:
         from mwanda import device, memory
         from mwanda.models import blocks_of
         from mwanda.models.forward import is_causal
+        from mwanda.pruner.damage.measure import check_causal
 
         parts, source = self.parts, self.parts.source
         if source.device_map == "auto" and self.world.size > 1:
@@ -521,6 +523,8 @@ class _Run:
                 "model.device_map", "auto", "gives one process all GPUs, so that several cannot share them", ["none"]
             )
         config = source.load_config()
+        if parts.schedule.looks_at == "gradients":
+            check_causal(config)
         if parts.evaluation is not None and not is_causal(config):
             raise ConfigurationError(
                 "evaluation",
@@ -660,7 +664,7 @@ class _Run:
                 "codes": [language.code for language in parts.languages],
             },
             "criterion": {"name": self.names.get("criterion", names[0]), "settings": self.config["criterion"]},
-            "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+            "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name, parts.schedule.level),
             "calibration": {
                 "corpus": parts.corpus.name,
                 "sequences": calibration.count,
@@ -676,6 +680,7 @@ class _Run:
             "schedule": {
                 "name": self.names.get("schedule", names[1]),
                 "signal": [list(each) for each in report.signals],
+                **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
             },
             "perplexity": self._perplexity(measured, calibration),
             "tasks": {},
@@ -708,7 +713,7 @@ def _throughput(measured: Mapping[str, LanguagePerplexity], seconds: float) -> d
     return {"tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
-def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", target: float, pattern: str, level: "Level") -> dict[str, Any]:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
     layers = []
     for layer, wanted in enumerate(report.sparsities):
@@ -728,6 +733,7 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
                 "zeros": plan.zeros,
                 "zeros_before": plan.zeros_before,
                 "mask": plan.mask,
+                **({"target": plan.target} if level == "matrix" else {}),
             }
             for plan in report.plans
         ],

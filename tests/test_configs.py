@@ -50,6 +50,7 @@ CHANGED = {
     "calibration": {"sequences", "length", "seed", "sampling", "target", "mix"},
     "pattern": {"keep", "of"},
     "pruner": {"order"},
+    "schedule": {"seed"},
 }
 # Arguments that are no setting: what results.json calls a corpus.
 NO_SETTING = {"corpus": {"name"}}
