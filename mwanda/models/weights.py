@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mwanda.models.family import Block
-from mwanda.record import write_tensors
+from mwanda.system.files import write_tensors
 
 
 class Weights(Protocol):

@@ -3,8 +3,8 @@
 import torch
 
 from mwanda.calibration import Batch, CalibrationSet
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError
+from mwanda.system.distributed import World
 
 
 def sequences_per_batch(chosen: CalibrationSet, whole_length: int, wanted: int, world: World) -> int:

@@ -17,10 +17,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
-from mwanda.record import write_json, write_tensors
+from mwanda.system.distributed import World
+from mwanda.system.files import write_json, write_tensors
 
 
 SCHEMA = "mwanda.checkpoint/2"

@@ -23,13 +23,13 @@ from mwanda.models import Block, blocks_of
 from mwanda.models.weights import Resident, Streamed, Weights, visit
 from mwanda.pruner import Pruner, PruningReport
 from mwanda.pruner.engine import Order
-from mwanda.record import write_tensors
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning
 from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics
+from mwanda.system.files import write_tensors
 
 
 CPU = torch.device("cpu")
