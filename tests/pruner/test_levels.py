@@ -11,7 +11,7 @@ from pruning_oracle import Order, every_order, prune, wanda
 from tiny_models import tiny_model
 from torch import nn
 
-from mwanda.artifacts import ArtifactCache
+from mwanda.artifacts.store import ArtifactCache
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.wanda import Wanda
