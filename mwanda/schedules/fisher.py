@@ -1,25 +1,18 @@
 """Directional Fisher: what each matrix may lose is decided by what losing it would do to the model's predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 
 from mwanda.errors import ConfigurationError
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project
+from mwanda.schedules.curve import DamageCurve, Values
 from mwanda.statistics import Needs
-
-
-Values = NDArray[np.float64]
-
-POINTS = 2001
-"""Sparsities between the bounds at which the slope of the damage is tabulated."""
 
 
 @dataclass(frozen=True)
@@ -80,46 +73,38 @@ class Fisher:
         if not np.isfinite(damage).all() or (pooled <= 0).any():
             return project([0.0] * len(shares), shares, target, lower)
         bounds = min(self.lowest, target), max(self.highest, target)
-        sparsity_at = inverse_slope(np.array(self.levels), pooled, *bounds)
+        curve = DamageCurve(np.array(self.levels), pooled)
         with np.errstate(divide="ignore"):  # a unit without damage takes all that it may
             relief = np.log(sizes) - np.log((damage / pooled).mean(axis=1))
-        return project(least_damage(sparsity_at, relief, sizes, target, np.array(lower)), shares, target, lower)
-
-
-def inverse_slope(levels: Values, damage: Values, lowest: float, highest: float) -> Callable[[Values], Values]:
-    """Return the function from the logarithm of a slope of the damage to the sparsity in `[lowest, highest]` with it.
-
-    The damage is interpolated by a monotone cubic in the logarithms of both, as `D ∝ s³` for small s where scores have
-    a density at zero, and goes on beyond the levels as a power of s. Where its slope falls, which noise can make it do,
-    it is taken to stay the same, so that each slope belongs to one sparsity.
-    """
-    grid = np.linspace(max(lowest, 1e-3), highest, POINTS)
-    curve = PchipInterpolator(np.log(levels), np.log(np.maximum.accumulate(damage)))
-    inside = np.clip(np.log(grid), np.log(levels[0]), np.log(levels[-1]))
-    power = np.maximum(curve(inside, 1), 1e-3)
-    logarithm = curve(inside) + power * (np.log(grid) - inside)
-    slope = np.maximum.accumulate(logarithm + np.log(power) - np.log(grid))
-    slope += np.arange(POINTS) * 1e-9  # rises everywhere
-    return lambda wanted: np.asarray(np.interp(wanted, slope, grid), dtype=np.float64)
+        found = least_damage(curve, relief, sizes, target, np.array(lower), *bounds)
+        return project(found, shares, target, lower)
 
 
 def least_damage(
-    sparsity_at: Callable[[Values], Values], relief: Values, sizes: Values, target: float, lower: Values
+    curve: DamageCurve,
+    relief: Values,
+    sizes: Values,
+    target: float,
+    lower: Values,
+    lowest: float,
+    highest: float,
 ) -> list[float]:
     """Return the sparsities at which all units have the same slope of damage per weight, or are at a bound.
 
     The common slope is the multiplier of the budget, found by bisection.
 
     Args:
-        sparsity_at: gives a sparsity for the logarithm of a slope of the pooled damage.
+        curve: the pooled damage.
         relief: logarithm of each unit's number of weights over its share of the damage.
         sizes: each unit's share of the weights.
         target: the weighted mean of the sparsities; where bounds leave no such sparsities, the nearest.
         lower: the share of each unit that is zero already.
+        lowest: bound of every sparsity.
+        highest: likewise.
     """
 
     def sparsities(multiplier: float) -> Values:
-        return np.maximum(sparsity_at(multiplier + relief), lower)
+        return np.maximum(curve.with_slope(multiplier + relief, lowest, highest), lower)
 
     def excess(multiplier: float) -> float:
         return float(sizes @ sparsities(multiplier) - target)

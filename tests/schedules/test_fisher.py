@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, minimize
 
 from mwanda.errors import ConfigurationError
 from mwanda.schedules import BlockMatrix
-from mwanda.schedules.fisher import Fisher, inverse_slope
+from mwanda.schedules.fisher import Fisher
 
 
 LEVELS = (0.3, 0.5, 0.7)
@@ -95,15 +95,6 @@ def test_damage_that_falls_from_one_level_to_the_next_still_meets_the_budget() -
     found = Fisher().allocate([(3.0, 2.0, 1.0), (1.0, 0.5, 0.1)], [0.5, 0.5], 0.5, [0.0, 0.0])
     assert sum(found) == pytest.approx(1.0, abs=1e-12)
     assert found[0] < found[1]
-
-
-def test_interpolation_goes_through_the_levels_and_beyond_them_as_a_power() -> None:
-    """The slope of `D = s³` is `3 s²`."""
-    levels = np.array(LEVELS)
-    inverse = inverse_slope(levels, levels**3, 0.1, 0.85)
-    wanted = np.array([0.12, 0.3, 0.44, 0.7, 0.8])
-    np.testing.assert_allclose(inverse(np.log(3 * wanted**2)), wanted, atol=1e-3)
-    np.testing.assert_allclose(inverse(np.array([-np.inf, np.inf])), [0.1, 0.85])
 
 
 def test_signal_is_the_mean_over_languages_of_the_sum_over_matrices() -> None:
