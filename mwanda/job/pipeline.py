@@ -21,6 +21,7 @@ from mwanda.job.results import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
 from mwanda.pruner.audit import check_blocks
+from mwanda.pruner.damage.measure import check_causal
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.system.distributed import World
@@ -176,6 +177,8 @@ class Pipeline:
                 "model.device_map", "auto", "gives one process all GPUs, so that several cannot share them", ["none"]
             )
         config = source.load_config()
+        if parts.schedule.looks_at == "gradients":
+            check_causal(config)
         if parts.evaluation is not None and not is_causal(config):
             raise ConfigurationError(
                 "evaluation",

@@ -100,7 +100,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
         "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
-        "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+        "sparsity": _sparsity(report, parts),
         "calibration": {
             "corpus": parts.corpus.name,
             "sequences": calibration.count,
@@ -118,6 +118,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
         "schedule": {
             "name": spec.choice("schedule", parts.schedule),
             "signal": [list(each) for each in report.signals],
+            **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
         },
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
@@ -155,7 +156,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
     layers = []
     for layer, wanted in enumerate(report.sparsities):
@@ -163,9 +164,9 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
         layers.append({"layer": layer, "target": wanted, "achieved": achieved})
     return {
-        "target": target,
+        "target": parts.settings.sparsity,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
-        "pattern": pattern,
+        "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
         "per_matrix": [
@@ -175,6 +176,7 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
                 "zeros": plan.zeros,
                 "zeros_before": plan.zeros_before,
                 "mask": plan.mask,
+                **({"target": plan.target} if parts.schedule.level == "matrix" else {}),
             }
             for plan in report.plans
         ],

@@ -27,7 +27,9 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
 from mwanda.schedules.cwl import CWL
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 from mwanda.solvers.admm import ADMM
@@ -37,7 +39,11 @@ from mwanda.solvers.swap import Swap
 from mwanda.statistics import LanguageWeights, Needs
 
 
-every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWLCWL(2.0)], ids=["uniform", "owl_cwl"])
+every_schedule = pytest.mark.parametrize(
+    "schedule",
+    [Uniform(), OWLCWL(2.0), OWLCWL(2.0, level="matrix"), AlphaPruning(), Fisher()],
+    ids=["uniform", "owl_cwl", "owl_cwl of matrices", "alphapruning", "fisher"],
+)
 SOLVERS = {"swap": Swap(), "dsnot": DSnoT(), "sparsegpt": SparseGPTSolver(column_order="loss"), "admm": ADMM()}
 every_criterion = pytest.mark.parametrize("criterion", [MWanda(), SparseGPT()], ids=["mwanda", "sparsegpt"])
 
