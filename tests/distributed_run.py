@@ -25,6 +25,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.solvers import Solver
 from mwanda.solvers.admm import ADMM
@@ -37,19 +38,20 @@ from mwanda.system.progress import Silent
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)
 TEXTS = ("", "outputs/day", "Kʉ̃ɔ̃ 🌍")
-JOBS = ("mwanda", "sparsegpt", "mixtral", "swap", "admm", "dsnot")
+JOBS = ("mwanda", "sparsegpt", "mixtral", "swap", "admm", "dsnot", "fisher", "fisher_mixtral")
 BESIDE = "beside the dense model"
 NEEDS = (Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS, Needs.MEANS)
 
 
 def job_of(name: str, order: Order) -> Job:
     """Return a job of which the masks do not hang on rounding."""
-    model = tiny_model("mixtral" if name == "mixtral" else "llama", dtype=torch.float64)
+    model = tiny_model("mixtral" if "mixtral" in name else "llama", dtype=torch.float64)
     criterion = SparseGPT() if name == "sparsegpt" else MWanda()
     balanced = replace(CALIBRATION, weights=LanguageWeights((1.0, 3.0, 2.0), balanced=True))
     calibration = balanced if name in SOLVERS else CALIBRATION
     pruner = Pruner(order, 8, expert_tokens=20)
-    return Job(model, calibration, pruner, criterion, OWLCWL(2.0), solver=SOLVERS.get(name))
+    schedule = Fisher(signal_fraction=1.0, draws=2) if "fisher" in name else OWLCWL(2.0)
+    return Job(model, calibration, pruner, criterion, schedule, solver=SOLVERS.get(name))
 
 
 SOLVERS: dict[str, Solver] = {"swap": Swap(), "admm": ADMM(), "dsnot": DSnoT(), BESIDE: ADMM(match="dense")}

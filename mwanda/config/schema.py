@@ -33,7 +33,12 @@ GROUPS = (
 
 MAY_BE_NOTHING = ("evaluation", "inside", "export")
 
-ADDED: dict[str, Any] = {"solver": {"_target_": "mwanda.solvers.threshold.Threshold"}, "calibration.weights": "uniform"}
+ADDED: dict[str, Any] = {
+    "solver": {"_target_": "mwanda.solvers.threshold.Threshold"},
+    "calibration.weights": "uniform",
+    "corpus.drop_overlap": False,
+    "schedule.level": "block",
+}
 """Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
 leave that value out, so that what is old and complete is known as the same run."""
 

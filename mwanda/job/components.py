@@ -1,12 +1,13 @@
 """Everything a configuration stands for, built and checked before anything is loaded."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mwanda.calibration import Calibration
 from mwanda.config import schema
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
-from mwanda.corpora import Corpus, check_disjoint
+from mwanda.corpora import Corpus, check_disjoint, without_overlap
 from mwanda.criteria import Criterion
 from mwanda.errors import CorpusError, UnknownKeyError
 from mwanda.evaluation import Full, Harness, Perplexity
@@ -15,7 +16,7 @@ from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
-from mwanda.pruner.engine import check_order, check_request
+from mwanda.pruner.engine import check_request
 from mwanda.pruner.method import Method
 from mwanda.schedules import Schedule
 from mwanda.solvers import Solver
@@ -24,6 +25,24 @@ from mwanda.tracking import Tracker
 
 if TYPE_CHECKING:
     from mwanda.export import Export
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text of a run, by language.
+
+    Args:
+        calibration: sentences.
+        evaluation: sentences; empty where none are evaluated.
+        dropped: how many lines `corpus.drop_overlap` left out of the calibration text.
+    """
+
+    calibration: dict[str, list[str]]
+    evaluation: dict[str, list[str]]
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class Parts:
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
-        check_order(parts.method, parts.pruner.order)
+        parts.method.check_order(parts.pruner.order)
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))
@@ -138,17 +157,22 @@ class Parts:
                     "what it has; or choose another corpus or set"
                 )
 
-    def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    def text(self) -> Texts:
         """Return calibration and evaluation sentences per language.
 
         Raises:
-            CorpusError: a language has no text, or the two sides share a sentence.
+            CorpusError: a language has no text, or the two sides share a line and `corpus.drop_overlap` is not set.
         """
         calibration = {
             each.code: list(self.corpus.sentences(each, "calibration")) for each in self.calibration_languages
         }
-        evaluation = {}
-        for language in self.languages if self.evaluates_text else []:
-            evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
-            check_disjoint(language, calibration.get(language.code, []), evaluation[language.code])
-        return calibration, evaluation
+        evaluated = self.languages if self.evaluates_text else []
+        evaluation = {each.code: list(self.evaluation_corpus.sentences(each, "evaluation")) for each in evaluated}
+        if not self.corpus.drop_overlap:
+            check_disjoint(calibration, evaluation)
+            return Texts(calibration, evaluation, {})
+        calibration, dropped = without_overlap(calibration, evaluation)
+        if dropped:
+            counts = ", ".join(f"{code} {count}" for code, count in dropped.items())
+            logger.info("left out %d calibration lines that evaluation text holds: %s", sum(dropped.values()), counts)
+        return Texts(calibration, evaluation, dropped)

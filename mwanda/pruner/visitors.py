@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
+from mwanda.pruner.allocation import units_of
 from mwanda.pruner.experts import place_of
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
@@ -168,31 +169,35 @@ class Dense(Visitor):
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()
         self._observer = None
-        signal = self._signal(block, statistics)
+        signals = self._take_signals(block, statistics)
         kept = statistics if self.keep_statistics else {}
         self.statistics |= kept
-        return Decision(flat(kept), {"signal": signal, "pooled": self.calibrator.pooled})
+        return Decision(flat(kept), {"signals": signals, "pooled": self.calibrator.pooled})
 
     def take(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> None:
-        """Take the statistics of a dense block from another run, and the signals from them."""
-        self._signal(block, statistics)
+        """Take the statistics of a dense block from another run, and the signals from them and its weights."""
+        self._take_signals(block, statistics)
         self.statistics |= statistics
 
-    def _signal(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> tuple[float, ...]:
-        if not self.schedule.needs:
-            return ()
+    def _take_signals(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> list[tuple[float, ...]]:
+        if self.schedule.looks_at not in ("weights", "inputs"):
+            return []
         with self.calibrator.seconds.on("schedule"):
-            pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
-            signal = tuple(self.schedule.signal(pairs))
-        self.signals.append(signal)
-        return signal
+            units = [
+                [BlockMatrix(matrix.weight, statistics.get(matrix.name)) for matrix in unit]
+                for unit in units_of(block, self.schedule.level)
+            ]
+            signals = [tuple(self.schedule.signal(unit)) for unit in units]
+        self.signals += signals
+        return signals
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Take signals and statistics from the checkpoint."""
         self.calibrator.pooled = list(decision.metadata["pooled"])
-        if self.schedule.needs:
-            # JSON has no NaN, which is the signal of one language.
-            self.signals.append(tuple(math.nan if value is None else value for value in decision.metadata["signal"]))
+        # JSON has no NaN, which is the signal of one language.
+        self.signals += [
+            tuple(math.nan if value is None else value for value in signal) for signal in decision.metadata["signals"]
+        ]
         if self.keep_statistics:
             self.statistics |= deep(decision.tensors, self.calibrator.weighting)
 

@@ -218,6 +218,18 @@ def test_text_for_evaluation_can_lie_in_a_folder(config: dict[str, Any], tmp_pat
     assert parts.corpus.name == "embedded"
 
 
+@pytest.mark.parametrize("key", ["corpus.name", "evaluation.corpus.name", "pattern.name", "criterion.needs"])
+def test_what_the_record_says_of_a_choice_cannot_be_typed(config: dict[str, Any], key: str) -> None:
+    *groups, name = key.split(".")
+    config["evaluation"]["corpus"] = dict(config["corpus"])
+    node = config
+    for group in groups:
+        node = node[group]
+    node[name] = "flores_plus"
+    with pytest.raises(UnknownKeyError, match=f"^{key}="):
+        Parts.of(RunSpec.of(config))
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
@@ -272,6 +284,12 @@ def test_the_hash_goes_by_what_a_set_of_languages_comes_to(config: dict[str, Any
         for each in (named, listed)
     }
     assert len(hashes) == 1
+
+
+def test_runs_that_differ_in_nothing_but_the_seed_are_repetitions(config: dict[str, Any]) -> None:
+    one, two, other = (RunSpec.of(config | each) for each in ({"seed": 1}, {"seed": 2}, {"seed": 2, "sparsity": 0.25}))
+    assert one.config_hash_without_seed == two.config_hash_without_seed != other.config_hash_without_seed
+    assert one.config_hash != two.config_hash
 
 
 def test_a_job_of_a_sweep_is_the_same_run_in_its_folder(config: dict[str, Any], tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from mwanda.corpora import embedded
 from mwanda.corpora.embedded import all_sentences
 from mwanda.errors import (
     AuditError,
-    ComparisonError,
     ConfigurationError,
     CorpusError,
     InputError,
@@ -35,7 +34,7 @@ from mwanda.errors import (
 )
 from mwanda.evaluation.perplexity import Perplexity
 from mwanda.evaluation.sentence_losses import read_sentence_losses
-from mwanda.evaluation.significance import compare, over_seeds
+from mwanda.evaluation.significance import compare
 from mwanda.export import masks
 from mwanda.job import components, folder
 from mwanda.job.run import run
@@ -313,17 +312,6 @@ def test_text_is_tokenised_once_for_both_models(model: Path, tmp_path: Path, mon
     results = tiny_job.run(model, tmp_path / "run", "evaluation.protocol=sentence")
     assert calls == ["sentence"]
     assert results["perplexity"]["protocol"]["name"] == "sentence/1"
-
-
-def test_runs_of_several_seeds_are_one_configuration_and_another_sparsity_is_not(model: Path, tmp_path: Path) -> None:
-    runs = [tiny_job.run(model, tmp_path / str(seed), f"seed={seed}") for seed in (1, 2)]
-    found = over_seeds(runs)
-    assert found["seeds"] == [1, 2]
-    values = [one["perplexity"]["pruned"]["eng_Latn"]["perplexity"] for one in runs]
-    assert values[0] != values[1]
-    assert found["languages"]["eng_Latn"]["perplexity"]["mean"] == pytest.approx(sum(values) / 2)
-    with pytest.raises(ComparisonError, match="differ in more than the seed"):
-        over_seeds([runs[0], tiny_job.run(model, tmp_path / "other", "seed=2", "sparsity=0.25")])
 
 
 def test_zeros_that_were_there_are_counted(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from mwanda.pruner.engine import Order
 from mwanda.pruner.offloading import Activations
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
 from mwanda.schedules.cwl import CWL
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 from mwanda.solvers.admm import ADMM
@@ -38,7 +40,11 @@ from mwanda.solvers.swap import Swap
 from mwanda.statistics import LanguageWeights, Needs
 
 
-every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWLCWL(2.0)], ids=["uniform", "owl_cwl"])
+every_schedule = pytest.mark.parametrize(
+    "schedule",
+    [Uniform(), OWLCWL(2.0), OWLCWL(2.0, level="matrix"), AlphaPruning(), Fisher()],
+    ids=["uniform", "owl_cwl", "owl_cwl of matrices", "alphapruning", "fisher"],
+)
 SOLVERS = {"swap": Swap(), "dsnot": DSnoT(), "sparsegpt": SparseGPTSolver(column_order="loss"), "admm": ADMM()}
 every_criterion = pytest.mark.parametrize("criterion", [MWanda(), SparseGPT()], ids=["mwanda", "sparsegpt"])
 
@@ -268,6 +274,7 @@ from mwanda.criteria.mwanda import MWanda
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.owl_cwl import OWLCWL
 
 
