@@ -1,5 +1,7 @@
 """Statistics taken from the inputs of linear layers."""
 
+from typing import Any
+
 import pytest
 import torch
 from pruning_oracle import capture
