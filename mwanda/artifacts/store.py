@@ -54,6 +54,7 @@ ROOMS = (
     "patterns",
     "pruner",
     "schedules",
+    "solvers",
     "statistics",
     "system",
 )

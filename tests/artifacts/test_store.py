@@ -157,6 +157,12 @@ def test_many_writers_and_readers_at_once_meet_whole_artifacts_only(tmp_path: Pa
 SETTINGS = {
     "one-shot": ("pruner=oneshot", "schedule=owl_cwl", "criterion=mwanda"),
     "one-shot, second moments": ("pruner=oneshot", "criterion=sparsegpt"),
+    "one-shot, balanced second moments": (
+        "pruner=oneshot",
+        "criterion=wanda",
+        "solver=swap",
+        "calibration.weights=balanced",
+    ),
     "one-shot, blocks on disk": ("pruner=oneshot", "schedule=cwl", "criterion=wanda", "model.offload=disk"),
     "on the way": ("pruner=arrival", "schedule=owl", "criterion=wanda"),
     "without statistics": ("criterion=magnitude", "schedule=cwl"),
@@ -165,6 +171,7 @@ SETTINGS = {
 KINDS = {
     "one-shot": ["blocks", "dense perplexity", "statistics"],
     "one-shot, second moments": ["blocks", "dense perplexity", "statistics"],
+    "one-shot, balanced second moments": ["blocks", "dense perplexity", "statistics"],
     "one-shot, blocks on disk": ["blocks", "dense perplexity", "statistics"],
     "on the way": ["blocks", "dense perplexity", "signals"],
     "without statistics": ["blocks", "dense perplexity", "signals"],
@@ -223,6 +230,8 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
         (("langs.codes=[eng_Latn,hin_Deva]",), []),
         (("model.dtype=bfloat16",), []),
         (("pruner.batch_size=2",), ["blocks", "dense perplexity"]),
+        (("calibration.weights=balanced",), ["blocks", "dense perplexity"]),
+        (("calibration.weights={swh_Latn: 2}",), ["blocks", "dense perplexity"]),
         (("sparsity=0.1", "name=another"), ["blocks", "dense perplexity", "statistics"]),
     ],
     ids=lambda value: " ".join(value),
