@@ -26,6 +26,7 @@ from typing import Any
 from measure import machine
 
 from mwanda.command_line import check, with_inline_languages
+from mwanda.job.record import OUTCOME
 from mwanda.sweep.plan import Job
 from mwanda.system.cache import cache_folder
 from mwanda.system.environment import environment
@@ -37,8 +38,6 @@ SWEPT = ("criterion=wanda,mwanda", "schedule=uniform,owl,cwl", "sparsity=0.3,0.5
 SETTINGS = ("model=gemma3", "pruner=oneshot", "evaluation.sentences=3", "tracking=none")
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
-
-NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks")
 
 
 def main() -> None:
@@ -124,7 +123,7 @@ def _every(jobs: Sequence[Job], count: int) -> list[Job]:
 def _differences(first: Path, second: Path) -> list[str]:
     """Return the sections of results.json in which any number differs."""
     one, other = (json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (first, second))
-    return [key for key in NUMBERS if json.dumps(one[key]) != json.dumps(other[key])]
+    return [key for key in OUTCOME if json.dumps(one.get(key)) != json.dumps(other.get(key))]
 
 
 if __name__ == "__main__":

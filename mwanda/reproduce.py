@@ -20,14 +20,12 @@ import yaml
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError, MwandaError
+from mwanda.job.record import OUTCOME
 from mwanda.job.results import read_results
 from mwanda.job.run import run
 from mwanda.system.conf import CONF
 from mwanda.system.files import write_json
 
-
-COMPARED = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks", "fingerprints")
-"""The sections of results.json that say what came out; the others say where and how long."""
 
 TOLERANCE = 1e-6
 REPORT = "reproduction.json"
@@ -62,7 +60,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: floa
         after: of the second.
         tolerance: relative, of numbers that are no whole ones.
     """
-    first, second = (dict(_leaves({key: each[key] for key in COMPARED if key in each}, "")) for each in (before, after))
+    first, second = (dict(_leaves({key: each[key] for key in OUTCOME if key in each}, "")) for each in (before, after))
     return [
         Comparison(place, first.get(place), second.get(place), _verdict(first, second, place, tolerance))
         for place in dict.fromkeys((*first, *second))
@@ -161,7 +159,7 @@ def _report(found: Sequence[Comparison], environment: Sequence[str], tolerance: 
     table = Table(box=None)
     for heading in ("", "equal", f"within {tolerance:g}", "different"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for section in COMPARED:
+    for section in OUTCOME:
         inside = [each for each in found if each.place.partition(".")[0] == section]
         counts = [sum(each.verdict == verdict for each in inside) for verdict in ("equal", "close", "different")]
         if inside:

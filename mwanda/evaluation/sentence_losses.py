@@ -58,7 +58,10 @@ def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, Senten
 
 
 def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
-    """Return what `write_sentence_losses` wrote, by model and language."""
+    """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
+
+    It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
+    """
     from pyarrow import parquet
 
     rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()

@@ -1,4 +1,4 @@
-"""results.json: its sections, made, written and read here alone."""
+"""results.json: its sections, made, written and read here alone; mwanda.job.record has their types."""
 
 import hashlib
 import json
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.job.record import Frame, Layer, Model, Perplexity, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
@@ -74,7 +75,7 @@ def run_id(spec: RunSpec) -> str:
     return f"{spec.config_hash[:8]}-{place[:8]}"
 
 
-def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, float]) -> dict[str, Any]:
+def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, float]) -> Frame:
     """Return what results.json begins with, whatever became of the run."""
     return {
         "schema": SCHEMA,
@@ -89,7 +90,7 @@ def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, fl
     }
 
 
-def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
+def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
     """Return what results.json says of model, languages, pruning and perplexity."""
     calibration, report = outcome.calibration, outcome.report
     return {
@@ -125,7 +126,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _model(outcome: Outcome) -> dict[str, Any]:
+def _model(outcome: Outcome) -> Model:
     model, plans = outcome.loaded.model, outcome.report.plans
     parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
     return {
@@ -138,14 +139,14 @@ def _model(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
+def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
     perplexity, measured = parts.perplexity, outcome.measured
     if not measured or perplexity is None:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
     seen = calibrated(outcome.calibration.tokens_per_language)
-    return {
+    found = {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
         "paired": comparison.as_record(),
@@ -154,11 +155,12 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "paired": aggregate_change(comparison, parts.languages, seen),
         },
     }
+    return cast("Perplexity", found)  # by evaluation, which knows no types of records
 
 
-def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
-    layers = []
+    layers: list[Layer] = []
     for layer, wanted in enumerate(report.sparsities):
         inside = [(plan, size) for plan, size in zip(report.plans, sizes, strict=True) if plan.block == layer]
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)

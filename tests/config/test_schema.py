@@ -230,6 +230,15 @@ def test_what_the_record_says_of_a_choice_cannot_be_typed(config: dict[str, Any]
         Parts.of(RunSpec.of(config))
 
 
+def test_a_choice_whose_class_was_replaced_does_not_give_its_name(config: dict[str, Any]) -> None:
+    config["criterion"] = {"_target_": "mwanda.criteria.wanda.Wanda"}
+    spec = RunSpec.of(config, {"criterion": "mwanda", "schedule": "uniform", "langs": "inline", "export": "none"})
+    assert spec.choices == {"schedule": "uniform", "langs": "inline", "export": "none"}
+    assert spec.choice("criterion", Parts.of(spec).criterion) == "wanda"
+    config["export"] = {"_target_": "mwanda.export.masks.Masks"}
+    assert RunSpec.of(config, {"export": "none"}).choices == {}
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
