@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Gt, MinLen
+from annotated_types import Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
@@ -42,7 +42,7 @@ ADDED: dict[str, Any] = {
 """Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
 leave that value out, so that what is old and complete is known as the same run."""
 
-Mode = Literal["run", "inspect", "prepare"]
+Mode = Literal["run", "inspect", "prepare", "plan"]
 
 Rerun = Literal["unfinished", "failed", "none", "all"]
 
@@ -57,6 +57,17 @@ class Sweep(BaseModel):
     fail_fast: bool
 
 
+class Plan(BaseModel):
+    """What `mode=plan` predicts; see mwanda.job.plan."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    sparsities: Annotated[list[Annotated[float, Gt(0), Lt(1)]], MinLen(1)] = [0.3, 0.4, 0.5, 0.6, 0.7]
+    limit: Annotated[float, Gt(0)] = 0.5
+    language: str | None = None
+    fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    draws: Annotated[int, Gt(0)] = 4
+
+
 class Settings(BaseModel):
     """A run's whole configuration; components are still mappings with a `_target_`."""
 
@@ -69,6 +80,7 @@ class Settings(BaseModel):
     resume: bool
     rerun: Rerun
     sweep: Sweep
+    plan: Plan = Plan()  # runs of earlier versions have none
     artifacts: bool
     output_dir: Annotated[str, MinLen(1)]
     langs: dict[str, Any]
@@ -86,7 +98,7 @@ class Settings(BaseModel):
     export: dict[str, Any]
 
 
-NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep}
+NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep, "plan": Plan}
 
 
 def read(config: Mapping[str, Any]) -> Settings:

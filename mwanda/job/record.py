@@ -141,7 +141,7 @@ class Schedule(TypedDict):
 
     name: Annotated[str, Key("choice of the group `schedule`")]
     signal: Annotated[
-        list[list[float]], Key("signals of each block (matrix), high = keep more; `[]` where none is needed")
+        list[list[float]], Key("signals of each block (matrix), high = keep more; `[]` if none is needed")
     ]
     level: NotRequired[Annotated[str, Key("`matrix`", absent="the schedule is by block")]]
 

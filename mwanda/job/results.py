@@ -13,7 +13,7 @@ from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
-from mwanda.job.record import Frame, Layer, Model, Perplexity, Sections, Sparsity
+from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mwanda.calibration import CalibrationSet
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
+    from mwanda.pruner.audit import MatrixPlan
 
 
 SCHEMA_FAMILY = "mwanda.results/"
@@ -116,11 +117,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
-        "schedule": {
-            "name": spec.choice("schedule", parts.schedule),
-            "signal": [list(each) for each in report.signals],
-            **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
-        },
+        "schedule": _schedule(spec, parts, report),
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
     }
@@ -171,15 +168,28 @@ def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
         "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
-        "per_matrix": [
-            {
-                "name": plan.name,
-                "shape": list(plan.shape),
-                "zeros": plan.zeros,
-                "zeros_before": plan.zeros_before,
-                "mask": plan.mask,
-                **({"target": plan.target} if parts.schedule.level == "matrix" else {}),
-            }
-            for plan in report.plans
-        ],
+        "per_matrix": [_matrix(plan, by_matrix=parts.schedule.level == "matrix") for plan in report.plans],
     }
+
+
+def _matrix(plan: "MatrixPlan", *, by_matrix: bool) -> Matrix:
+    record: Matrix = {
+        "name": plan.name,
+        "shape": list(plan.shape),
+        "zeros": plan.zeros,
+        "zeros_before": plan.zeros_before,
+        "mask": plan.mask,
+    }
+    if by_matrix:
+        record["target"] = plan.target
+    return record
+
+
+def _schedule(spec: RunSpec, parts: Parts, report: "PruningReport") -> Schedule:
+    record: Schedule = {
+        "name": spec.choice("schedule", parts.schedule),
+        "signal": [list(each) for each in report.signals],
+    }
+    if parts.schedule.level == "matrix":
+        record["level"] = "matrix"
+    return record

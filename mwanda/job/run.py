@@ -17,6 +17,7 @@ from mwanda.job.folder import WORK, finished_results, log_failure, log_to, remov
 from mwanda.job.inspection import inspection
 from mwanda.job.modes import memory_plan, prepare
 from mwanda.job.pipeline import Pipeline
+from mwanda.job.plan import plan
 from mwanda.job.status import Reporter
 from mwanda.job.summary import summary
 from mwanda.system import distributed, interruption
@@ -43,6 +44,9 @@ def run(spec: RunSpec) -> dict[str, Any] | None:
     world = distributed.join()
     if parts.inside is not None and world.size > 1:
         raise ConfigurationError("inside", spec.choice("inside", parts.inside), "looks in one process only", ["none"])
+    if spec.settings.mode == "plan":
+        plan(spec, parts, world)
+        return None
     if spec.settings.mode != "run":
         if world.first and spec.settings.mode == "prepare":
             prepare(parts)

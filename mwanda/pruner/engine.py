@@ -30,7 +30,7 @@ from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.allocation import Allocation, allocate, units_of
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
 from mwanda.pruner.batches import batches_of, sequences_per_batch
-from mwanda.pruner.damage import Sample, measure_damage
+from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
@@ -247,7 +247,7 @@ class _Task:
 
     def _signals_of_damage(self, schedule: LooksAtGradients) -> list[Sequence[float]]:
         settings = self.settings
-        curves = measure_damage(
+        damage = measure_damage(
             self.model,
             self.blocks,
             self.calibration,
@@ -259,12 +259,8 @@ class _Task:
             settings.activations,
             self.runtime,
             self.seconds,
-        ).curves()
-        return [
-            schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
-            for block in self.blocks
-            for unit in units_of(block, schedule.level)
-        ]
+        )
+        return signals_of_damage(damage, self.blocks, schedule)
 
     def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
         """Visit all blocks without a forward pass, with statistics that are there already."""
@@ -361,11 +357,25 @@ class _Task:
         return Remover(self.method, self.pattern, quotas, planned)
 
 
+def signals_of_damage(damage: Damage, blocks: Sequence[Block], schedule: LooksAtGradients) -> list[Sequence[float]]:
+    """Return the signals of all units of a schedule that is told the damage of each matrix."""
+    curves = damage.curves()
+    return [
+        schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
+        for block in blocks
+        for unit in units_of(block, schedule.level)
+    ]
+
+
 @torch.no_grad()
 def dense_pre_pass(
-    model: nn.Module, calibration: CalibrationSet, schedule: Schedule, settings: Pruner
+    model: nn.Module,
+    calibration: CalibrationSet,
+    schedule: Schedule,
+    settings: Pruner,
+    runtime: Runtime | None = None,
 ) -> list[tuple[float, ...]]:
-    """Return the signals of a schedule, a block each, from its fraction of the calibration set."""
+    """Return the signals of a schedule, a unit each, from its fraction of the calibration set."""
     task = _Task(
         model,
         blocks_of(model),
@@ -374,7 +384,7 @@ def dense_pre_pass(
         schedule,
         Unstructured(),
         settings,
-        Runtime(),
+        runtime or Runtime(),
     )
     return task._dense_pre_pass(settings.order).signals
 

@@ -376,7 +376,22 @@ def test_every_criterion_runs_under_every_schedule(criterion: str, schedule: str
         "settings": tiny_job.configuration(model, f"criterion={criterion}")["criterion"],
     }
     assert results["schedule"]["name"] == schedule
-    assert len(results["schedule"]["signal"]) == (0 if schedule == "uniform" else BLOCKS)
+    matrices = results["sparsity"]["per_matrix"]
+    units = {"uniform": 0, "atp": 0, "fisher": len(matrices)}
+    assert len(results["schedule"]["signal"]) == units.get(schedule, BLOCKS)
+
+
+@pytest.mark.parametrize("schedule", _choices("schedule"))
+def test_a_schedule_of_matrices_is_recorded_with_their_targets(schedule: str, model: Path, tmp_path: Path) -> None:
+    results = tiny_job.run(model, tmp_path / "run", f"schedule={schedule}", "schedule.level=matrix")
+    _check_run(results, 0.5)
+    assert results["schedule"]["level"] == "matrix"
+    matrices = results["sparsity"]["per_matrix"]
+    assert len(results["schedule"]["signal"]) == (0 if schedule in ("uniform", "atp") else len(matrices))
+    assert len({round(each["target"], 6) for each in matrices}) > (0 if schedule == "uniform" else BLOCKS)
+    for each in matrices:
+        assert each["zeros"] == each["shape"][0] * int(each["target"] * each["shape"][1] * (1 + 1e-12))
+    assert "level" not in tiny_job.run(model, tmp_path / "blocks", "schedule=owl")["schedule"]
 
 
 @pytest.mark.parametrize("pattern", _choices("pattern"))
