@@ -31,7 +31,8 @@ def charts() -> dict[str, dict[str, Any]]:
         "tasks": _tasks(),
         "inside": _inside(),
     }
-    return {name: chart.to_dict() | {"config": CONFIG} for name, chart in made.items()}
+    looks = {"colors": SERIES, "shapes": SHAPES, "dashes": DASHES}
+    return {name: chart.to_dict() | {"config": CONFIG} for name, chart in made.items()} | {"looks": looks}
 
 
 CONFIG: dict[str, Any] = {
@@ -50,7 +51,7 @@ CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "labelLimit": 230,
     },
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12},
+    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "symbolStrokeWidth": 0},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "labelFontWeight": "bold"},
     "range": {"category": SERIES},
 }
@@ -97,10 +98,10 @@ def _intervals(field: str, title: str, reference: float) -> alt.LayerChart:
     y = alt.Y("name:N", title=None, sort=alt.EncodingSortField("order", op="min"))
     base = alt.Chart(ROWS).encode(y=y)
     zero = alt.Chart(ROWS).mark_rule(color=QUIET, strokeDash=[4, 3]).encode(x=alt.datum(reference))
-    rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q", color=_verdict(None))
+    rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q", color=_verdict())
     points = base.mark_point(size=80, filled=True, opacity=1).encode(
         x=alt.X(f"{field}:Q", title=title),
-        color=_verdict(LEGEND),
+        color=_verdict(),
         shape=alt.Shape("verdict:N", scale=alt.Scale(domain=VERDICTS, range=VERDICT_SHAPES), legend=LEGEND),
         tooltip="tip:N",
     )
@@ -111,9 +112,9 @@ VERDICTS = ["better", "not distinguishable", "worse"]
 VERDICT_SHAPES = ["triangle-left", "circle", "triangle-right"]
 
 
-def _verdict(legend: alt.Legend | None) -> alt.Color:
+def _verdict() -> alt.Color:
     colours = ["var(--series-0)", QUIET, "var(--series-1)"]
-    return alt.Color("verdict:N", scale=alt.Scale(domain=VERDICTS, range=colours), legend=legend)
+    return alt.Color("verdict:N", scale=alt.Scale(domain=VERDICTS, range=colours), legend=LEGEND)
 
 
 def _lines(x: str, y: str, below: str, beside: str) -> alt.LayerChart:

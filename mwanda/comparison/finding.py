@@ -33,14 +33,16 @@ def findings(candidates: Sequence[Candidate], baseline: Settings | None, languag
 
 
 def _sentence(members: Sequence[Candidate], languages: int) -> str:
-    place = f"At {sparsity(members[0].configuration):.0%} sparsity"
+    place = f"At {100 * sparsity(members[0].configuration):g} % sparsity"
     if len({_model(each) for each in members}) == 1 and "model" in members[0].configuration.settings:
         place += f" of {_model(members[0])}"
     judged = [each for each in members if each.baseline is not None]
     best = min(judged or members, key=lambda each: each.ratio)
     name = method(best.configuration)
     over = f"{languages} language{'s' if languages != 1 else ''}"
-    times = f"perplexity {best.ratio:.2f} times the dense model's" if math.isfinite(best.ratio) else "a model that broke"
+    times = (
+        f"perplexity {best.ratio:.2f} times the dense model's" if math.isfinite(best.ratio) else "a model that broke"
+    )
     if best.baseline is None:
         if len(members) == 1:
             return f"{place}, {name} leaves {times} over {over}; there is no baseline run to compare it with."
@@ -49,11 +51,13 @@ def _sentence(members: Sequence[Candidate], languages: int) -> str:
             "baseline run, so nothing says whether the difference is more than noise."
         )
     other = method(best.baseline)
-    chosen = f"best of {len(judged)} against the baseline {other}" if len(judged) > 1 else f"against the baseline {other}"
+    chosen = (
+        f"best of {len(judged)} against the baseline {other}" if len(judged) > 1 else f"against the baseline {other}"
+    )
     if best.paired is None:
         return f"{place}, {name} ({chosen}) leaves {times} over {over}; the two could not be paired by sentences."
     pair = best.paired
-    amount = f"{abs(pair.ratio - 1):.1%} {'lower' if pair.ratio < 1 else 'higher'}"
+    amount = f"{100 * abs(pair.ratio - 1):.1f} % {'lower' if pair.ratio < 1 else 'higher'}"
     interval = f"95 % interval {_signed(pair.low)} to {_signed(pair.high)}"
     seeds = f"{len(pair.seeds)} seed{'s' if len(pair.seeds) != 1 else ''}"
     if not pair.distinguishable:

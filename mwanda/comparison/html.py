@@ -14,6 +14,7 @@ from mwanda.system.files import write_text
 
 
 FILE = "report.html"
+SNIPPET = "Object.assign(window, { vegaEmbed, vegaLite });"
 SCRIPTS = ("data.js", "table.js", "sections.js", "page.js")
 HOW = "An interactive report (report.html) comes with `pip install 'mwanda[report]'`."
 
@@ -74,7 +75,8 @@ def _json(value: Any) -> str:
 
 def _library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script; making it takes seconds, so that it is kept in the cache."""
-    kept = cache_folder() / "report" / f"vega-{version('vl-convert-python')}-{version('altair')}.js"
+    digest = hashlib.sha256(f"{SNIPPET} {version('vl-convert-python')} {version('altair')}".encode()).hexdigest()[:16]
+    kept = cache_folder() / "report" / f"vega-{digest}.js"
     try:
         return kept.read_text(encoding="utf-8")
     except OSError:
@@ -83,7 +85,7 @@ def _library() -> str:
     import vl_convert
 
     line = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=line)
+    made = vl_convert.javascript_bundle(SNIPPET, vl_version=line)
     script = str(made).replace("</script", "<\\/script").replace("<!--", "<\\!--")
     write_text(kept, script)
     return script

@@ -228,7 +228,14 @@ def _matrices(run: Run) -> list[list[Any]]:
 
 def _tasks(run: Run) -> list[list[Any]]:
     return [
-        [suite, metric, task, score.language, score.documents, *map(_number, (score.dense[0], score.pruned[0], *score.difference))]
+        [
+            suite,
+            metric,
+            task,
+            score.language,
+            score.documents,
+            *map(_number, (score.dense[0], score.pruned[0], *score.difference)),
+        ]
         for (suite, metric), tasks in task_scores(run, headline).items()
         for task, score in tasks.items()
     ]

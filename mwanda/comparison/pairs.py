@@ -100,7 +100,9 @@ def over_seeds(every: Sequence[Losses]) -> Losses:
             if losses.tokens != other[code].tokens:
                 raise ComparisonError(f"{code}: seeds were measured on different text or tokens; measure one again")
     return {
-        code: replace(losses, nats=tuple(sum(each) / len(every) for each in zip(*(e[code].nats for e in every), strict=True)))
+        code: replace(
+            losses, nats=tuple(sum(each) / len(every) for each in zip(*(e[code].nats for e in every), strict=True))
+        )
         for code, losses in first.items()
     }
 

@@ -1,5 +1,6 @@
 // Builds the page once, and draws it anew whenever a choice changes.
 const byId = (id) => document.getElementById(id);
+const narrow = window.matchMedia("(max-width: 40rem)");
 const tables = new Map();
 const views = new Map();
 
@@ -65,7 +66,8 @@ function build() {
     chooseProtocol();
     draw();
   });
-  if (window.matchMedia("(max-width: 40rem)").matches) byId("filter-box").open = false;
+  byId("filter-box").open = !narrow.matches;
+  narrow.addEventListener("change", draw);
 }
 
 function chooseProtocol() {
@@ -75,12 +77,13 @@ function chooseProtocol() {
   const members = ofProtocol();
   const runs = members.reduce((sum, each) => sum + each.runs.length, 0);
   byId("counts").textContent = `${runs} runs, ${allMethods().length} methods, ${protocol.languages.length} languages; measured by ${protocol.name}. `
-    + "Intervals and p-values say which sentences were drawn, not which languages or calibration texts were chosen.";
+    + "Intervals and p-values say which sentences were drawn, not which languages or calibration texts were chosen; "
+    + "the best method is chosen by the numbers that judge it.";
   const sparsities = unique(members.map((each) => each.sparsity)).sort((one, two) => one - two);
   const most = (value) => members.filter((each) => each.sparsity === value).length;
   const usual = [...sparsities].sort((one, two) => most(two) - most(one) || Math.abs(one - 0.5) - Math.abs(two - 0.5))[0];
   if (!sparsities.includes(state.sparsity)) state.sparsity = usual;
-  choices("sparsity", sparsities, "sparsity", sparsities.map((each) => `${digits(100 * each, 1).replace(/\.0$/, "")} %`));
+  choices("sparsity", sparsities, "sparsity", sparsities.map(KINDS.sparsity.show));
   const codes = protocol.languages.map((each) => data.languages[each]);
   for (const [id, label] of [["family", "all families"], ["script", "all scripts"], ["level", "all levels"]]) {
     const values = unique(codes.map((each) => each[id])).sort();
@@ -113,20 +116,34 @@ function draw() {
   say(said);
 }
 
+const CHANNELS = { color: "colors", shape: "shapes", strokeDash: "dashes" };
+
+// A line of several methods (sparsity by block) looks as the first of them does elsewhere.
+function look(channel, method, own) {
+  const place = [...state.methods].findIndex((each) => method === each || method.startsWith(`${each} = `));
+  const range = specifications.looks[CHANNELS[channel]];
+  return range[(place < 0 ? own.indexOf(method) : place) % range.length];
+}
+
 // Colours, shapes and dashes go by the method's place, so that a method looks the same in every chart.
-function withDomain(specification) {
+function withDomain(specification, rows) {
+  const own = unique(rows.map((row) => row.method));
+  const methods = own.every((each) => state.methods.has(each)) ? [...state.methods].filter((each) => own.includes(each)) : own;
   const marks = JSON.parse(JSON.stringify(specification));
   const named = (node) => {
     if (node && typeof node === "object") {
       for (const channel of ["color", "shape", "strokeDash"]) {
-        if (node[channel]?.field === "method") node[channel].scale.domain = [...state.methods];
+        if (node[channel]?.field === "method") Object.assign(node[channel].scale, { domain: methods, range: methods.map((each) => look(channel, each, own)) });
       }
       Object.values(node).forEach(named);
     }
   };
-  if (specification !== specifications.layers) named(marks);
+  named(marks);
   return marks;
 }
+
+// Vega-Lite warns of merged legends and of families' own scales, which are meant; errors are not kept quiet.
+const LOGGER = { level() { return this; }, error(...words) { console.error(...words); return this; }, warn() { return this; }, info() { return this; }, debug() { return this; } };
 
 async function drawChart(name, rows) {
   const place = byId(`chart-${name}`).firstChild;
@@ -134,10 +151,11 @@ async function drawChart(name, rows) {
   views.delete(name);
   const turn = (Number(place.dataset.turn) || 0) + 1;
   place.dataset.turn = turn;
-  const made = element("div", {});
+  const made = element("div", { "aria-hidden": "true" }); // its parent is the image, and has a name
   place.replaceChildren(made);
-  const specification = { ...withDomain(specifications[name]), datasets: { rows } };
-  const view = await vegaEmbed(made, specification, { renderer: "svg", ast: true, actions: false, mode: "vega-lite", defaultStyle: false,
+  const specification = { ...withDomain(specifications[name], rows), datasets: { rows } };
+  const compiled = vegaLite.compile(specification, { logger: LOGGER }).spec;
+  const view = await vegaEmbed(made, compiled, { renderer: "svg", ast: true, actions: false, mode: "vega", defaultStyle: false,
     tooltip: { disableDefaultStyle: true, sanitize: (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;") },
     loader: { load: () => Promise.reject(new Error("this page makes no request")) } });
   if (Number(place.dataset.turn) === turn) views.set(name, view);

@@ -1,7 +1,7 @@
 // What each part of the page shows: rows for its charts, and a table with the same numbers.
 const column = (key, label, kind = "text") => ({ key, label, kind });
 const percentOf = (ratio) => 100 * (ratio - 1);
-const sectionAt = () => `${digits(100 * state.sparsity, 0)} % sparsity`;
+const sectionAt = () => `${KINDS.sparsity.show(state.sparsity)} sparsity`;
 const nothing = (reason) => ({ nothing: reason });
 
 function curves() {
@@ -16,11 +16,11 @@ function curves() {
   });
   const drawn = rows.filter((row) => Number.isFinite(row.ratio)).map((row) => ({
     ...row, low: Math.max(row.ratio - (row.deviation || 0), row.ratio / 10), high: row.ratio + (row.deviation || 0),
-    tip: `${row.method}\n${digits(100 * row.sparsity, 0)} % sparsity: ${digits(row.ratio, 3)}` }));
+    tip: `${row.method}\n${KINDS.sparsity.show(row.sparsity)} sparsity: ${digits(row.ratio, 3)}` }));
   const dense = unique(drawn.map((row) => row.method)).map((method) => ({ method, sparsity: 0, ratio: 1, low: 1, high: 1, tip: "dense model" }));
   return {
     charts: { curves: [...dense, ...drawn] },
-    columns: [column("method", "method"), column("sparsity", "sparsity", "share"), column("ratio", "ratio", "ratio"),
+    columns: [column("method", "method"), column("sparsity", "sparsity", "sparsity"), column("ratio", "ratio", "ratio"),
       column("deviation", "± over seeds", "ratio"), column("worst", "worst language", "language"), column("worst_ratio", "its ratio", "ratio"),
       column("hurt", "languages significantly hurt", "share"), column("languages", "languages", "count"), column("runs", "runs", "runs")],
     rows,
@@ -41,7 +41,7 @@ function heat() {
     const ratio = value(each, code);
     const language = data.languages[code];
     const group = state.sort === "family" ? language.family : "";
-    return { method: each.method, name: `${language.name} (${code_(code)})`, order: place, group, group_order: families.indexOf(group),
+    return { method: each.method, name: label(code), order: place, group, group_order: families.indexOf(group),
       ...(ratio === null ? { fill: "transparent", ink: "var(--quiet)" } : shade(Math.log(ratio) / largest)),
       text: ratio === null ? "–" : digits(ratio, ratio < 100 ? 2 : 0), tip: `${language.name}\n${each.method}: ${digits(ratio, 3)}` };
   }));
@@ -54,6 +54,7 @@ function heat() {
   };
 }
 const code_ = (language) => data.languages[language].code;
+const label = (language) => (narrow.matches ? code_(language) : `${data.languages[language].name} (${code_(language)})`);
 
 function pairedRows() {
   const members = atSparsity().filter((each) => each.paired);
@@ -67,7 +68,7 @@ function pairedRows() {
     runs: [...each.runs, ...data.configurations[each.baseline].runs] })).sort((one, two) => one.difference - two.difference);
   return {
     note: `${each.method} against ${data.configurations[each.baseline].method} at ${sectionAt()}, ${each.paired.seeds.length} seed(s).`,
-    charts: { paired: rows.filter((row) => Number.isFinite(row.low + row.high)).map((row, order) => ({ ...row, order, name: `${data.languages[row.language].name} (${code_(row.language)})`,
+    charts: { paired: rows.filter((row) => Number.isFinite(row.low + row.high)).map((row, order) => ({ ...row, order, name: label(row.language),
       tip: `${data.languages[row.language].name}: ${digits(row.difference, 1)} %\n95 % interval ${digits(row.low, 1)} to ${digits(row.high, 1)} %\n${row.verdict}` })) },
     columns: [column("language", "language", "language"), column("difference", "difference", "percent"), column("low", "low", "percent"),
       column("high", "high", "percent"), column("p", "p (Holm)", "small"), column("verdict", "verdict"), column("units", "sentences", "count"), column("runs", "runs", "runs")],
@@ -128,10 +129,10 @@ function costRows() {
   return { charts: { time: rows.flatMap((row) => data.stages.filter((stage) => row[stage]).map((stage) => ({ method: row.method, stage, seconds: row[stage],
     stage_order: data.stages.indexOf(stage), tip: `${row.method}\n${stage}: ${digits(row[stage], 1)} s` }))),
   memory: rows.filter((row) => row.gibibytes).map((row) => ({ method: row.method, gibibytes: row.gibibytes, tip: `${row.method}: ${digits(row.gibibytes, 2)} GiB` })) },
-  columns: [column("method", "method"), column("total", "total, s", "percentless"), ...data.stages.map((stage) => column(stage, `${stage}, s`, "percentless")),
+  columns: [column("method", "method"), column("total", "total, s", "seconds"), ...data.stages.map((stage) => column(stage, `${stage}, s`, "seconds")),
     column("gibibytes", "memory, GiB", "ratio"), column("reused", "artifacts reused", "count"), column("runs", "runs", "runs")], rows };
 }
-KINDS.percentless = { number: true, show: (value) => digits(value, 1), by: (value) => value };
+KINDS.seconds = { number: true, show: (value) => digits(value, 1), by: (value) => value };
 
 function taskRows() {
   const allowed = new Set(languages().map(code_));
@@ -164,8 +165,8 @@ function runRows() {
     return { id: `run-${place}`, folder: run, method: each.method, sparsity: each.sparsity, seed: run.seed,
       ratio: logs.length && !logs.includes(null) ? exponential(average(logs)) : null, total: run.total, hash: run.hash, commit: run.commit, finished: run.finished };
   }));
-  return { columns: [column("folder", "run", "folder"), column("method", "method"), column("sparsity", "sparsity", "share"), column("seed", "seed"), column("ratio", "ratio", "ratio"),
-    column("total", "total, s", "percentless"), column("hash", "configuration"), column("commit", "commit"), column("finished", "finished")], rows };
+  return { columns: [column("folder", "run", "folder"), column("method", "method"), column("sparsity", "sparsity", "sparsity"), column("seed", "seed"), column("ratio", "ratio", "ratio"),
+    column("total", "total, s", "seconds"), column("hash", "configuration"), column("commit", "commit"), column("finished", "finished")], rows };
 }
 
 function differenceRows() {

@@ -23,6 +23,7 @@ const KINDS = {
   ratio: { number: true, show: (value) => digits(value, 3), by: (value) => value },
   percent: { number: true, show: (value) => (value === null ? "–" : `${digits(value, 1)} %`), by: (value) => value },
   share: { number: true, show: (value) => (value === null ? "–" : `${digits(100 * value, 2)} %`), by: (value) => value },
+  sparsity: { number: true, show: (value) => `${Number((100 * value).toFixed(2))} %`, by: (value) => value },
   count: { number: true, show: (value) => digits(value, 0), by: (value) => value },
   small: { number: true, show: (value) => (value === null ? "–" : value < 0.0001 ? value.toExponential(1).replace("-", "−") : value.toFixed(4)), by: (value) => value },
   score: { number: true, show: (value) => digits(value, 4), by: (value) => value },

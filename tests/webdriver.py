@@ -6,12 +6,28 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--lang=en")
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--lang=en",
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder and its page."""
+
+    folder: Path
+    page: Path
 
 
 class Browser:
@@ -36,7 +52,9 @@ class Browser:
         self.address += f"/session/{session['sessionId']}"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._send("DELETE", "")
         finally:
@@ -98,9 +116,7 @@ class Browser:
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.logs("performance")]
-        return [
-            each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"
-        ]
+        return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write what can be seen, or the whole page, as PNG."""
