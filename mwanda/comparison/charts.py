@@ -31,8 +31,7 @@ def charts() -> dict[str, dict[str, Any]]:
         "tasks": _tasks(),
         "inside": _inside(),
     }
-    looks = {"colors": SERIES, "shapes": SHAPES, "dashes": DASHES}
-    return {name: chart.to_dict() | {"config": CONFIG} for name, chart in made.items()} | {"looks": looks}
+    return {name: chart.to_dict() | {"config": CONFIG} for name, chart in made.items()}
 
 
 CONFIG: dict[str, Any] = {

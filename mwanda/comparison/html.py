@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from mwanda.system.files import write_text
 
 
 FILE = "report.html"
-SNIPPET = "Object.assign(window, { vegaEmbed, vegaLite });"
+SNIPPET = "window.vegaEmbed = vegaEmbed;"
 SCRIPTS = ("data.js", "table.js", "sections.js", "page.js")
 HOW = "An interactive report (report.html) comes with `pip install 'mwanda[report]'`."
 
@@ -40,8 +40,6 @@ def html(data: Mapping[str, Any]) -> str:
     Its policy allows the two scripts and the style sheet that are in it, known by their hashes, and nothing else: no
     request, no other script, no code made from text.
     """
-    from mwanda.comparison.charts import charts
-
     folder = files("mwanda.comparison") / "page"
     style, template = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", "template.html"))
     own = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
@@ -54,7 +52,7 @@ def html(data: Mapping[str, Any]) -> str:
         "{{style}}": style,
         "{{library}}": library,
         "{{own}}": own,
-        "{{charts}}": _json(charts()),
+        "{{charts}}": _charts(),
         "{{data}}": _json(data),  # last: nothing is looked for in what runs are called
     }
     for mark, text in parts.items():
@@ -74,18 +72,42 @@ def _json(value: Any) -> str:
 
 
 def _library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script; making it takes seconds, so that it is kept in the cache."""
-    digest = hashlib.sha256(f"{SNIPPET} {version('vl-convert-python')} {version('altair')}".encode()).hexdigest()[:16]
-    kept = cache_folder() / "report" / f"vega-{digest}.js"
-    try:
-        return kept.read_text(encoding="utf-8")
-    except OSError:
-        pass
-    import altair
-    import vl_convert
+    """Return Vega and Vega-Embed as one script."""
 
-    line = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    made = vl_convert.javascript_bundle(SNIPPET, vl_version=line)
-    script = str(made).replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    write_text(kept, script)
-    return script
+    def made() -> str:
+        import altair
+        import vl_convert
+
+        line = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+        script = str(vl_convert.javascript_bundle(SNIPPET, vl_version=line))
+        return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+    return _kept("vega.js", SNIPPET, made)
+
+
+def _charts() -> str:
+    """Return the charts as Vega, so that the page has nothing to compile."""
+
+    def made() -> str:
+        import altair
+        import vl_convert
+
+        from mwanda.comparison.charts import charts
+
+        line = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+        return _json({name: vl_convert.vegalite_to_vega(chart, vl_version=line) for name, chart in charts().items()})
+
+    source = (files("mwanda.comparison") / "charts.py").read_text(encoding="utf-8")
+    return _kept("charts.json", source, made)
+
+
+def _kept(name: str, source: str, make: Callable[[], str]) -> str:
+    """Return a text that takes seconds to make and depends on nothing but its source and two packages."""
+    key = f"{source} {version('vl-convert-python')} {version('altair')}"
+    path = cache_folder() / "report" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{name}"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        text = make()
+        write_text(path, text)
+        return text

@@ -116,34 +116,25 @@ function draw() {
   say(said);
 }
 
-const CHANNELS = { color: "colors", shape: "shapes", strokeDash: "dashes" };
-
 // A line of several methods (sparsity by block) looks as the first of them does elsewhere.
-function look(channel, method, own) {
+function look(range, method, own) {
   const place = [...state.methods].findIndex((each) => method === each || method.startsWith(`${each} = `));
-  const range = specifications.looks[CHANNELS[channel]];
   return range[(place < 0 ? own.indexOf(method) : place) % range.length];
 }
 
 // Colours, shapes and dashes go by the method's place, so that a method looks the same in every chart.
-function withDomain(specification, rows) {
+function withRows(specification, rows) {
+  const made = structuredClone(specification);
+  made.data.find((each) => each.name === "rows").values = rows;
   const own = unique(rows.map((row) => row.method));
   const methods = own.every((each) => state.methods.has(each)) ? [...state.methods].filter((each) => own.includes(each)) : own;
-  const marks = JSON.parse(JSON.stringify(specification));
-  const named = (node) => {
-    if (node && typeof node === "object") {
-      for (const channel of ["color", "shape", "strokeDash"]) {
-        if (node[channel]?.field === "method") Object.assign(node[channel].scale, { domain: methods, range: methods.map((each) => look(channel, each, own)) });
-      }
-      Object.values(node).forEach(named);
+  for (const scale of made.scales || []) {
+    if (["color", "shape", "strokeDash"].includes(scale.name) && JSON.stringify(scale.domain).includes('"method"')) {
+      Object.assign(scale, { domain: methods, range: methods.map((each) => look(scale.range, each, own)) });
     }
-  };
-  named(marks);
-  return marks;
+  }
+  return made;
 }
-
-// Vega-Lite warns of merged legends and of families' own scales, which are meant; errors are not kept quiet.
-const LOGGER = { level() { return this; }, error(...words) { console.error(...words); return this; }, warn() { return this; }, info() { return this; }, debug() { return this; } };
 
 async function drawChart(name, rows) {
   const place = byId(`chart-${name}`).firstChild;
@@ -153,9 +144,7 @@ async function drawChart(name, rows) {
   place.dataset.turn = turn;
   const made = element("div", { "aria-hidden": "true" }); // its parent is the image, and has a name
   place.replaceChildren(made);
-  const specification = { ...withDomain(specifications[name], rows), datasets: { rows } };
-  const compiled = vegaLite.compile(specification, { logger: LOGGER }).spec;
-  const view = await vegaEmbed(made, compiled, { renderer: "svg", ast: true, actions: false, mode: "vega", defaultStyle: false,
+  const view = await vegaEmbed(made, withRows(specifications[name], rows), { renderer: "svg", ast: true, actions: false, mode: "vega", defaultStyle: false,
     tooltip: { disableDefaultStyle: true, sanitize: (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;") },
     loader: { load: () => Promise.reject(new Error("this page makes no request")) } });
   if (Number(place.dataset.turn) === turn) views.set(name, view);
