@@ -9,6 +9,8 @@ from typing import Any
 import altair as alt
 
 
+Chart = Any  # Altair says of its methods that they return a union, or nothing
+
 ROWS = alt.NamedData(name="rows")
 SERIES = [f"var(--series-{number})" for number in range(8)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
@@ -68,7 +70,7 @@ def _dash(field: str = "method") -> alt.StrokeDash:
     return alt.StrokeDash(f"{field}:N", sort=None, scale=alt.Scale(range=DASHES), legend=None)
 
 
-def _curves() -> alt.LayerChart:
+def _curves() -> Chart:
     base = alt.Chart(ROWS).encode(
         x=alt.X("sparsity:Q", title="sparsity", axis=alt.Axis(format="%", tickCount=6)),
         color=_color(),
@@ -80,7 +82,7 @@ def _curves() -> alt.LayerChart:
     return alt.layer(bars, lines, points).properties(width="container", height=320)
 
 
-def _heat() -> alt.FacetChart:
+def _heat() -> Chart:
     base = alt.Chart(ROWS).encode(
         x=alt.X("method:N", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=-40, labelLimit=220)),
         y=alt.Y("name:N", title=None, sort=alt.EncodingSortField("order", op="min")),
@@ -93,7 +95,7 @@ def _heat() -> alt.FacetChart:
     return layers.facet(row=rows, spacing=6).resolve_scale(y="independent")
 
 
-def _intervals(field: str, title: str, reference: float) -> alt.LayerChart:
+def _intervals(field: str, title: str, reference: float) -> Chart:
     y = alt.Y("name:N", title=None, sort=alt.EncodingSortField("order", op="min"))
     base = alt.Chart(ROWS).encode(y=y)
     zero = alt.Chart(ROWS).mark_rule(color=QUIET, strokeDash=[4, 3]).encode(x=alt.datum(reference))
@@ -116,7 +118,7 @@ def _verdict() -> alt.Color:
     return alt.Color("verdict:N", scale=alt.Scale(domain=VERDICTS, range=colours), legend=LEGEND)
 
 
-def _lines(x: str, y: str, below: str, beside: str) -> alt.LayerChart:
+def _lines(x: str, y: str, below: str, beside: str) -> Chart:
     base = alt.Chart(ROWS).encode(
         x=alt.X(f"{x}:Q", title=below, axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y(f"{y}:Q", title=beside, scale=alt.Scale(zero=False)),
@@ -127,7 +129,7 @@ def _lines(x: str, y: str, below: str, beside: str) -> alt.LayerChart:
     return alt.layer(lines, points).properties(width="container", height=260)
 
 
-def _matrices() -> alt.LayerChart:
+def _matrices() -> Chart:
     base = alt.Chart(ROWS).encode(
         x=alt.X("block:O", title="block", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("kind:N", sort=None, title=None),
@@ -137,7 +139,7 @@ def _matrices() -> alt.LayerChart:
     return alt.layer(cells, text).properties(width=alt.Step(30), height=alt.Step(22))
 
 
-def _seen() -> alt.LayerChart:
+def _seen() -> Chart:
     y = alt.Y("method:N", sort=None, title=None)
     x = alt.X("ratio:Q", title="pruned ÷ dense perplexity", scale=alt.Scale(zero=False))
     kinds = ["seen in calibration", "unseen"]
@@ -156,7 +158,7 @@ def _seen() -> alt.LayerChart:
     return alt.layer(rules, points).properties(width="container", height=alt.Step(26))
 
 
-def _time() -> alt.Chart:
+def _time() -> Chart:
     return (
         alt.Chart(ROWS)
         .mark_bar(stroke=GROUND, strokeWidth=1.5)
@@ -171,7 +173,7 @@ def _time() -> alt.Chart:
     )
 
 
-def _memory() -> alt.Chart:
+def _memory() -> Chart:
     return (
         alt.Chart(ROWS)
         .mark_bar(color=SERIES[0])
@@ -184,7 +186,7 @@ def _memory() -> alt.Chart:
     )
 
 
-def _tasks() -> alt.LayerChart:
+def _tasks() -> Chart:
     y = alt.Y("place:N", title=None, sort=None)
     base = alt.Chart(ROWS).encode(y=y)
     title = "score, pruned minus dense"
@@ -199,7 +201,7 @@ def _tasks() -> alt.LayerChart:
     )
 
 
-def _inside() -> alt.FacetChart:
+def _inside() -> Chart:
     base = alt.Chart(ROWS).encode(
         x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),

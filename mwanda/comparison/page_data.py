@@ -10,10 +10,10 @@ from typing import Any
 from mwanda.comparison.configurations import Configuration, language_of
 from mwanda.comparison.finding import Candidate, findings, method, sparsity
 from mwanda.comparison.masks import layers
-from mwanda.comparison.pairs import Paired, paired, partners
+from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.statistics import changes
-from mwanda.comparison.tables import Section
+from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.task_scores import headline
@@ -64,7 +64,10 @@ def page_data(
     """
     codes = sorted({code for one in every for run in one.runs for code in changes(run.perplexity)}, key=_place)
     settings, shapes, patterns = Pool(), Pool(), Pool()
-    runs, configurations, protocols, further = [], [], [], []
+    runs: list[Record] = []
+    configurations: list[Record] = []
+    protocols: list[Record] = []
+    further: list[str] = []
     parts: list[tuple[Section | None, list[Configuration]]] = [
         (section, [row.configuration for row in section.rows]) for section in found
     ]

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mwanda.comparison.configurations import Configuration, matches
-from mwanda.comparison.records import Run, Settings
+from mwanda.comparison.configurations import Configuration
+from mwanda.comparison.records import Run
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.sentence_losses import FILE, SERIES, SentenceLosses
 from mwanda.evaluation.significance import Pair, aggregate_pairs, compare
@@ -46,23 +46,6 @@ class Paired:
     def worse(self) -> int:
         """Languages significantly worse than the baseline (Holm)."""
         return sum(pair.hurt for pair in self.pairs.values())
-
-
-def partners(every: Sequence[Configuration], baseline: Settings | None) -> list[Configuration | None]:
-    """Return, for each configuration, the one with the baseline's settings and otherwise its own; None for itself."""
-    if baseline is None:
-        return [None] * len(every)
-    replaced = (*baseline, *(f"{key}." for key in baseline))
-
-    def rest(one: Configuration) -> frozenset[tuple[str, str]]:
-        return frozenset((key, value) for key, value in one.settings.items() if not key.startswith(replaced))
-
-    there: dict[frozenset[tuple[str, str]], Configuration] = {}
-    for each in every:
-        if matches(each, baseline):
-            there.setdefault(rest(each), each)
-    found = [there.get(rest(each)) for each in every]
-    return [None if other is each else other for each, other in zip(every, found, strict=True)]
 
 
 def paired(one: Configuration, baseline: Configuration, languages: Sequence[str]) -> Paired:
