@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{done.runs} runs, {done.unfinished} unfinished: {output}/report.md")
+    print(f"{done.runs} runs, {done.unfinished} unfinished: {done.path}")
 
 
 def _settings(text: str | None) -> dict[str, str] | None:
