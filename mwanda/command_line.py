@@ -32,6 +32,8 @@ def main() -> None:
     """
     import hydra
 
+    if HELP & set(sys.argv[1:]):
+        sys.argv.append(f"hydra.help.app_name='{shlex.join(program())}'")
     start(hydra.main(config_path=str(CONF), config_name=CONFIG_NAME, version_base="1.3")(_job))
 
 
@@ -85,10 +87,8 @@ def _sweep(asked: "Asked", hydra: Callable[[], Any]) -> int:
 
 
 def _as_hydra_reads_it() -> None:
-    """Write this project's shorthand for the evaluation's corpus as Hydra knows it; tell its help what starts a run."""
+    """Write this project's shorthand for the evaluation's corpus as Hydra knows it."""
     short = "evaluation.corpus="
-    if HELP & set(sys.argv[1:]):
-        sys.argv.append(f"hydra.help.app_name='{shlex.join(program())}'")
     sys.argv[1:] = [
         part for each in sys.argv[1:] for part in (with_evaluation_corpus([each]) if each.startswith(short) else [each])
     ]
