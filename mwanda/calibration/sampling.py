@@ -137,7 +137,7 @@ class Calibration:
         start = document_start(tokenizer) if self.start_token else None
         if self.bytes is not None:
             self._check_enough_bytes(sizes, counts)
-            taken = {code: list(_first_bytes(self._ordered(part), counts[code])) for code, part in sentences.items()}
+            taken = {code: list(first_bytes(self._ordered(part), counts[code])) for code, part in sentences.items()}
             limits = dict.fromkeys(sentences, sys.maxsize)
         else:
             taken = {code: list(self._ordered(part)) for code, part in sentences.items()}
@@ -256,7 +256,7 @@ def _list(codes: Sequence[str]) -> str:
     return f"[{','.join(codes)}]"
 
 
-def _first_bytes(sentences: Sequence[str], limit: int) -> Iterator[str]:
+def first_bytes(sentences: Sequence[str], limit: int) -> Iterator[str]:
     """Yield the first `limit` bytes of UTF-8, the last sentence cut short, never within a character."""
     left = limit
     for sentence in sentences:
