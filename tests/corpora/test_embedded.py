@@ -145,7 +145,7 @@ def test_the_splits_are_disjoint_and_cover_everything() -> None:
     for language in find(CODES):
         calibration = list(Embedded().sentences(language, "calibration"))
         evaluation = list(Embedded().sentences(language, "evaluation"))
-        check_disjoint(language, calibration, evaluation)
+        check_disjoint({language.code: calibration}, {language.code: evaluation})
         every = all_sentences(language.code)
         halves = len(calibration) == len(evaluation) == LINES // 2
         if not (halves and {*calibration, *evaluation} == set(every) and calibration[0] == every[0]):
