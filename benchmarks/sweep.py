@@ -63,12 +63,9 @@ def main() -> None:
     alone = [_alone(job, folder, variables) for job in chosen[:half]]
     together = _cost(typed, variables)
     alone += [_alone(job, folder, variables) for job in chosen[half:]]
+    singles = folder / "singles"
     runs = [
-        {
-            "job": (name := job.folder.name),
-            "differs_in": differing_sections(job.folder, folder / "singles" / name),
-            **cost,
-        }
+        {"job": job.folder.name, "differs_in": differing_sections(job.folder, singles / job.folder.name), **cost}
         for job, cost in zip(chosen, alone, strict=True)
     ]
     whole = {clock: sum(cost[clock] for cost in alone) / len(alone) * len(jobs) for clock in together}

@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from mwanda.config import schema
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation import suites
 from mwanda.evaluation.harness import Full, Harness
@@ -40,27 +41,29 @@ def test_the_suites_are_those_that_users_are_promised() -> None:
     assert set(suites.suites()) >= EXPECTED
 
 
-@pytest.mark.parametrize("suite", OF_LM_EVAL)
-def test_every_task_of_a_suite_is_defined_in_its_folder(suite: str) -> None:
+def test_every_task_of_a_suite_is_defined_in_its_folder() -> None:
     defined: dict[str, set[str]] = {}
-    for code, task, folder in suites.suite_tasks(suite):
-        assert find([code])
-        if folder not in defined:
-            paths = list((suites.task_root() / folder).rglob("*.yaml"))
-            assert paths, folder
-            texts = [path.read_text(encoding="utf-8") for path in paths]
-            defined[folder] = {
-                name.strip("\"' ")
-                for text in texts
-                for name in re.findall(r"^(?:task|group): *([^#\n]+?) *$", text, re.MULTILINE)
-            }
-        assert task in defined[folder], f"{task} is not in lm_eval/tasks/{folder}"
+    undefined = []
+    for suite in OF_LM_EVAL:
+        for code, task, folder in suites.suite_tasks(suite):
+            assert find([code])
+            if folder not in defined:
+                paths = list((suites.task_root() / folder).rglob("*.yaml"))
+                assert paths, folder
+                texts = [path.read_text(encoding="utf-8") for path in paths]
+                defined[folder] = {
+                    name.strip("\"' ")
+                    for text in texts
+                    for name in re.findall(r"^(?:task|group): *([^#\n]+?) *$", text, re.MULTILINE)
+                }
+            if task not in defined[folder]:
+                undefined.append(f"{suite}: {task} is not in lm_eval/tasks/{folder}")
+    assert undefined == []
 
 
-@pytest.mark.parametrize("suite", OF_LM_EVAL)
-def test_a_task_belongs_to_one_language(suite: str) -> None:
-    tasks = [task for _, task, _ in suites.suite_tasks(suite)]
-    assert len(tasks) == len(set(tasks))
+def test_a_task_belongs_to_one_language() -> None:
+    tasks = {suite: [task for _, task, _ in suites.suite_tasks(suite)] for suite in OF_LM_EVAL}
+    assert [suite for suite, names in tasks.items() if len(names) != len(set(names))] == []
 
 
 def test_a_suite_stands_for_the_languages_of_the_run() -> None:
@@ -116,16 +119,17 @@ def test_a_match_needs_another_language_than_the_pivot() -> None:
 
 
 @pytest.mark.parametrize("kind", [Harness, Full])
-def test_settings_that_mean_nothing_are_refused(kind: type[Harness]) -> None:
+def test_settings_that_mean_nothing_are_refused(kind: type) -> None:
+    target = {"_target_": f"{kind.__module__}.{kind.__name__}"}
     with pytest.raises(ConfigurationError, match=r"evaluation\.tasks=\[\]: names no task; choices: parallel_cloze"):
-        kind(tasks=())
+        schema.build("evaluation", {**target, "tasks": []})
     with pytest.raises(ConfigurationError, match=r"evaluation\.pivot=English: is not a FLORES\+ code"):
-        kind(pivot="English")
+        schema.build("evaluation", {**target, "pivot": "English"})
 
 
 def test_full_checks_both_of_its_parts() -> None:
     with pytest.raises(ConfigurationError, match=r"evaluation\.stride=9: exceeds"):
-        Full(window=8, stride=9)
+        schema.build("evaluation", {"_target_": "mwanda.evaluation.harness.Full", "window": 8, "stride": 9})
 
 
 def test_choosing_needs_no_lm_eval() -> None:
