@@ -1,4 +1,4 @@
-"""How much calibration text each language gives."""
+"""Divides the calibration budget among languages."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ UNITS = ("sequences", "tokens", "bytes")
 
 @dataclass(frozen=True)
 class Calibration:
-    """The size of the calibration set and its division among languages.
+    """The size of the calibration set, and how it is divided among languages.
 
     The size is given in exactly one of `sequences`, `tokens` and `bytes`.
 

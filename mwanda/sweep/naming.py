@@ -1,4 +1,4 @@
-"""What a sweep and its jobs are called."""
+"""Names of sweeps and of their jobs."""
 
 import re
 import shlex

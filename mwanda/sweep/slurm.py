@@ -1,4 +1,4 @@
-"""What a SLURM cluster says of itself and of the jobs of a sweep."""
+"""Asks a SLURM cluster about itself and about the jobs of a sweep."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What files hold, by digest: a folder that has been moved is the same, and one that has been edited is not."""
+"""Content digests: a folder that has been moved is the same, and one that has been edited is not."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What numbers may depend on besides the configuration: code, packages, machine."""
+"""The environment that results depend on besides the configuration: code, packages, machine."""
 
 import hashlib
 import platform
