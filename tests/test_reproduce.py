@@ -1,11 +1,13 @@
 """A run that is done again is compared number by number."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_job
+import yaml
 from tiny_models import save_tiny_model
 
 from mwanda import reproduce
@@ -40,6 +42,13 @@ def test_a_run_gives_the_same_numbers_again(run: Path, tmp_path: Path, capsys: p
     report = json.loads((tmp_path / "again" / reproduce.REPORT).read_text())
     assert (report["matches"], report["unequal"]) == (True, [])
     assert report["compared"] > 100
+
+
+def test_a_run_of_a_set_that_is_gone_since_is_done_again(run: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(run, tmp_path / "old")
+    overrides = yaml.safe_load((old / "overrides.yaml").read_text())
+    (old / "overrides.yaml").write_text(yaml.safe_dump([*overrides, "langs=mwanda15"]))
+    assert reproduce.main([str(old), "--output", str(tmp_path / "again"), "--tolerance", "0"]) == 0
 
 
 def test_a_number_that_differs_is_named_and_the_exit_code_is_1(

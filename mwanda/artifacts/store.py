@@ -1,4 +1,4 @@
-"""What runs share: calibration blocks, one-shot statistics, signals of schedules, and the dense model's evaluation.
+"""The artifact cache: calibration sequences, statistics, schedule signals and dense evaluations that runs share.
 
     python -m mwanda.artifacts                         list, the most recently used first
     python -m mwanda.artifacts prune --older-than 30d  remove what has not been used for so long
@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was kept: tensors, and metadata that JSON can hold (with NaN and infinity)."""
+    """One cached result of a computation: tensors, and metadata that JSON can hold (with NaN and infinity)."""
 
     tensors: "Mapping[str, Tensor]"
     metadata: Any

@@ -1,4 +1,4 @@
-"""What a run is: its resolved configuration and the hashes of it, made once and passed down."""
+"""The identity of a run: its resolved configuration and the hashes of it, made once and passed down."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a configuration's sets of languages come to."""
+"""Resolves the language sets that a configuration names to lists of codes."""
 
 from collections.abc import Mapping
 from typing import Any

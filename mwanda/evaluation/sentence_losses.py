@@ -1,4 +1,4 @@
-"""The loss of a model on each sentence, from which intervals and tests are made."""
+"""Per-sentence losses, the observations of all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Intervals, paired tests and what they come to over languages; nothing but arrays and plain values.
+"""Bootstrap intervals, paired tests and their aggregates over languages; functions of arrays and plain values.
 
 A sentence is a line of the evaluation text. Bootstraps resample sentences within each language, percentile method,
 95 %. Languages with the same number of sentences are resampled alike, one by one: those of a parallel corpus say the

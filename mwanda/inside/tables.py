@@ -1,4 +1,4 @@
-"""What was found inside a model, as tidy tables and as a summary."""
+"""Findings about the blocks of a model, as tidy tables and as a summary."""
 
 import math
 from collections.abc import Mapping, Sequence

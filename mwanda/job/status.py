@@ -107,7 +107,7 @@ class Reporter:
             "started": _now(),
             "updated": _now(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": started(os.getpid()),
             "host": host(),
             "scheduled": _scheduled(),
             "attempt": before["attempt"] + 1 if before is not None and again else 1,
@@ -211,7 +211,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
-        born = _born(status["pid"])
+        born = started(status["pid"])
         return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
@@ -267,7 +267,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _born(pid: int) -> float | None:
+def started(pid: int) -> float | None:
     """Return when a process started, in seconds; None when it is gone or only waits to be reaped."""
     import psutil
 

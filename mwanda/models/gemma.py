@@ -106,7 +106,7 @@ def _convert(folder: Path) -> Path:
         assembled = _assemble(Path(temporary))
         logger.info("dequantising Gemma 3 270M once (a minute or two); %s", LICENCE)
         made = Path(temporary) / "converted"
-        _dequantise(assembled, made)
+        dequantise(assembled, made)
         (made / CHECKSUM_FILE).write_text(sha256_of(made / "model.safetensors") + "\n")
         try:
             os.rename(made, folder)
@@ -130,7 +130,8 @@ def _assemble(folder: Path) -> Path:
     return assembled
 
 
-def _dequantise(assembled: Path, made: Path) -> None:
+def dequantise(assembled: Path, made: Path) -> None:
+    """Write a GGUF file's model in float32, as a folder that transformers loads; `made` must not exist."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer

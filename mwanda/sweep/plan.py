@@ -1,4 +1,4 @@
-"""The plan of a sweep: its jobs, where each of them writes, and what is to become of it; see mwanda.sweep."""
+"""The plan of a sweep: its jobs, the folder of each, and whether it is run, skipped or left; see mwanda.sweep."""
 
 import hashlib
 import json

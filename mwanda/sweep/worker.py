@@ -10,7 +10,7 @@ from mwanda.config.identity import RunSpec
 from mwanda.errors import InputError, MwandaError
 from mwanda.job import status
 from mwanda.job.run import run
-from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe, split
+from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, command_line, safe, split
 from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
 from mwanda.system.interruption import Interrupted
@@ -60,7 +60,8 @@ def run_job(folder: Path) -> int:
     found = read(folder.parent)
     job = next((each for each in found.jobs if each.folder == folder), None) if found else None
     if found is None or job is None:
-        raise InputError(f"{folder}: no {FILE} beside it plans such a job; start the sweep by run.py --multirun")
+        start = command_line(["--multirun"])
+        raise InputError(f"{folder}: no {FILE} beside it plans such a job; start the sweep by {start} …")
     _warn_of_changed_code(found)
     try:
         spec = composed_spec([*job.overrides, f"sweep.name={found.name}"]).in_sweep(folder)

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Atomic writing of files and folders: they appear whole or not at all."""
 
 import csv
 import io
