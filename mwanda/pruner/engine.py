@@ -188,10 +188,11 @@ class _Task:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and bool(self.criterion.needs)
         needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
-        visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
+        fraction = self.schedule.signal_fraction if self.schedule.needs and not by_criterion else 1.0
+        visitor = Dense(self._calibrator(needs, fraction), self.schedule, keep_statistics=by_criterion)
         if needs and not self._take_from_artifacts(visitor):
             with visitor.hooks:
-                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+                self._walk(visitor, "calibrate", fraction)
             self._keep_as_artifact(visitor)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
@@ -242,7 +243,7 @@ class _Task:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.criterion.needs), remover, record)
+        visitor = kind(self._calibrator(self.criterion.needs, 1.0), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled
 
@@ -255,10 +256,19 @@ class _Task:
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
                 self.runtime.weights.keep(block)
 
-    def _calibrator(self, needs: Needs) -> Calibrator:
+    def _calibrator(self, needs: Needs, fraction: float) -> Calibrator:
         return Calibrator(
-            len(self.calibration.codes), needs, self.settings.expert_tokens, self.runtime.world, self.seconds
+            len(self.calibration.codes),
+            needs,
+            self.settings.expert_tokens,
+            sum(self._text(fraction).tokens_per_language.values()),
+            self.runtime.world,
+            self.seconds,
         )
+
+    def _text(self, fraction: float) -> CalibrationSet:
+        """Return the calibration set, or a fraction of each language's tokens."""
+        return self.calibration if fraction == 1 else self.calibration.part(fraction)
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
@@ -277,7 +287,7 @@ class _Task:
 
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
-        chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
+        chosen = self._text(fraction)
         if chosen.count < self.runtime.world.size:
             # A process without a batch would visit no block, and the others would wait for its statistics for ever.
             raise CalibrationError(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
+from mwanda.errors import CalibrationError
 from mwanda.models import Block
 from mwanda.models.weights import Weights
 from mwanda.pruner.experts import in_two_steps
@@ -99,6 +100,7 @@ class Walk:
         stops = [*by_module, *(stop for block in left for stop in visitor.stops(block))]
         outputs: dict[int, Any] = {}
         current: Block | None = None
+        ahead = iter(left)
         with ExitStack() as stack:
             stack.enter_context(in_two_steps(left))
             lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.offloading))
@@ -112,10 +114,19 @@ class Walk:
                     continue
                 if current is not None:
                     self._finish(current, visitor, lockstep, arrivals, outputs)
+                if block is not next(ahead, None):
+                    raise CalibrationError(
+                        f"calibration text enters {block.name} out of turn; blocks are pruned that it enters once each "
+                        "and in the order of their list; choose another model"
+                    )
                 current = block
                 self.step()
                 self.weights.fetch(block)
                 visitor.enter(block, arrivals, lockstep)
+            missed = [block.name for block in ahead]
+            if missed:
+                names = ", ".join(missed)
+                raise CalibrationError(f"calibration text does not pass through {names}; choose another model")
             if current is not None:
                 self._finish(current, visitor, lockstep, [], outputs)
 

@@ -127,7 +127,7 @@ def test_without_a_folder_nothing_is_finished_and_nothing_is_made(tmp_path: Path
 class Apart(World):
     """One of several processes whose others are not there to be waited for."""
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Do not wait."""
 
 
