@@ -24,6 +24,8 @@ BAR_WIDTH = 30
 MARK = "*"
 HEADLINES = ("acc_norm", "acc", "exact_match,flexible-extract", "exact_match", "chrf")
 GIB = 2**30
+LARGEST = 4
+"""Parts of a model that are left dense, of which the summary tells."""
 
 
 def console() -> Console:
@@ -70,7 +72,18 @@ def summary(
         markup=False,  # a path may hold brackets
         soft_wrap=True,
     )
+    if model.get("left_dense"):
+        out.print(_left_dense(model), markup=False, soft_wrap=True)
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
+
+
+def _left_dense(model: Mapping[str, Any]) -> str:
+    """Return how much of the model is left dense, and the largest parts of that."""
+    whole, parts = model["parameters"], model["left_dense"]
+    largest = sorted(parts, key=lambda part: -int(part["weights"]))[:LARGEST]
+    told = "; ".join(f"{part['what']} {part['weights'] / whole:.1%}" for part in largest)
+    more = f"; and {len(parts) - len(largest)} more" if len(parts) > len(largest) else ""
+    return f"left dense: {sum(part['weights'] for part in parts) / whole:.1%} of all weights ({told}{more})"
 
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
@@ -269,33 +282,15 @@ def _kinds(block: "Block") -> list[tuple[str, tuple[int, int], int]]:
 
 
 def _left_out_table(model: Any, blocks: "Sequence[Block]") -> Table:
-    from mwanda.models.family import left_alone
+    from mwanda.models.left_dense import left_dense
 
-    planned = {id(matrix.tensor) for block in blocks for matrix in block.matrices}
-    within = left_alone(model, blocks)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    # On the meta device tying is what the configuration says, as no storage can be compared.
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    groups: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        if id(parameter) in planned:
-            continue
-        if parameter is embedding.weight:
-            reason = "input embeddings, tied to the LM head: never pruned" if tied else "input embeddings: never pruned"
-        elif head is not None and parameter is head.weight:
-            reason = "LM head: never pruned" + (", tied to the input embeddings" if tied else "")
-        elif name in within:
-            reason = within[name]
-        elif parameter.dim() < 2:
-            reason = "norms and biases: not matrices"
-        else:
-            reason = f"{name}: outside the blocks"
-        groups[reason] = groups.get(reason, 0) + parameter.numel()
-    table = Table(title="Left out")
+    table = Table(title="Left dense")
     table.add_column("what and why")
     table.add_column("weights", justify="right")
-    for reason, count in groups.items():
-        table.add_row(reason, f"{count:,}")
+    table.add_column("of the model", justify="right")
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    for reason, count in left_dense(model, blocks).items():
+        table.add_row(reason, f"{count:,}", f"{count / whole:.1%}")
     return table
 
 

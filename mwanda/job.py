@@ -643,6 +643,9 @@ class _Run:
         report: "PruningReport",
         measured: Mapping[str, Mapping[str, LanguagePerplexity]],
     ) -> dict[str, Any]:
+        from mwanda.models import blocks_of
+        from mwanda.models.left_dense import left_dense
+
         parts = self.parts
         names = [type(part).__name__.lower() for part in (parts.criterion, parts.schedule)]
         parameters = {id(parameter): parameter.numel() for parameter in loaded.model.parameters()}
@@ -654,6 +657,10 @@ class _Run:
                 "parameters": sum(parameters.values()),
                 "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in report.plans),
                 "zeros_before": sum(plan.zeros_before for plan in report.plans),
+                "left_dense": [
+                    {"what": what, "weights": count}
+                    for what, count in left_dense(loaded.model, blocks_of(loaded.model)).items()
+                ],
             },
             "languages": {
                 "set": self.names.get("langs"),

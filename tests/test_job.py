@@ -41,6 +41,7 @@ from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
 from mwanda.schema import CONF
 from mwanda.tracking import RunIdentity
+from mwanda.tracking.none import NoTracking
 
 
 ROOT = CONF.parent
@@ -128,6 +129,7 @@ CONTRACT: dict[str, Any] = {
         "parameters": int,
         "prunable_parameters": int,
         "zeros_before": int,
+        "left_dense": [{"what": str, "weights": int}],
     },
     "sparsity": {
         "target": float,
