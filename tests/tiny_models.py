@@ -240,6 +240,14 @@ def save_tiny_model(family: str, folder: Path) -> Path:
     return folder
 
 
+def save_untold_model(family: str, folder: Path, **settings: Any) -> Path:
+    """Save a random model of a family without a size of its own here, with a tokenizer, and return the folder."""
+    config = AutoConfig.for_model(family, **{**_ALL_HEADS, "vocab_size": VOCABULARY, "pad_token_id": 2, **settings})
+    auto_class(config).from_config(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def tiny_calibration(
     languages: int = 3, sequences: int | Sequence[int] = 4, length: int = 12, seed: int = 1
 ) -> CalibrationSet:

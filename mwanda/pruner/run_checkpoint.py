@@ -66,10 +66,13 @@ class RunCheckpoint:
         torch.set_rng_state(tensors.pop(RANDOM_STATE))
         return _assemble(json.loads(metadata["structure"]), tensors)
 
-    def save_output(self, phase: str, block: Block, batch: int, output: Any) -> None:
-        """Write what a block gave for one batch; it counts once `finish` has been called for the block."""
+    def save_output(self, phase: str, block: Block, batch: int, output: Any, random_state: Tensor) -> None:
+        """Write what a block gave for one batch, and the random numbers that follow for it.
+
+        It counts once `finish` has been called for the block.
+        """
         self._claim()
-        tensors: dict[str, Tensor] = {RANDOM_STATE: torch.get_rng_state()}
+        tensors: dict[str, Tensor] = {RANDOM_STATE: random_state}
         structure = json.dumps(_take_apart(output, tensors, "output"))
         write_tensors(self._output(_name(phase, block), batch), _apart(tensors), {"structure": structure})
 

@@ -149,7 +149,8 @@ class Walk:
         if self.checkpoint is not None:
             for arrival in arrivals:
                 lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be offloaded
-                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index])
+                random_state = lockstep.random_state(arrival.index)
+                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index], random_state)
                 lockstep.offload(arrival)
             outputs.clear()
             self.checkpoint.finish(visitor.phase, block, decision.tensors, decision.metadata, outputs=bool(arrivals))
