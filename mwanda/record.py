@@ -33,7 +33,7 @@ LONGEST_DIFFERENCE = 1 << 20
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON that is there whole or not at all; NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_yaml(path: Path, content: Any) -> None:
@@ -182,11 +182,12 @@ def _git(*arguments: str) -> str | None:
         return None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return nested content as JSON can hold it: NaN and infinity are None."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

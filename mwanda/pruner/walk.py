@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
-from mwanda.errors import CalibrationError
+from mwanda.errors import CalibrationError, DamagedFileError
 from mwanda.models import Block
 from mwanda.models.weights import Weights
 from mwanda.pruner.experts import in_two_steps
@@ -21,6 +21,8 @@ from mwanda.pruner.run_checkpoint import RunCheckpoint
 Arrivals = list[Arrival[Batch]]
 T = TypeVar("T")
 R = TypeVar("R")
+DIGEST = "weights"
+"""What the checkpoint calls the digest of a block's weights, when they are on disk."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,30 @@ class Walk:
 
     def run(self, visitor: Visitor) -> None:
         """Visit every block, those that the checkpoint has finished only by what was decided in them."""
-        done = self.checkpoint.finished(visitor.phase) if self.checkpoint else 0
+        done = self._finished(visitor)
         for block in self.blocks[:done]:
             assert self.checkpoint is not None
             self.step()
-            visitor.restore(block, Decision(*self.checkpoint.decided(visitor.phase, block.index)))
-        if visitor.changes_weights:
-            self.weights.resume(self.blocks[:done])
+            visitor.restore(block, Decision(*self.checkpoint.decided(visitor.phase, block)))
         if done < len(self.blocks):
             self._go(visitor, done)
+
+    def _finished(self, visitor: Visitor) -> int:
+        """Return how many blocks need not be visited again, as all that was written of them is what it was."""
+        if self.checkpoint is None:
+            return 0
+        done = self.checkpoint.finished(visitor.phase)
+        if visitor.changes_weights:
+            digests = [self.checkpoint.metadata(visitor.phase, block).get(DIGEST) for block in self.blocks[:done]]
+            damage = None
+            try:
+                self.weights.resume(self.blocks[:done], digests)
+            except DamagedFileError as error:
+                damage = error
+            if self.checkpoint.forgotten(visitor.phase, damage):
+                self.weights.resume((), ())
+                return 0
+        return done
 
     def _go(self, visitor: Visitor, done: int) -> None:
         left = self.blocks[done:]
@@ -143,8 +160,7 @@ class Walk:
         outputs: dict[int, Any],
     ) -> None:
         decision = visitor.leave(block)
-        if visitor.changes_weights:
-            self.weights.keep(block)
+        digest = self.weights.keep(block) if visitor.changes_weights else None
         self.weights.release(block)
         if self.checkpoint is not None:
             for arrival in arrivals:
@@ -153,7 +169,8 @@ class Walk:
                 self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index], random_state)
                 lockstep.offload(arrival)
             outputs.clear()
-            self.checkpoint.finish(visitor.phase, block, decision.tensors, decision.metadata, outputs=bool(arrivals))
+            metadata = {**decision.metadata, DIGEST: digest}
+            self.checkpoint.finish(visitor.phase, block, decision.tensors, metadata, outputs=len(arrivals))
 
     @contextmanager
     def _answering(self, finished: Sequence[Block], phase: str, lockstep: Lockstep[Batch]) -> Iterator[None]:

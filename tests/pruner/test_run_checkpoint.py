@@ -24,7 +24,7 @@ def finish(checkpoint: RunCheckpoint, index: int, outputs: list[Any] | None = No
     """Finish a block of the phase `prune`, whose outputs are given for each batch."""
     for batch, output in enumerate(outputs or []):
         checkpoint.save_output("prune", block(index, stack), batch, output, torch.get_rng_state())
-    checkpoint.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=bool(outputs))
+    checkpoint.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=len(outputs or []))
 
 
 def batches(folder: Path) -> list[str]:
@@ -100,12 +100,12 @@ def test_random_numbers_go_on_as_they_would_have(tmp_path: Path) -> None:
 def test_decisions_come_back_for_each_phase(tmp_path: Path) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     shared = torch.tensor([1.5, 2.5])
-    checkpoint.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=False)
-    checkpoint.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=False)
+    checkpoint.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=0)
+    checkpoint.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=0)
     again = RunCheckpoint(tmp_path, "key")
     assert (again.finished("dense"), again.finished("prune"), again.finished("other")) == (1, 1, 0)
-    assert again.decided("dense", 0) == ({}, {"signal": [0.1, 1 / 3], "pooled": ["a"]})
-    tensors, metadata = again.decided("prune", 0)
+    assert again.decided("dense", block(0)) == ({}, {"signal": [0.1, 1 / 3], "pooled": ["a"]})
+    tensors, metadata = again.decided("prune", block(0))
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1.5, 2.5], "b": [1.5, 2.5], "c": [2.5]}
     assert metadata == {}
 
@@ -130,6 +130,10 @@ class Apart(World):
 
     def barrier(self) -> None:
         """Do not wait."""
+
+    def all_gather(self, text: str) -> list[str]:
+        """Take it that the others say the same."""
+        return [text] * self.size
 
 
 @pytest.mark.parametrize("journal_of", [("other", World()), ("key", Apart(0, 2))], ids=["key", "number of processes"])
@@ -193,12 +197,12 @@ def test_each_process_keeps_the_outputs_of_its_own_batches(tmp_path: Path) -> No
         for checkpoint, value in zip(checkpoints, (1, 0), strict=True):
             checkpoint.save_output("prune", block(index), 0, STATES + 10 * index + value, RANDOM)
         for checkpoint in checkpoints:
-            checkpoint.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=True)
+            checkpoint.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=1)
     assert batches(tmp_path) == [f"prune-00001.rank{rank}.batch000000" for rank in range(2)]
     for rank in range(2):
         again = RunCheckpoint(tmp_path, "key", Apart(rank, 2))
         assert torch.equal(again.output("prune", "layers", 0), STATES + 10 + rank)
-        assert torch.equal(again.decided("prune", 1)[0]["mask"], STATES + 1)
+        assert torch.equal(again.decided("prune", block(1))[0]["mask"], STATES + 1)
 
 
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:
