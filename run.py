@@ -8,10 +8,10 @@ from mwanda import command_line
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def run(config: DictConfig) -> None:
-    """Run one job."""
-    from mwanda import job
+    """Run one job as Hydra composed it."""
+    from mwanda import hydra_job
 
-    job.main(config)
+    hydra_job.main(config)
 
 
 if __name__ == "__main__":

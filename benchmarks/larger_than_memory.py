@@ -22,7 +22,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from mwanda.calibration import CalibrationSet
 from mwanda.criteria.wanda import Wanda
-from mwanda.device import peak_resident_bytes
 from mwanda.models import blocks_of
 from mwanda.models.source import PretrainedModel
 from mwanda.patterns.unstructured import Unstructured
@@ -30,6 +29,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.uniform import Uniform
+from mwanda.system.device import peak_resident_bytes
 
 
 GIB = 2**30

@@ -12,7 +12,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
 
-from mwanda.record import environment, write_json, write_text
+from mwanda.system.environment import environment
+from mwanda.system.files import write_json, write_text
 
 
 SCHEMA = "mwanda.benchmark/1"

@@ -21,7 +21,7 @@ from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl import OWL
 from mwanda.schedules.owl_cwl import OWLCWL
-from mwanda.schema import CONF
+from mwanda.system.conf import CONF
 
 
 def calibration_of(loaded: LoadedModel, seed: int) -> CalibrationSet:

@@ -25,10 +25,11 @@ from typing import Any
 
 from measure import machine
 
-from mwanda.cache import cache_folder
 from mwanda.command_line import check, with_inline_languages
-from mwanda.record import environment, write_json
-from mwanda.sweep import Job
+from mwanda.sweep.plan import Job
+from mwanda.system.cache import cache_folder
+from mwanda.system.environment import environment
+from mwanda.system.files import write_json
 
 
 RUN = Path(__file__).resolve().parent.parent / "run.py"
@@ -56,7 +57,7 @@ def main() -> None:
     typed = with_inline_languages(["--multirun", *overrides, f"sweep.folder={folder}", "sweep.name=sweep"])
     asked = check(typed)
     assert asked is not None
-    jobs = asked.plan.jobs
+    jobs = asked.sweep.jobs
     chosen = _every(jobs, given.singles)
     half = len(chosen) // 2  # half of them before the sweep and half after, as the machine may get slower or faster
     alone = [_alone(job, folder, variables) for job in chosen[:half]]

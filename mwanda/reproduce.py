@@ -7,7 +7,6 @@ counts, names and fingerprints match only when they are equal.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,12 @@ from typing import Any, Literal
 
 import yaml
 
+from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.record import read_results, write_json
+from mwanda.job.results import read_results
+from mwanda.job.run import run
+from mwanda.system.conf import CONF
+from mwanda.system.files import write_json
 
 
 COMPARED = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks", "fingerprints")
@@ -85,8 +88,6 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: there is no complete run in `folder`, or `target` is not empty.
         MwandaError: the second run went wrong.
     """
-    from mwanda import job
-
     before = None
     with suppress(ValueError):
         before = read_results(folder)
@@ -105,10 +106,23 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if "artifacts" in config:
         config["artifacts"] = False
     overrides = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
-    names = {part: before[part]["name"] for part in ("criterion", "schedule")}
-    after = job.run(config, target, overrides, names)
+    choices = {part: before[part]["name"] for part in ("criterion", "schedule")}
+    after = run(RunSpec.of(_as_today(config), choices, overrides))
     assert after is not None
-    return before, json.loads((target / "results.json").read_text(encoding="utf-8"))
+    written = read_results(target)
+    assert written is not None
+    return before, written
+
+
+def _as_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration in today's form: once `evaluation.corpus` was the name of a choice."""
+    evaluation = dict(config["evaluation"])
+    named = evaluation.get("corpus")
+    if isinstance(named, str) or (isinstance(named, Mapping) and "choice" in named):
+        changes = dict(named) if isinstance(named, Mapping) else {"choice": named}
+        file = CONF / "corpus" / f"{changes.pop('choice')}.yaml"
+        evaluation["corpus"] = yaml.safe_load(file.read_text(encoding="utf-8")) | changes
+    return {**config, "evaluation": evaluation}
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
@@ -138,7 +152,7 @@ def _verdict(first: Mapping[str, Any], second: Mapping[str, Any], place: str, to
 def _report(found: Sequence[Comparison], environment: Sequence[str], tolerance: float) -> None:
     from rich.table import Table
 
-    from mwanda.display import console
+    from mwanda.system.terminal import console
 
     out = console()
     out.print()

@@ -15,18 +15,19 @@ from tiny_models import tiny_calibration, tiny_model, tiny_tokenizer
 from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
-from mwanda.distributed import World, join, leave
 from mwanda.errors import CalibrationError
-from mwanda.evaluation.harness import Harness, Scores
+from mwanda.evaluation.harness import Harness
+from mwanda.evaluation.task_scores import Scores
 from mwanda.languages import find
 from mwanda.models import blocks_of
-from mwanda.progress import Silent
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
+from mwanda.system.distributed import World, join, leave
+from mwanda.system.progress import Silent
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)

@@ -151,7 +151,7 @@ def killed_at(run: Callable[[], object], operation: int, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save_file", death.write_half(sys.modules["safetensors.torch"].save_file))
         patch.setattr("os.replace", death.guard(os.replace))
-        patch.setattr("tempfile.mkstemp", death.guard(sys.modules["tempfile"].mkstemp))
+        patch.setattr("tempfile.mkdtemp", death.guard(sys.modules["tempfile"].mkdtemp))
         patch.setattr("pathlib.Path.unlink", death.guard(Path.unlink))
         patch.setattr("pathlib.Path.chmod", death.guard(Path.chmod))
         try:

@@ -4,13 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mwanda import command_line, sweep
+from mwanda import command_line
+from mwanda.config import compose
+from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.models import gemma, source
+from mwanda.sweep import local, plan, worker
 
 
 RUN = Path(__file__).parent.parent / "run.py"
@@ -52,7 +57,7 @@ VALUES = [
     (["calibration.sequences=5"], "calibration.sequences=5: ", "number of languages, 30"),
     (["corpus=local"], "corpus.path=???: ", "corpus.path=…"),
     (["corpus=local", "corpus.path=/no/such"], "corpus.path=/no/such: ", "no such folder"),
-    (["evaluation.corpus=local"], "evaluation.corpus=local: ", "'evaluation.corpus={choice: local, path: …}'"),
+    (["evaluation.corpus=local"], "evaluation.corpus.path=???: ", "evaluation.corpus.path=…"),
     (["evaluation.corpus={choice: local, path: /no/such}"], "evaluation.corpus.path=/no/such: ", "no such folder"),
     (["evaluation.corpus={choice: c4, document: 5}"], "evaluation.corpus.document=5: ", "choices: documents,"),
     (["~sparsity"], "sparsity=(nothing): ", "must be given"),
@@ -109,10 +114,20 @@ def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def start(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> list[list[str]]:
-    """Return the arguments that the job was started with, each time that it was started."""
+    """Return the arguments that Hydra was started with, each time that it was started."""
     started: list[list[str]] = []
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     command_line.start(lambda: started.append(sys.argv[1:]))
+    return started
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> list[RunSpec]:
+    """Return the runs that were started in this process."""
+    started: list[RunSpec] = []
+    monkeypatch.setattr(worker, "run", started.append)
+    with pytest.raises(SystemExit) as end:
+        start(monkeypatch, arguments)
+    assert end.value.code == 0
     return started
 
 
@@ -156,8 +171,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_good_input_starts_the_job_once(
     monkeypatch: pytest.MonkeyPatch, empty_folder: Path, arguments: list[str]
 ) -> None:
-    assert start(monkeypatch, arguments) == [command_line.with_inline_languages(arguments)]
+    (spec,) = run_here(monkeypatch, arguments)
+    assert spec == replace(compose.run_spec(command_line.with_inline_languages(arguments)), **places(spec))
     assert not list(empty_folder.iterdir())
+
+
+def places(spec: RunSpec) -> dict[str, Any]:
+    """Return what of a run depends on the time at which it was typed."""
+    return {name: getattr(spec, name) for name in ("config", "settings", "folder")}
 
 
 @pytest.mark.parametrize(
@@ -172,16 +193,16 @@ def test_good_input_starts_the_job_once(
 def test_a_sweep_on_this_machine_is_not_left_to_hydra(
     monkeypatch: pytest.MonkeyPatch, empty_folder: Path, arguments: list[str], jobs: int
 ) -> None:
-    asked: list[sweep.Plan] = []
+    asked: list[plan.Plan] = []
 
-    def go(plan: sweep.Plan, rerun: str, parallel: int, *, fail_fast: bool) -> int:
+    def go(plan: plan.Plan, rerun: str, parallel: int, *, fail_fast: bool) -> int:
         asked.append(plan)
         assert (f"rerun={rerun}" in arguments) == (rerun != "unfinished")
         assert (f"sweep.parallel={parallel}" in arguments) == (parallel != 1)
         assert not fail_fast
         return 1
 
-    monkeypatch.setattr(sweep, "go", go)
+    monkeypatch.setattr(local, "go", go)
     with pytest.raises(SystemExit) as end:
         start(monkeypatch, arguments)
     assert end.value.code == 1
@@ -189,16 +210,11 @@ def test_a_sweep_on_this_machine_is_not_left_to_hydra(
     assert not list(empty_folder.iterdir())
 
 
-def test_a_sweep_of_another_mode_than_run_is_left_to_hydra_and_leaves_nothing(
+def test_a_sweep_of_another_mode_than_run_does_one_after_the_other_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, empty_folder: Path
 ) -> None:
-    arguments = ["-m", "mode=inspect", "model=bloom,bloom_1b7"]
-    assert command_line.check(arguments) is None
-    ((*typed, last),) = start(monkeypatch, arguments)
-    assert typed == arguments
-    place = Path(last.removeprefix("hydra.sweep.dir="))
-    assert place.is_absolute()
-    assert not place.exists()
+    specs = run_here(monkeypatch, ["-m", "mode=inspect", "model=bloom,bloom_1b7"])
+    assert [spec.choices["model"] for spec in specs] == ["bloom", "bloom_1b7"]
     assert not list(empty_folder.iterdir())
 
 
@@ -212,8 +228,15 @@ def test_choices_of_another_folder_can_be_used(monkeypatch: pytest.MonkeyPatch, 
     choice = folder / "criterion" / "tuned.yaml"
     choice.parent.mkdir(parents=True)
     choice.write_text("_target_: mwanda.criteria.ria.RIA\nexponent: 0.25\n")
-    arguments = ["--config-dir", str(folder), "criterion=tuned"]
-    assert start(monkeypatch, arguments) == [arguments]
+    (spec,) = run_here(monkeypatch, ["--config-dir", str(folder), "criterion=tuned"])
+    assert spec.config["criterion"] == {"_target_": "mwanda.criteria.ria.RIA", "exponent": 0.25}
+
+
+def test_what_only_hydra_does_around_a_run_is_left_to_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["hydra.run.dir=elsewhere", "evaluation.corpus={choice: c4, documents: 3}"]
+    assert start(monkeypatch, arguments) == [
+        ["hydra.run.dir=elsewhere", "corpus@evaluation.corpus=c4", "evaluation.corpus.documents=3"]
+    ]
 
 
 def test_another_main_configuration_is_left_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +245,7 @@ def test_another_main_configuration_is_left_to_the_job(monkeypatch: pytest.Monke
 
 
 def test_composing_gives_plain_values_with_interpolations_resolved() -> None:
-    config = command_line.compose(["seed=7", "sparsity=0.25", "criterion=ria", "schedule=owl"])
+    config = compose.compose(["seed=7", "sparsity=0.25", "criterion=ria", "schedule=owl"])
     assert config["calibration"]["seed"] == 7
     assert config["name"] == "ria-owl-0.25"
     assert "hydra" not in config
@@ -230,7 +253,7 @@ def test_composing_gives_plain_values_with_interpolations_resolved() -> None:
 
 def test_composing_refuses_what_checking_refuses() -> None:
     with pytest.raises(ConfigurationError, match=r"^criterion=manda: there is no such choice; choices: mwanda, "):
-        command_line.compose(["criterion=manda"])
+        compose.compose(["criterion=manda"])
 
 
 @pytest.mark.parametrize(

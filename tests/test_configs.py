@@ -11,10 +11,12 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from mwanda import command_line, schema
+from mwanda import command_line
+from mwanda.config import compose, schema
 from mwanda.corpora import embedded
-from mwanda.job import Parts
-from mwanda.languages import known
+from mwanda.job.components import Parts
+from mwanda.languages import known, sets
+from mwanda.system import conf
 
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -54,12 +56,12 @@ CHANGED = {
 # Arguments that are no setting: what results.json calls a corpus.
 NO_SETTING = {"corpus": {"name"}}
 
-FILES = sorted(path for path in schema.CONF.rglob("*.yaml") if path.parent != schema.CONF)
+FILES = sorted(path for path in conf.CONF.rglob("*.yaml") if path.parent != conf.CONF)
 COMPONENTS = [path for path in FILES if path.parent.name in schema.GROUPS]
 
 
 def group_of(path: Path) -> str:
-    return path.parent.relative_to(schema.CONF).as_posix()
+    return path.parent.relative_to(conf.CONF).as_posix()
 
 
 def name_of(path: Path) -> str:
@@ -84,19 +86,24 @@ def arguments_of(path: Path) -> dict[str, Field[Any]]:
     """Return the arguments of the class that a file names."""
     target = read(path)["_target_"]
     skipped = NO_SETTING.get(group_of(path), set())
-    return {one.name: one for one in fields(get_class(target)) if one.init and one.name not in skipped}
+    return {
+        one.name: one
+        for part in schema.parts_of(get_class(target))
+        for one in fields(part)
+        if one.init and one.name not in skipped
+    }
 
 
 @pytest.mark.parametrize("group", CHOICES)
 def test_a_group_has_the_choices_that_users_are_promised(group: str) -> None:
-    assert set(schema.choices(group)) >= CHOICES[group]
+    assert set(conf.choices(group)) >= CHOICES[group]
 
 
 def test_every_group_is_known_to_the_schema() -> None:
     assert {group_of(path) for path in FILES} == {*schema.GROUPS, "langs", "hydra/launcher"}
 
 
-@pytest.mark.parametrize("path", [*FILES, schema.CONF / "config.yaml"], ids=name_of)
+@pytest.mark.parametrize("path", [*FILES, conf.CONF / "config.yaml"], ids=name_of)
 def test_a_file_opens_with_what_it_is_and_a_command(path: Path) -> None:
     first, second, third, *_ = path.read_text(encoding="utf-8").splitlines()
     assert re.fullmatch("# .{10,}[.)]|# .*https://[^ ]+|# The main configuration: .*", first)
@@ -110,7 +117,7 @@ def test_the_command_names_the_choice(path: Path) -> None:
     assert f"{group_of(path)}={path.stem}" in arguments
 
 
-@pytest.mark.parametrize("path", [*FILES, schema.CONF / "config.yaml"], ids=name_of)
+@pytest.mark.parametrize("path", [*FILES, conf.CONF / "config.yaml"], ids=name_of)
 def test_the_command_composes_and_builds(path: Path, tmp_path: Path) -> None:
     if group_of(path) == "hydra/launcher":
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the launcher is not installed")
@@ -161,17 +168,17 @@ def test_what_comes_from_the_hub_is_pinned(path: Path) -> None:
         assert node["revision"] is None
 
 
-@pytest.mark.parametrize("path", sorted((schema.CONF / "corpus").glob("*.yaml")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((conf.CONF / "corpus").glob("*.yaml")), ids=name_of)
 def test_a_corpus_refers_to_nothing_outside_its_file(path: Path) -> None:
     assert "${" not in path.read_text(encoding="utf-8")  # evaluation.corpus reads the file alone
 
 
 def test_the_thirty_languages_are_those_of_the_embedded_corpus() -> None:
-    assert read(schema.CONF / "langs" / "flores30.yaml")["codes"] == embedded.codes()
+    assert read(conf.CONF / "langs" / "flores30.yaml")["codes"] == embedded.codes()
 
 
 def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:
-    parts = Parts.of(command_line.compose([]))
+    parts = Parts.of(compose.run_spec([]))
     names = [type(each).__name__ for each in (parts.source, parts.criterion, parts.schedule, parts.pattern)]
     assert names == ["PackagedGemma", "MWanda", "Uniform", "Unstructured"]
     assert len(parts.languages) == 30
@@ -182,20 +189,22 @@ def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:
     [("flores30", 30), ("flores200", 210), ("mwanda15", 15), ("xglm30", 30), ("bloom46", 46), ("udhr", 458)],
 )
 def test_a_set_has_as_many_languages_as_its_name_says(name: str, count: int) -> None:
-    assert len(schema.language_set("langs", name).named()) == count
+    assert len(sets.language_set("langs", name).named()) == count
 
 
 def test_every_family_of_four_languages_and_every_script_of_three_has_a_set() -> None:
-    sets = [schema.language_set("langs", name) for name in schema.choices("langs") if name != "inline"]
+    every = [sets.language_set("langs", name) for name in conf.choices("langs") if name != "inline"]
     families = Counter(language.family for language in known().values())
     scripts = Counter(language.script for language in known().values())
     wanted = {family for family, count in families.items() if count >= 4} - {"Artificial Language"}
-    assert wanted <= {family for each in sets for family in each.families}
-    assert {script for script, count in scripts.items() if count >= 3} <= {one for each in sets for one in each.scripts}
+    assert wanted <= {family for each in every for family in each.families}
+    assert {script for script, count in scripts.items() if count >= 3} <= {
+        one for each in every for one in each.scripts
+    }
 
 
-@pytest.mark.parametrize("name", [name for name in schema.choices("langs") if name[:6] in ("family", "script")])
+@pytest.mark.parametrize("name", [name for name in conf.choices("langs") if name[:6] in ("family", "script")])
 def test_a_set_by_family_or_script_is_a_rule_and_no_list(name: str) -> None:
-    chosen = schema.language_set("langs", name)
+    chosen = sets.language_set("langs", name)
     assert not chosen.codes
     assert len(chosen.named()) >= 3

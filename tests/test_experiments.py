@@ -7,10 +7,10 @@ import tiny_job
 import yaml
 from tiny_models import save_tiny_model
 
-from mwanda import job
-from mwanda.command_line import _jobs, _of_experiment, check, compose
+from mwanda.command_line import check, jobs_of, of_experiment
 from mwanda.errors import ConfigurationError
-from mwanda.schema import CONF
+from mwanda.job.run import run
+from mwanda.system.conf import CONF
 
 
 EXPERIMENTS = sorted(path.stem for path in (CONF.parent / "experiments").glob("*.yaml"))
@@ -18,8 +18,8 @@ EXPERIMENTS = sorted(path.stem for path in (CONF.parent / "experiments").glob("*
 
 def jobs(name: str) -> list[list[str]]:
     """Return the overrides of each job of an experiment."""
-    swept, multirun = _of_experiment([f"+experiment={name}"])
-    return _jobs([*swept, f"+experiment={name}"], sweep=multirun)
+    swept, multirun = of_experiment([f"+experiment={name}"])
+    return jobs_of([*swept, f"+experiment={name}"], sweep=multirun)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_every_job_of_an_experiment_is_valid(name: str) -> None:
 def test_the_first_job_runs_on_a_tiny_model(name: str, model: Path, tmp_path: Path) -> None:
     more = ("corpus=embedded", "calibration.sequences=16")  # without a hub; enough for half of the languages
     small = [each for each in tiny_job.overrides(model, *more) if not each.startswith("model=")]
-    results = job.run(compose([*jobs(name)[0], *small]), tmp_path / "run", [], {"criterion": "mwanda"})
+    results = run(tiny_job.spec(tmp_path / "run", [*jobs(name)[0], *small]))
     assert results is not None
     assert results["status"] == "complete"
 

@@ -36,7 +36,7 @@ def run(folder: Path, *arguments: str, path: Path = REPOSITORY) -> str:
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
-    assert run(tmp_path, "-c", f"import mwanda, mwanda.schema, mwanda.command_line; {LOADED}") == "loaded:\n"
+    assert run(tmp_path, "-c", f"import mwanda, mwanda.config.schema, mwanda.command_line; {LOADED}") == "loaded:\n"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny_job
 from synthetic_results import results, save
 from tiny_models import save_tiny_model
 
-from mwanda import command_line, job
+from mwanda import command_line, sbatch
 from mwanda.comparison import __main__ as comparison
 from mwanda.corpora.embedded import all_sentences
+from mwanda.job.run import run
 
 
 ROOT = Path(__file__).parent.parent
@@ -43,15 +45,13 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, tmp_path: Path
     command_line.check(arguments)
     first = [re.sub(r"=([^\[{,]*),.*", r"=\1", part) for part in arguments if part != "--multirun"]
     first = [part for part in first if not part.startswith("model")]
-    config = command_line.compose([*first, "model=bloom", f"model.path={folder}", *SMALL])
-    results = job.run(config, tmp_path / "run", first, {})
+    results = run(tiny_job.spec(tmp_path / "run", [*first, "model=bloom", f"model.path={folder}", *SMALL]))
     assert (results is None) == any(f"mode={mode}" in command for mode in ("inspect", "prepare"))
     assert results is None or results["status"] == "complete"
 
 
 @pytest.mark.parametrize("command", [line for line in LINES if line.startswith("python -m mwanda.sbatch")])
 def test_a_job_array_of_the_readme_is_written(command: str, tmp_path: Path) -> None:
-    from mwanda import sbatch
 
     assert sbatch.main([*shlex.split(command)[3:], f"--output={tmp_path / 'swept'}", "--dry-run"]) == 0
     assert (tmp_path / "swept" / "array.sh").is_file()

@@ -11,8 +11,8 @@ from tiny_models import save_tiny_model
 
 from mwanda import sbatch
 from mwanda.errors import ConfigurationError, InputError
-from mwanda.sbatch import Resources, script
-from mwanda.sweep import Job
+from mwanda.sweep.array import Resources, script
+from mwanda.sweep.plan import Job
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_a_sweep_is_planned_written_and_submitted(
 
 
 def test_what_is_complete_is_left_out(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mwanda.sweep import run_job
+    from mwanda.sweep.worker import run_job
 
     typed = [*tiny_job.without_evaluation(model), "sparsity=0.3,0.5", f"--output={tmp_path / 'swept'}", "--dry-run"]
     assert sbatch.main(typed) == 0

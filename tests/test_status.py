@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 import tiny_job
 from tiny_models import save_tiny_model
 
-from mwanda import job, status
+from mwanda import status as status_command
 from mwanda.errors import ConfigurationError, ModelError
-from mwanda.progress import Silent
-from mwanda.record import write_json
+from mwanda.job import status
+from mwanda.job.run import run
+from mwanda.system.files import write_json
+from mwanda.system.progress import Silent
 
 
 HASH = "0123456789abcdef"
@@ -179,14 +182,14 @@ def test_a_process_that_does_not_write_leaves_nothing(tmp_path: Path) -> None:
 def test_the_command_shows_single_runs_and_fails_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, state in (("day/good", "complete"), ("day/bad", "failed")):
         status.Reporter(tmp_path / name, HASH, [], name).end(state, None if state == "complete" else KeyError("[no]"))  # type: ignore[arg-type]
-    assert status.main([str(tmp_path)]) == 1
+    assert status_command.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "2 runs: 1 failed, 1 complete" in printed
     assert "day/bad" in printed
     assert "KeyError: '[no]'" in printed
-    assert status.main([str(tmp_path / "day" / "good")]) == 0
+    assert status_command.main([str(tmp_path / "day" / "good")]) == 0
     with pytest.raises(SystemExit) as end:
-        status.main([str(tmp_path / "nowhere")])
+        status_command.main([str(tmp_path / "nowhere")])
     assert end.value.code == 2
 
 
@@ -199,13 +202,13 @@ def test_a_run_reports_its_stages_and_a_refused_one_stays_only_in_a_sweep(
     monkeypatch.setattr(status.Reporter, "stage", lambda self, stage: stages.append(stage) or tell(self, stage))
     model = save_tiny_model("llama", tmp_path / "model")
     folder = tmp_path / "runs" / "run"
-    config = tiny_job.configuration(model, "export=masks")
-    job.run(config, folder, ["typed"], {}, study)
+    spec = replace(tiny_job.spec(folder, tiny_job.overrides(model, "export=masks")), overrides=("typed",), study=study)
+    run(spec)
     assert list(dict.fromkeys(stages)) == ["load", "evaluate dense", "prune", "evaluate pruned", "export"]
     assert (content(folder)["state"], content(folder)["overrides"]) == ("complete", ["typed"])
     (model / "model.safetensors").unlink()
     with pytest.raises(ModelError):
-        job.run(config, tmp_path / "runs" / "refused", [], {}, study)
+        run(replace(spec, folder=tmp_path / "runs" / "refused"))
     assert (tmp_path / "runs" / "refused").exists() == (study is not None)
     if study is not None:
         found = content(tmp_path / "runs" / "refused")

@@ -1,12 +1,12 @@
 """Whole jobs on tiny models: their configurations, and how to run them."""
 
-from copy import deepcopy
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mwanda import job
-from mwanda.command_line import compose
+from mwanda.config.compose import composed
+from mwanda.config.identity import RunSpec
+from mwanda.job.run import run as run_spec
 
 
 LANGUAGES = ("eng_Latn", "swh_Latn")
@@ -38,16 +38,17 @@ def without_evaluation(model: Path, *more: str) -> list[str]:
 
 def configuration(model: Path, *more: str) -> dict[str, Any]:
     """Return the resolved configuration of a job."""
-    return deepcopy(_composed(tuple(overrides(model, *more))))
+    return composed(overrides(model, *more))[0]
+
+
+def spec(folder: Path, typed: Sequence[str], **changes: Any) -> RunSpec:
+    """Return the run that was typed, in a folder; `changes` are of its configuration."""
+    config, choices = composed(typed)
+    return RunSpec.of(config | {"output_dir": str(folder)} | changes, choices, typed)
 
 
 def run(model: Path, folder: Path, *more: str) -> dict[str, Any]:
     """Run a job in `folder` and return its results."""
-    results = job.run(configuration(model, *more), folder, overrides(model, *more), {"criterion": "mwanda"})
+    results = run_spec(spec(folder, overrides(model, *more)))
     assert results is not None
     return results
-
-
-@cache
-def _composed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    return compose(arguments)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mwanda import preload  # noqa: F401
+from mwanda.sweep import preload  # noqa: F401
 
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from mwanda.comparison.tables import Configuration
+from mwanda.comparison.configurations import Configuration
 from mwanda.export.masks import SHAPES, Masks
 from mwanda.inside.overlap import by_chance
 

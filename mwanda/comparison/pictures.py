@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mwanda.comparison import plots
+from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
-from mwanda.comparison.tables import Configuration, Section, language_of, matches, name_of, partner, task_scores
-from mwanda.display import headline
+from mwanda.comparison.tables import Section, partner
+from mwanda.comparison.tidy import task_scores
+from mwanda.evaluation.task_scores import headline
 
 
 Picture = tuple[str, str]

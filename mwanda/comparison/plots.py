@@ -3,7 +3,6 @@
 Colours are those of Okabe and Ito, which people with any colour vision tell apart; lines also differ in their marks.
 """
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mwanda.export.base import write_atomically
+from mwanda.system.files import atomic
 
 
 if TYPE_CHECKING:
@@ -72,10 +71,8 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **opti
 def save(figure: "Figure", folder: Path, name: str) -> str:
     """Write a picture as PNG and SVG, each whole or not at all; return the name of the PNG."""
     for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=suffix[1:], **options)
-        content = drawn.getvalue()
-        write_atomically(folder / f"{name}{suffix}", lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
+        with atomic(folder / f"{name}{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix[1:], **options)
     return f"{name}.png"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mwanda.errors import ConfigurationError
-from mwanda.record import RESULTS
+from mwanda.job.results import RESULTS
 
 
 CONFIGURATION = "config.yaml"

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mwanda.comparison import masks, pictures, render
+from mwanda.comparison.configurations import Configuration, configurations, repeated
 from mwanda.comparison.records import Run, Settings, Unfinished, find_runs
-from mwanda.comparison.tables import TIDY, Configuration, Section, configurations, repeated, sections, task_scores, tidy
-from mwanda.display import headline
+from mwanda.comparison.tables import Section, sections
+from mwanda.comparison.tidy import TIDY, task_scores, tidy
 from mwanda.errors import ConfigurationError
+from mwanda.evaluation.task_scores import headline
 from mwanda.inside.tables import COLUMNS as INSIDE
 from mwanda.inside.tables import FOLDER
-from mwanda.record import csv_text, write_text
+from mwanda.system.files import csv_text, write_text
 
 
 VERSIONS = ("dense", "pruned", "difference")

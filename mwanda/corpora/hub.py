@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mwanda import hub
-from mwanda.cache import cache_folder
 from mwanda.errors import CorpusError, nearest_choices
-from mwanda.hub import HubError, UnreachableError
+from mwanda.system import hub
+from mwanda.system.cache import cache_folder
+from mwanda.system.files import atomic
+from mwanda.system.hub import HubError, UnreachableError
 
 
 CARD = "README.md"
@@ -130,9 +129,5 @@ def _configurations(path: str, commit: str | None) -> list[str]:
 
 def _write(file: Path, pieces: Iterable[str]) -> None:
     """Write all or nothing, so that a transfer that broke off is never taken for the whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
-        unfinished = Path(folder) / file.name
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.writelines(pieces)
-        os.replace(unfinished, file)
+    with atomic(file) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+        stream.writelines(pieces)

@@ -12,7 +12,6 @@ from annotated_types import Ge, Gt
 from jaxtyping import Int
 
 from mwanda.calibration.packing import document_start
-from mwanda.distributed import World
 from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.protocol import Protocol, StartToken, Window, windows
@@ -21,8 +20,9 @@ from mwanda.evaluation.significance import exponential, intervals
 from mwanda.models import blocks_of
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights
-from mwanda.progress import Progress, Silent
 from mwanda.pruner.walk import run_by_block
+from mwanda.system.distributed import World
+from mwanda.system.progress import Progress, Silent
 
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, Senten
         path: of the file.
         measured: by model (`dense`, `pruned`), then by language.
     """
-    from mwanda.record import write_table
+    from mwanda.system.files import write_table
 
     columns: dict[str, list[Any]] = {"language": [], "unit": [], "model": []}
     columns |= {series: [] for series in SERIES}

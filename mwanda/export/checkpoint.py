@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mwanda.display import number
-from mwanda.export.base import write_atomically
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.weights import Resident, visit
-from mwanda.record import write_json, write_tensors
+from mwanda.system.files import atomic, write_json, write_tensors
+from mwanda.system.terminal import number
 
 
 @dataclass(frozen=True)
@@ -22,16 +21,13 @@ class Checkpoint:
 
     def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
         """Write `model/` and return it."""
-
-        def save(target: Path) -> None:
+        with atomic(folder / self.name) as target:
             if isinstance(loaded.weights, Resident):
                 loaded.model.save_pretrained(target)
             else:
                 _save_by_block(loaded, target)
             loaded.tokenizer.save_pretrained(target)
             (target / "README.md").write_text(card(results), encoding="utf-8")
-
-        write_atomically(folder / self.name, save)
         return folder / self.name
 
 

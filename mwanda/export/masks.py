@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from jaxtyping import Bool
 from torch import Tensor
 
-from mwanda.export.base import write_atomically
 from mwanda.export.bits import pack, unpack
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.weights import visit
+from mwanda.system.files import write_tensors
 
 
 SHAPES = "shapes"
@@ -26,8 +26,6 @@ class Masks:
 
     def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
         """Write `masks.safetensors` and return it."""
-        from safetensors.torch import save_file
-
         packed, shapes = {}, {}
         for block in visit(loaded.weights, blocks_of(loaded.model)):
             for matrix in block.matrices:
@@ -36,7 +34,7 @@ class Masks:
         target = folder / self.name
         # One entry: safetensors writes several in no fixed order, and the same masks shall give the same file.
         metadata = {SHAPES: json.dumps(shapes)}
-        write_atomically(target, lambda path: save_file(packed, path, metadata=metadata))
+        write_tensors(target, packed, metadata)
         return target
 
 

@@ -30,11 +30,11 @@ from mwanda.models.forward import forward, input_device
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern, removed
-from mwanda.progress import Progress, Silent
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, by_sequence
 from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
 from mwanda.statistics import LanguageStatistics, Needs, language_root_mean_square
+from mwanda.system.progress import Progress, Silent
 
 
 Hook = Callable[[Block, int, Batch, Tensor, Tensor], Tensor | None]

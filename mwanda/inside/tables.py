@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.inside.neurons import LanguageNeurons
-from mwanda.record import csv_text, write_text
+from mwanda.system.files import csv_text, write_text
 
 
 FOLDER = "inside"

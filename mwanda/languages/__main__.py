@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mwanda.errors import InputError
-from mwanda.languages.search import search
+from mwanda.languages.lookup import search
 from mwanda.languages.selection import Selection, script_name
+from mwanda.languages.sets import language_set
 from mwanda.languages.table import Language, known
-from mwanda.schema import choices, language_set
+from mwanda.system.conf import choices
 
 
 SHOWN = 8

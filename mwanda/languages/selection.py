@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Gt
 
 from mwanda.errors import ConfigurationError
-from mwanda.languages.table import UNKNOWN, Language, find, known
+from mwanda.languages.lookup import find
+from mwanda.languages.table import UNKNOWN, Language, known
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,13 @@ ISO 15924); what the table would say of them is `unknown`.
 """
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from mwanda.errors import ConfigurationError
-
-
-RENAMED = {
-    "ajp_Arab": "apc_Arab",
-    "est_Latn": "ekk_Latn",
-    "grn_Latn": "gug_Latn",
-    "kon_Latn": "ktu_Latn",
-    "tgl_Latn": "fil_Latn",
-    "tzm_Tfng": "zgh_Tfng",
-    "zho_Hans": "cmn_Hans",
-    "zho_Hant": "cmn_Hant",
-}
-"""FLORES+ renamed some FLORES-200 codes; the old ones are still in many people's scripts."""
 
 RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Hebr", "Nkoo", "Syrc", "Thaa"})
+
 LEVELS = {5: "high", 4: "high", 3: "mid"}
 """Resource level by class of Joshi et al. (ACL 2020), grouped as for Aya (Singh et al., ACL 2024); others are low."""
 
@@ -83,20 +69,6 @@ def known() -> dict[str, Language]:
         return {row["code"]: _of_row(row) for row in rows}
 
 
-def find(codes: Sequence[str], key: str = "langs.codes") -> list[Language]:
-    """Return the languages with these codes, in this order; `key` is what an error names.
-
-    Raises:
-        ConfigurationError: there is no code, one is given twice, or one is not a language and a script.
-    """
-    if not codes:
-        raise ConfigurationError(key, "[]", "needs at least one language", known())
-    repeated = sorted({code for code in codes if list(codes).count(code) > 1})
-    if repeated:
-        raise ConfigurationError(key, repeated[0], "is named twice")
-    return [_find_one(code, key) for code in codes]
-
-
 def _of_row(row: dict[str, str]) -> Language:
     script = row["code"][4:]
     joshi = int(row["joshi"]) if row["joshi"] else None
@@ -115,33 +87,3 @@ def _of_row(row: dict[str, str]) -> Language:
         udhr=tuple(row["udhr"].split()),
         also=tuple(filter(None, row["also"].split("; "))),
     )
-
-
-def _find_one(code: str, key: str) -> Language:
-    if code in known():
-        return known()[code]
-    if code in RENAMED:
-        raise ConfigurationError(key, code, f"FLORES+ calls it {RENAMED[code]}")
-    from mwanda.languages.search import by_tag, nearest
-
-    language = _from_standards(code)
-    others = [each for each in by_tag(code[:3]) if each.iso_639_3 != code[:3]] if language is not None else []
-    meant = [each.code for each in others if each.script == code[4:]]
-    if meant:
-        raise ConfigurationError(key, code, f"FLORES+ calls it {' or '.join(meant)}")
-    if language is None:
-        raise ConfigurationError(
-            key, code, "is not a FLORES+ code (ISO 639-3, underscore, ISO 15924 script)", nearest(code)
-        )
-    return language
-
-
-def _from_standards(code: str) -> Language | None:
-    import pycountry
-
-    iso_639_3, _, iso_15924 = code.partition("_")
-    language = pycountry.languages.get(alpha_3=iso_639_3)
-    script = pycountry.scripts.get(alpha_4=iso_15924)
-    if language is None or script is None or (language.alpha_3, script.alpha_4) != (iso_639_3, iso_15924):
-        return None  # the look-up itself ignores case
-    return Language(code, language.name, UNKNOWN, iso_15924)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mwanda.content import file_digest, sha256_of
 from mwanda.errors import ModelError
 from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder
+from mwanda.system.content import file_digest, sha256_of
 
 
 if TYPE_CHECKING:

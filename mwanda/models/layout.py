@@ -1,17 +1,13 @@
 """Holds the way of text through a model against its lists of blocks: what is pruned must be all that text passes."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from mwanda.errors import ModelError
+from mwanda.models.block import Block
 from mwanda.models.layers import experts, linears
 from mwanda.models.text_path import TextPath
-
-
-if TYPE_CHECKING:
-    from mwanda.models.family import Block
 
 
 def block_lists_on(path: TextPath, model: nn.Module) -> list[str]:
@@ -29,7 +25,7 @@ def block_lists_on(path: TextPath, model: nn.Module) -> list[str]:
     return sorted(found, key=lambda name: begins[name])
 
 
-def check_way(model: nn.Module, path: TextPath, blocks: "Sequence[Block]") -> None:
+def check_way(model: nn.Module, path: TextPath, blocks: Sequence[Block]) -> None:
     """Refuse a model through which text takes another way than once through each of `blocks`, one after another.
 
     Raises:
@@ -57,7 +53,7 @@ def _has_blocks(path: TextPath, name: str, modules: Iterable[nn.Module]) -> bool
     return False
 
 
-def _check_block(block: "Block", path: TextPath) -> None:
+def _check_block(block: Block, path: TextPath) -> None:
     if not block.matrices:
         raise ModelError(
             f"{block.name} has no linear layer that text passes through; a model with such blocks cannot be pruned"
@@ -85,7 +81,7 @@ def _check_block(block: "Block", path: TextPath) -> None:
             )
 
 
-def _check_order(path: TextPath, blocks: "Sequence[Block]") -> None:
+def _check_order(path: TextPath, blocks: Sequence[Block]) -> None:
     places = {block.name: block for block in blocks}
     met = [places[call.name] for call in path.calls if call.name in places]
     stacks = [block.stack for block in met]

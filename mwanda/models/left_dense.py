@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from mwanda.errors import ModelError
-from mwanda.models.family import Block, family_of
+from mwanda.models.block import Block
+from mwanda.models.family import family_of
 from mwanda.models.layers import is_convolution, linears, routers
 from mwanda.models.text_path import TextPath, text_path
 

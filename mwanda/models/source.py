@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from safetensors import SafetensorError
 
-from mwanda import device as devices
-from mwanda import hub
-from mwanda.cache import cache_folder as cache_folder
-from mwanda.content import folder_digest
-from mwanda.device import DeviceChoice
 from mwanda.errors import ConfigurationError, ModelError
-from mwanda.hub import HubError, UnreachableError
 from mwanda.models.streaming import load_around_blocks
 from mwanda.models.weights import Resident, Streamed, Weights
+from mwanda.system import device as devices
+from mwanda.system import hub
+from mwanda.system.cache import cache_folder as cache_folder
+from mwanda.system.content import folder_digest
+from mwanda.system.device import DeviceChoice
+from mwanda.system.hub import HubError, UnreachableError
 
 
 if TYPE_CHECKING:

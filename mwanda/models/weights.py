@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mwanda.content import sha256_of
-from mwanda.models.family import Block
-from mwanda.record import write_tensors
-from mwanda.sealed import check_file
+from mwanda.models.block import Block
+from mwanda.system.content import sha256_of
+from mwanda.system.files import write_tensors
+from mwanda.system.sealed import check_file
 
 
 class Weights(Protocol):

@@ -72,7 +72,7 @@ class Pruner:
         order: see the module.
         batch_size: sequences in a forward pass; changes speed and memory, not the result.
         expert_tokens: an expert of a mixture that saw fewer calibration tokens is scored with the statistics of all
-            experts of its layer.
+            experts of its block.
         activations: where hidden states wait between blocks: on the `device`, in `ram`, or on `disk`.
         checkpoint: whether a run writes down each finished block, so that it can be resumed.
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError, DamagedFileError
 from mwanda.models import Block
-from mwanda.record import finite, write_json
-from mwanda.sealed import SEAL, digest_of, read_sealed, write_sealed
+from mwanda.system.distributed import World
+from mwanda.system.files import finite, write_json
+from mwanda.system.sealed import SEAL, digest_of, read_sealed, write_sealed
 
 
 SCHEMA = "mwanda.checkpoint/3"

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mwanda.artifacts import ArtifactCache
-from mwanda.distributed import World
+from mwanda.artifacts.store import ArtifactCache
 from mwanda.models.weights import Resident, Weights
-from mwanda.progress import Progress, Silent
 from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.system.distributed import World
+from mwanda.system.progress import Progress, Silent
 
 
 @dataclass(frozen=True)

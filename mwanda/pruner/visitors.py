@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mwanda.calibration import Batch
 from mwanda.criteria.base import Reconstruction
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.experts import place_of
@@ -23,6 +22,7 @@ from mwanda.pruner.remover import Remover
 from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.system.distributed import World
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Calibrator:
     Args:
         languages: of the calibration set.
         needs: what of the inputs is asked for.
-        fewest_tokens: an expert with fewer is given the statistics of all experts of its layer.
+        fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
         tokens: of the text that passes, of all processes.
         world: the processes that share the batches.
         seconds: the clock.

@@ -82,7 +82,7 @@ class WeightsAndBiases:
             self._background.submit(partial(self._mirror.log_stage, stage, seconds))
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Log single values as the run's summary, and languages and layers as tables and charts."""
+        """Log single values as the run's summary, and languages and blocks as tables and charts."""
         if self._background and self._mirror:
             self._background.submit(partial(self._mirror.log_results, plain(results)))
 
@@ -174,7 +174,7 @@ def _layers(rows: list[list[Any]]) -> dict[str, Any]:
         return {}
     layers, targets, achieved = zip(*rows, strict=True)
     chart = wandb.plot.line_series(
-        xs=layers, ys=[targets, achieved], keys=["target", "achieved"], title="Sparsity per layer", xname="layer"
+        xs=layers, ys=[targets, achieved], keys=["target", "achieved"], title="Sparsity per block", xname="block"
     )
     return {"layers": wandb.Table(columns=list(LAYER_COLUMNS), data=rows), "sparsity_per_layer": chart}
 

@@ -11,8 +11,8 @@ import sweep
 import tiny_job
 from tiny_models import save_tiny_model
 
-from mwanda.record import write_json
-from mwanda.schema import CONF
+from mwanda.system.conf import CONF
+from mwanda.system.files import write_json
 
 
 def test_sections_in_which_a_number_differs_are_named(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ import tiny_job
 from synthetic_results import results, save
 from tiny_models import BLOCKS, save_tiny_model
 
-from mwanda import job
-from mwanda.command_line import compose
 from mwanda.comparison.__main__ import main
 from mwanda.export import masks
+from mwanda.job.run import run
 from mwanda.languages import known
 
 
@@ -36,7 +35,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         more = [f"criterion={criterion}", f"sparsity={sparsity}", "inside=full", "inside.neuron_share=0.2"]
         overrides = tiny_job.overrides(model, *more, "inside.tokens=8", "export=masks")
         name = f"{criterion}-{sparsity}"
-        job.run(compose(overrides), folder / name, overrides, {"criterion": criterion, "schedule": "uniform"})
+        run(tiny_job.spec(folder / name, overrides))
     save(folder / "failed", {**results(), "status": "failed", "error": {"type": "ModelError", "message": "no"}})
     main([str(folder)])
     return folder

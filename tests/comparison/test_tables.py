@@ -7,8 +7,10 @@ import pytest
 from synthetic_results import results
 
 from mwanda.comparison import render
+from mwanda.comparison.configurations import configurations, repeated
 from mwanda.comparison.records import Run
-from mwanda.comparison.tables import TIDY, Estimate, Section, configurations, repeated, sections, task_scores, tidy
+from mwanda.comparison.tables import Estimate, Section, sections
+from mwanda.comparison.tidy import TIDY, task_scores, tidy
 from mwanda.errors import ConfigurationError
 
 

@@ -19,15 +19,16 @@ from rich.console import Console
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 from transformers import PreTrainedModel
 
-from mwanda import job
 from mwanda.corpora.c4 import C4
 from mwanda.corpora.embedded import Embedded
 from mwanda.corpora.flores_plus import FloresPlus
 from mwanda.corpora.local import Local
-from mwanda.display import summary
 from mwanda.errors import ConfigurationError, CorpusError, ModelError
-from mwanda.evaluation.harness import Harness, Scores, Task
+from mwanda.evaluation.harness import Harness
 from mwanda.evaluation.perplexity import Perplexity
+from mwanda.evaluation.task_scores import Scores, Task
+from mwanda.job.run import run as run_spec
+from mwanda.job.summary import summary
 from mwanda.languages import find
 from mwanda.models.source import PretrainedModel
 from mwanda.tracking.summary import single_values
@@ -415,11 +416,7 @@ def _arguments(folder: Path, *more: str) -> list[str]:
 
 
 def _run(folder: Path, run: Path, *more: str) -> dict[str, Any]:
-    from mwanda.command_line import compose
-
-    arguments = _arguments(folder, *more)
-    results = job.run(compose(arguments), run, arguments, {})
-    return results or {}
+    return run_spec(tiny_job.spec(run, _arguments(folder, *more))) or {}
 
 
 @pytest.mark.parametrize("choice", ["harness", "full"])

@@ -7,15 +7,15 @@ import pytest
 import tiny_job
 from tiny_models import BLOCKS, save_tiny_model
 
-from mwanda import distributed, job
-from mwanda.command_line import compose
-from mwanda.distributed import World
 from mwanda.errors import ConfigurationError
+from mwanda.job.run import run as run_spec
+from mwanda.system import distributed
+from mwanda.system.distributed import World
 
 
 def run(model: Path, folder: Path, *more: str) -> dict[str, object]:
     overrides = tiny_job.without_evaluation(model, "inside=full", "inside.tokens=12", "inside.neuron_share=0.2", *more)
-    results = job.run(compose(overrides), folder, overrides, {})
+    results = run_spec(tiny_job.spec(folder, overrides))
     assert results is not None
     return results
 

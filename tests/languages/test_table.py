@@ -10,7 +10,8 @@ from mwanda.corpora import embedded
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation.suites import OFFLINE, suite_tasks, suites
 from mwanda.languages import Language, find, known
-from mwanda.languages.table import RENAMED, RIGHT_TO_LEFT, UDHR_UNIDENTIFIED
+from mwanda.languages.lookup import RENAMED
+from mwanda.languages.table import RIGHT_TO_LEFT, UDHR_UNIDENTIFIED
 
 
 WRITTEN_RIGHT_TO_LEFT = {"Adlm", "Arab", "Hebr", "Nkoo", "Syrc", "Thaa"}

@@ -30,7 +30,7 @@ def answer(path, method="load", revision=None, save=None):
 """
 FIND_MODEL = """
 from mwanda.errors import ModelError
-from mwanda.hub import UnreachableError, find
+from mwanda.system.hub import UnreachableError, find
 
 
 def answer(path):

@@ -7,9 +7,8 @@ import pytest
 import tiny_job
 from tiny_models import save_tiny_model, save_untold_model
 
-from mwanda import job
-from mwanda.command_line import compose
 from mwanda.errors import ModelError
+from mwanda.job.run import run as run_spec
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ class Folders:
 def run(model: Path, folder: Path, *settings: str) -> dict[str, Any]:
     """Run a job without the evaluation that is not asked for."""
     overrides = tiny_job.without_evaluation(model, *settings)
-    results = job.run(compose(overrides), folder, overrides, {})
+    results = run_spec(tiny_job.spec(folder, overrides))
     assert results is not None
     return results
 
@@ -87,7 +86,7 @@ def tiny_run(model: Path, folder: Path, *settings: str) -> dict[str, Any]:
     """Run a job with the evaluation that the settings ask for."""
     own = ("evaluation.", "evaluation=")
     overrides = [each for each in tiny_job.overrides(model) if not each.startswith(own)] + list(settings)
-    results = job.run(compose(overrides), folder, overrides, {})
+    results = run_spec(tiny_job.spec(folder, overrides))
     assert results is not None
     return results
 

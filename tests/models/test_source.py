@@ -12,10 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
-from mwanda import device as devices
-from mwanda.content import sha256_of
 from mwanda.errors import ConfigurationError, ModelError
 from mwanda.models.source import DtypeChoice, PretrainedModel, cache_folder
+from mwanda.system import device as devices
+from mwanda.system.content import sha256_of
 
 
 @contextmanager

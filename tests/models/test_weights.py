@@ -23,9 +23,9 @@ from mwanda.models import Block, blocks_of
 from mwanda.models.weights import Resident, Streamed, visit
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
-from mwanda.record import write_tensors
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics
+from mwanda.system.files import write_tensors
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=8)

@@ -22,7 +22,7 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import STATE, RunCheckpoint
 from mwanda.schedules.owl_cwl import OWLCWL
-from mwanda.sealed import read_sealed, write_sealed
+from mwanda.system.sealed import read_sealed, write_sealed
 
 
 def swap_bits(path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mwanda.distributed import World
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
 from mwanda.pruner.run_checkpoint import STATE, RunCheckpoint
+from mwanda.system.distributed import World
 
 
 def block(index: int, stack: str = "layers") -> Block:

@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import tiny_job
 import torch
 
-from mwanda import job
 from mwanda.calibration import Calibration
-from mwanda.command_line import compose
-from mwanda.content import sha256_of
 from mwanda.corpora.embedded import Embedded
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ModelError
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.perplexity import Perplexity
+from mwanda.job.run import run
 from mwanda.languages import find
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.gemma import PackagedGemma, converted_folder
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.schedules.uniform import Uniform
+from mwanda.system.content import sha256_of
 
 
 pytestmark = pytest.mark.slow
@@ -115,8 +115,7 @@ def test_a_run_prunes_exactly_and_harms_every_language_within_reason(tmp_path: P
         "schedule=owl_cwl",
         "tracking=none",
     ]
-    names = {"criterion": "wanda", "schedule": "owl_cwl"}
-    job.run(compose(overrides), tmp_path / "run", overrides, names)
+    run(tiny_job.spec(tmp_path / "run", overrides))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     rows = sum(one["shape"][0] for one in results["sparsity"]["per_matrix"])
     assert abs(results["sparsity"]["achieved"] - 0.5) * 100_270_080 <= rows

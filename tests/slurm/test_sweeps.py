@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
-from mwanda import status
-from mwanda.schema import CONF
+from mwanda.job import status
+from mwanda.system.conf import CONF
 
 
 pytestmark = pytest.mark.slurm

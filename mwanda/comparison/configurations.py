@@ -1,0 +1,119 @@
+"""Runs become configurations: what varies between them, and which are repetitions with other seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mwanda.comparison.records import Run, Settings
+from mwanda.comparison.statistics import (
+    Change,
+    changes,
+)
+from mwanda.errors import ConfigurationError
+from mwanda.languages import Language, find
+
+
+FIRST = ("model", "criterion", "schedule", "pattern", "sparsity")
+"""What a configuration is named by, in this order, where it varies."""
+
+NAMED = ("model", "criterion", "schedule", "pattern")
+"""Groups whose further keys only mean something beside the name of the choice."""
+
+FALLBACK = ("criterion", "schedule", "sparsity")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs that differ in nothing but the seed.
+
+    Args:
+        settings: those that tell it from the others.
+        runs: in the order of their seeds.
+    """
+
+    settings: Settings
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call it."""
+        return name_of(self.settings)
+
+    def without(self, key: str) -> Settings:
+        """Return its settings but one."""
+        return {name: value for name, value in self.settings.items() if name != key}
+
+    @cached_property
+    def by_seed(self) -> dict[str, dict[str, Change]]:
+        """The change of every language, by seed."""
+        return {run.seed: changes(run.perplexity) for run in self.runs}
+
+    def calibrated(self) -> set[str]:
+        """Return the languages whose text calibrated the pruning."""
+        return set(self.runs[0].results.get("calibration", {}).get("tokens_per_language", {}))
+
+
+def name_of(settings: Settings) -> str:
+    """Return a short name: values of the groups, and `key=value` of the rest."""
+    plain = ", ".join(value for key, value in settings.items() if key in FIRST and key != "sparsity")
+    rest = [f"{key.rpartition('.')[2]}={value or 'none'}" for key, value in settings.items() if key not in FIRST]
+    return ", ".join(filter(None, [plain, settings.get("sparsity", ""), *rest]))
+
+
+def configurations(runs: Sequence[Run]) -> list[Configuration]:
+    """Return the runs by configuration, each named by the settings that vary (by three of them where none does)."""
+    keys = varying([run.settings for run in runs]) or list(FALLBACK)
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        own = tuple((key, run.settings[key]) for key in keys if key in run.settings)
+        groups.setdefault(own, []).append(run)
+    made = [Configuration(dict(own), tuple(sorted(each, key=_seed))) for own, each in groups.items()]
+    return sorted(made, key=lambda each: [_natural(value) for value in each.settings.values()])
+
+
+def varying(settings: Sequence[Settings]) -> list[str]:
+    """Return the keys whose values differ, those of a choice (`criterion.…`) only among runs of the same choice."""
+    keys = list(dict.fromkeys([*FIRST, *(key for each in settings for key in each)]))
+    found = []
+    for key in keys:
+        group = key.partition(".")[0]
+        conditional = "." in key and group in NAMED
+        values: dict[str, set[str | None]] = {}
+        for each in settings:
+            if key in each or not conditional:
+                values.setdefault(each.get(group, "") if conditional else "", set()).add(each.get(key))
+        if any(len(those) > 1 for those in values.values()):
+            found.append(key)
+    return found
+
+
+def repeated(configuration: Configuration) -> list[str]:
+    """Return seeds that a configuration holds twice: repeated runs are not independent."""
+    seeds = [run.seed for run in configuration.runs]
+    return sorted({seed for seed in seeds if seeds.count(seed) > 1})
+
+
+def language_of(code: str) -> Language | None:
+    """Return what is known of a language; None of a code that is none."""
+    try:
+        return find([code])[0]
+    except ConfigurationError:
+        return None
+
+
+def matches(configuration: Configuration, settings: Settings) -> bool:
+    """Return whether a configuration has these settings."""
+    return all(configuration.runs[0].settings.get(key) == value for key, value in settings.items())
+
+
+def _seed(run: Run) -> tuple[float, str]:
+    return _natural(run.seed)
+
+
+def _natural(text: str) -> tuple[float, str]:
+    """Return what sorts numbers by their size, before text."""
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text

@@ -1,0 +1,143 @@
+"""What a run is: its resolved configuration and the hashes of it, made once and passed down."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mwanda.config import schema
+from mwanda.config.resolve import with_languages
+from mwanda.config.schema import Settings
+from mwanda.system.content import folder_digest
+
+
+EVALUATION_CORPUS = "corpus@evaluation.corpus"
+"""The group of the evaluation's corpus, as Hydra calls it."""
+
+NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "artifacts", "tracking", "export")
+"""Keys that change no number in results.json."""
+
+NOT_SEMANTIC_WITHIN = {
+    "model": ("offload", "device_map"),
+    "pruner": ("batch_size", "activations", "checkpoint"),
+    "evaluation": ("batch_tokens", "batch_size"),
+    "inside": ("batch_size",),
+}
+"""Keys within groups that change how much memory and time a run takes, and no number beyond rounding."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run as it was asked for; nothing below composes, resolves or hashes a second time.
+
+    Args:
+        config: resolved, with the codes that its sets of languages come to.
+        settings: the same, checked at its top level.
+        choices: the name of each group's choice, as far as it is known.
+        overrides: what was typed for it.
+        folder: where it writes.
+        study: the sweep that it belongs to, or None.
+        named_languages: how many languages its set names, those without text included.
+        config_hash: of all that can change the numbers: two runs with the same one do the same.
+        config_hash_without_seed: runs with the same one are repetitions of one experiment.
+        exact_hash: also tells apart what changes no more than rounding, such as the size of batches.
+    """
+
+    config: Mapping[str, Any]
+    settings: Settings
+    choices: Mapping[str, str]
+    overrides: tuple[str, ...]
+    folder: Path
+    study: str | None
+    named_languages: int
+    config_hash: str
+    config_hash_without_seed: str
+    exact_hash: str
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], choices: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
+    ) -> "RunSpec":
+        """Return the run that a composed configuration describes.
+
+        Raises:
+            InputError: its languages come to nothing, or the configuration cannot be used.
+        """
+        named = schema.selection(schema.read(config).langs).named()
+        whole = with_languages(config)
+        settings = schema.read(whole)
+        return cls(
+            config=whole,
+            settings=settings,
+            choices=dict(choices or {}),
+            overrides=tuple(overrides),
+            folder=Path(settings.output_dir).expanduser().absolute(),
+            study=None,
+            named_languages=len(named),
+            config_hash=config_hash(whole),
+            config_hash_without_seed=config_hash(whole, seed=False),
+            exact_hash=exact_hash(whole),
+        )
+
+    def in_sweep(self, folder: Path) -> "RunSpec":
+        """Return the same run as a job of a sweep: in its folder, where it takes up what is there."""
+        changes = {"output_dir": str(folder), "resume": True}
+        settings = self.settings.model_copy(update=changes)
+        return replace(
+            self, config={**self.config, **changes}, settings=settings, folder=folder, study=folder.parent.name
+        )
+
+    def choice(self, group: str, fallback: object) -> str:
+        """Return the name of a group's choice; where it is not known, that of the class of `fallback`."""
+        return self.choices.get(group) or type(fallback).__name__.lower()
+
+
+def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:
+    """Return a digest of all that can change the numbers.
+
+    Args:
+        config: resolved, its sets of languages replaced by their codes.
+        seed: also of the seeds.
+    """
+    kept = {key: _without(value, NOT_SEMANTIC_WITHIN.get(key, ())) for key, value in _numeric(config).items()}
+    return _digest(kept if seed else _without_seeds(kept))
+
+
+def exact_hash(config: Mapping[str, Any]) -> str:
+    """Return a digest that also tells apart what changes no more than rounding."""
+    return _digest(_numeric(config))
+
+
+def _numeric(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    content = {key: _without_places(value) for key, value in content.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _without(section: Any, keys: Sequence[str]) -> Any:
+    if not keys or not isinstance(section, Mapping):
+        return section
+    return {name: each for name, each in section.items() if name not in keys}
+
+
+def _without_places(section: Any) -> Any:
+    """Return a section in which a `path` that is a folder is named by what the folder holds, not by where it is."""
+    if not isinstance(section, Mapping):
+        return section
+    plain = {key: _without_places(value) for key, value in section.items()}
+    path = plain.get("path")
+    folder = Path(path).expanduser() if isinstance(path, str) else None
+    if folder is not None and folder.is_dir():
+        plain["path"] = {"content": folder_digest(folder)}
+    return plain
+
+
+def _without_seeds(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_seeds(part) for key, part in value.items() if key != "seed"}

@@ -1,0 +1,212 @@
+"""The typed configuration: every key and value is checked before anything is loaded.
+
+The top level is `Settings`. A group's choice names its class by `_target_`; its keys are checked against the
+annotations of that class, so that a new choice needs no schema of its own.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Gt, MinLen
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
+from mwanda.languages.selection import Selection
+
+
+GROUPS = (
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+    "inside",
+    "tracking",
+    "export",
+)
+
+MAY_BE_NOTHING = ("evaluation", "inside", "export")
+
+Mode = Literal["run", "inspect", "prepare"]
+
+Rerun = Literal["unfinished", "failed", "none", "all"]
+
+
+class Sweep(BaseModel):
+    """How a sweep is run; see mwanda.sweep."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
+    folder: Annotated[str, MinLen(1)]
+    parallel: Annotated[int, Gt(0)]
+    fail_fast: bool
+
+
+class Settings(BaseModel):
+    """A run's whole configuration; components are still mappings with a `_target_`."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    mode: Mode
+    sparsity: float
+    seed: int
+    name: str
+    resume: bool
+    rerun: Rerun
+    sweep: Sweep
+    artifacts: bool
+    output_dir: Annotated[str, MinLen(1)]
+    langs: dict[str, Any]
+    model: dict[str, Any]
+    corpus: dict[str, Any]
+    calibration: dict[str, Any]
+    criterion: dict[str, Any]
+    schedule: dict[str, Any]
+    pattern: dict[str, Any]
+    pruner: dict[str, Any]
+    evaluation: dict[str, Any]
+    inside: dict[str, Any]
+    tracking: dict[str, Any]
+    export: dict[str, Any]
+
+
+NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep}
+
+
+def read(config: Mapping[str, Any]) -> Settings:
+    """Return the checked top level of a resolved configuration.
+
+    Raises:
+        UnknownKeyError: a key does not exist.
+        ConfigurationError: a value cannot be used.
+    """
+    settings: Settings = _checked(Settings, "", config)
+    if not 0 <= settings.sparsity < 1:
+        raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
+    selection(settings.langs)
+    return settings
+
+
+def build(section: str, node: Mapping[str, Any]) -> Any:
+    """Return the object that a group's choice describes, or None where its `_target_` is null.
+
+    Raises:
+        UnknownKeyError: a key is no argument of the target.
+        ConfigurationError: a value does not suit the argument, or the target does not exist.
+    """
+    given = dict(node)
+    target = given.pop("_target_", None)
+    if target is None:
+        if section not in MAY_BE_NOTHING:
+            raise ConfigurationError(f"{section}._target_", target, "must be given")
+        if given:
+            key, value = next(iter(given.items()))
+            raise UnknownKeyError(f"{section}.{key}", value, [])
+        return None
+    factory = _import(section, str(target))
+    checked = _checked(_arguments_of(factory), section, given)
+    try:
+        return _made(factory, {key: getattr(checked, key) for key in type(checked).model_fields})
+    except ConfigurationError as error:
+        parent, _, group = section.rpartition(".")
+        if parent and error.key.startswith(f"{group}."):
+            raise InputError(f"{parent}.{error}") from None  # the class knows its group, not who else uses it
+        raise
+
+
+def selection(section: Mapping[str, Any]) -> Selection:
+    """Return the set of languages that the section `langs` describes.
+
+    Raises:
+        UnknownKeyError: a key does not exist.
+        ConfigurationError: a value cannot be used.
+    """
+    checked = _checked(_arguments_of(Selection), "langs", section)
+    return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
+
+
+def _import(section: str, target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ConfigurationError(f"{section}._target_", target, "is no dataclass")
+    return found
+
+
+def parts_of(factory: Any) -> list[Any]:
+    """Return the classes whose keys a choice takes side by side: those that its class is made of, or the class."""
+    if not getattr(factory, "keys_of_parts", False):
+        return [factory]
+    hints = get_type_hints(factory)
+    return [hints[one.name] for one in fields(factory)]
+
+
+def _made(factory: Any, values: Mapping[str, Any]) -> Any:
+    """Return an object of the factory; where it is made of parts, each takes its own keys."""
+    made = [part(**{key: values[key] for key in _own(part)}) for part in parts_of(factory)]
+    return made[0] if parts_of(factory) == [factory] else factory(*made)
+
+
+def _own(factory: Any) -> dict[str, Any]:
+    """Return type and default of each of a class's arguments."""
+    hints = get_type_hints(factory, include_extras=True)
+    arguments: dict[str, Any] = {}
+    for one in fields(factory):
+        if one.init:
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            arguments[one.name] = (hints[one.name], ... if default is MISSING else default)
+    return arguments
+
+
+def _arguments_of(factory: Any) -> type[BaseModel]:
+    """Return a model of the factory's arguments, with their types, bounds and defaults."""
+    arguments: dict[str, Any] = {}
+    for part in parts_of(factory):
+        arguments |= _own(part)
+    options = ConfigDict(
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        arbitrary_types_allowed=True,
+    )
+    return create_model(factory.__name__, __config__=options, **arguments)
+
+
+def _checked(model: type[Any], section: str, values: Mapping[str, Any]) -> Any:
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    path = [
+        part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal", "constrained"))
+    ]
+    names = list(model.model_fields)
+    known = path[:1] if path and path[0] in names else path
+    nested = NESTED.get(path[0]) if path and not section else None
+    key = ".".join([section, *(path[:2] if nested else known)]).strip(".")
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        valid = list(nested.model_fields) if nested else names
+        raise UnknownKeyError(".".join(filter(None, [section, *path])), value, valid)
+    if problem["type"] == "missing":
+        raise ConfigurationError(key, "(nothing)", "must be given")
+    choices = _literals(model.model_fields[known[0]].annotation) if problem["type"] == "literal_error" else []
+    reason = "is none of its choices" if choices else problem["msg"][0].lower() + problem["msg"][1:]
+    raise ConfigurationError(key, value, reason, choices)
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """Return what a Literal allows, also one of several types."""
+    inside = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(inside)
+    return [value for each in inside for value in _literals(each)]

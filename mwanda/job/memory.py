@@ -1,0 +1,136 @@
+"""How much memory a run takes, before it starts, and what to change when that is too much.
+
+Estimates of what tensors take; the libraries take another half GiB. They are meant to be right to a factor of about
+1.5, on the high side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mwanda.errors import MemoryShortageError
+from mwanda.models import Block
+from mwanda.pruner.experts import place_of
+from mwanda.statistics import Needs
+
+
+GIB = 2**30
+
+LIBRARIES = GIB // 2
+
+PER_SCORE = 4 + 4 + 1 + 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of a configuration decides about memory.
+
+    Args:
+        order: of the pruner.
+        offload: of the model.
+        activations: of the pruner.
+        needs: of the criterion.
+        languages: of the calibration set.
+        tokens: of the calibration set.
+        batch_tokens: of one forward pass.
+        dtype: of the weights.
+    """
+
+    order: Literal["block", "arrival", "oneshot"]
+    offload: Literal["none", "disk"]
+    activations: Literal["device", "ram", "disk"]
+    needs: Needs
+    languages: int
+    tokens: int
+    batch_tokens: int
+    dtype: torch.dtype
+
+
+def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str, int]:
+    """Return the bytes that each part of a run takes; `model` may be on the meta device."""
+    width = plan.dtype.itemsize
+    whole = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    inside = [sum(parameter.numel() for parameter in block.module.parameters()) for block in blocks]
+    weights = sum(whole.values()) if plan.offload == "none" else sum(whole.values()) - sum(inside) + 2 * max(inside)
+    # Matrices that are watched at once.
+    watched = {
+        "oneshot": [matrix for block in blocks for matrix in block.matrices],
+        "block": list(max(blocks, key=lambda block: len(block.matrices)).matrices),
+        "arrival": _watched_on_arrival(blocks),
+    }[plan.order]
+    hidden = _hidden_size(model)
+    choices = _choices(model)
+    matrices = [matrix for block in blocks for matrix in block.matrices]
+    # The second matrix of an expert waits with what the experts have made for each choice of a token.
+    wide = max(matrix.shape[1] * (choices if place_of(matrix) is not matrix.module else 1) for matrix in matrices)
+    widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
+    waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
+    inputs = hidden + wide if plan.order == "arrival" else hidden
+    return {
+        "weights": weights * width,
+        "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
+        "activations": (waiting * (hidden + inputs) + plan.batch_tokens * 4 * widest) * width,
+        "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
+    }
+
+
+def check(model: nn.Module, blocks: Sequence[Block], plan: Plan, available: int) -> str:
+    """Return a line that compares the estimate with what is there.
+
+    Raises:
+        MemoryShortageError: it cannot fit; the message names the setting that would.
+    """
+    needed = _total(model, blocks, plan)
+    if needed <= available:
+        return f"memory: about {needed / GIB:.1f} GiB needed, {available / GIB:.1f} GiB available"
+    ways = [
+        ("pruner.order=block", replace(plan, order="block")),
+        ("pruner.order=block pruner.activations=disk", replace(plan, order="block", activations="disk")),
+        ("model.offload=disk", replace(plan, offload="disk")),
+        ("model.offload=disk pruner.order=block", replace(plan, offload="disk", order="block")),
+        (
+            "model.offload=disk pruner.order=block pruner.activations=disk",
+            replace(plan, offload="disk", order="block", activations="disk"),
+        ),
+    ]
+    fitting = [(name, _total(model, blocks, way)) for name, way in ways]
+    name, size = next((way for way in fitting if way[1] <= available), fitting[-1])
+    advice = f"{name} would take about {size / GIB:.1f} GiB"
+    if size > available:
+        advice = f"even {advice}; choose a smaller model, fewer calibration.sequences or a larger machine"
+    raise MemoryShortageError(
+        f"this run takes about {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are free; {advice}"
+    )
+
+
+def _total(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> int:
+    return sum(estimate(model, blocks, plan).values()) + LIBRARIES
+
+
+def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-arg]
+    """Return the matrices of the fullest mixture, as its experts are watched together, or the widest matrix."""
+    together: dict[nn.Module, list] = {}  # type: ignore[type-arg]
+    for block in blocks:
+        for matrix in block.matrices:
+            together.setdefault(place_of(matrix), []).append(matrix)
+    return max(together.values(), key=lambda matrices: sum(matrix.shape[1] for matrix in matrices))
+
+
+def _statistics_bytes(features: int, plan: Plan) -> int:
+    # The moment; its copies in float64 are there for one matrix at a time.
+    moment = features * features * 4 if Needs.SECOND_MOMENTS in plan.needs else 0
+    each = (8 if plan.needs else 0) + (16 if Needs.COUNTS in plan.needs else 0)
+    return moment + plan.languages * features * each
+
+
+def _hidden_size(model: nn.Module) -> int:
+    config = getattr(model, "config", None)
+    return int(getattr(config, "hidden_size", 0) or getattr(config, "d_model", 0) or 0)
+
+
+def _choices(model: nn.Module) -> int:
+    """Return how many experts a token is sent to."""
+    return int(getattr(getattr(model, "config", None), "num_experts_per_tok", None) or 1)

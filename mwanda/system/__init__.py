@@ -1,0 +1,1 @@
+"""Files, devices, processes, the hub: what the project asks of the machine."""

@@ -1,0 +1,111 @@
+"""Everything that knows about accelerators; no other module names one."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def choose(device: DeviceChoice) -> torch.device:
+    """Return the device to run on: with `auto` the GPU when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def available(device: DeviceChoice) -> bool:
+    """Return whether `device` can be used here."""
+    return device != "cuda" or torch.cuda.is_available()
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device is fast at it, float32 on the CPU."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def take(local_rank: int) -> None:
+    """Make the GPU of this number the one that `cuda` means in this process."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+
+
+def visible() -> list[str]:
+    """Return the GPUs that this process may use, as their names are given to others; asks no driver."""
+    named = os.environ.get(VISIBLE)
+    if named is not None:
+        return [each for each in named.split(",") if each]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def see_only(name: str) -> None:
+    """Have this process see one GPU; before it has used any."""
+    os.environ[VISIBLE] = name
+
+
+def communication() -> str:
+    """Return how processes talk to each other: about what is in memory by gloo, about what is on GPUs by NCCL."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+def describe(device: torch.device) -> str:
+    """Return the device's name for the record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_device_bytes(device: torch.device) -> int:
+    """Return the most device memory that tensors have held, zero on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget the peak of an earlier job in the same process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def release() -> None:
+    """Give cached device memory back, so that the next job of a sweep finds it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def available_bytes(device: torch.device, *, every: bool = False) -> int:
+    """Return the memory that is free on the device, or on `every` one of its kind.
+
+    On the CPU it is no more than a container's limit leaves, and a part of it for each process that torchrun has
+    started here.
+    """
+    if device.type == "cuda":
+        devices = range(torch.cuda.device_count()) if every else [device]
+        return sum(int(torch.cuda.mem_get_info(each)[0]) for each in devices)
+    import psutil
+
+    free = min([int(psutil.virtual_memory().available), *_left_in_container()])
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _left_in_container() -> list[int]:
+    """Return what the control group of this process leaves, where it has a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = (folder / "memory.current").read_text().strip()
+        # Pages of files that were read count as used, and are given back when memory is short.
+        counters = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return [int(limit) - int(used) + int(counters.get("inactive_file", 0))] if limit != "max" else []
+    except (OSError, ValueError):
+        return []
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

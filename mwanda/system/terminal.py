@@ -1,0 +1,36 @@
+"""The terminal: the console for results, our own stages on standard error, and quiet libraries."""
+
+import logging
+import os
+import sys
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+
+def console() -> Console:
+    """Return the console for results; in a pipe or a file it neither colours nor cuts."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def quiet_libraries() -> None:
+    """Show our own stages on standard error, and of the libraries only what matters."""
+    logger = logging.getLogger("mwanda")
+    if not any(isinstance(handler, RichHandler) for handler in logger.handlers):
+        errors = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=120)
+        logger.addHandler(RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+    logger.setLevel(logging.INFO)
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it would tell what was left on disk
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        transformers_logging.disable_progress_bar()
+        disable_progress_bars()
+
+
+def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
+    """Return a number as people read it; a dash where the record has none, as for an infinite perplexity."""
+    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
