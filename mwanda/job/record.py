@@ -47,6 +47,13 @@ class Environment(TypedDict):
 _Class = TypedDict("_Class", {"class": Annotated[str, Key("class of `transformers`")]})
 
 
+class LeftDense(TypedDict):
+    """A part of the model that is not pruned."""
+
+    what: Annotated[str, Key("what it is, and why")]
+    weights: Annotated[int, Key("how much", "weights")]
+
+
 class Model(_Class):
     """The model."""
 
@@ -55,6 +62,7 @@ class Model(_Class):
     parameters: Annotated[int, Key("parameters, shared ones once", "parameters")]
     prunable_parameters: Annotated[int, Key("weights of the blocks' linear layers", "weights")]
     zeros_before: Annotated[int, Key("of these, zero before pruning", "weights")]
+    left_dense: Annotated[list[LeftDense], Key("all that is not pruned; with the prunable weights it is the model")]
 
 
 class Languages(TypedDict):

@@ -15,6 +15,8 @@ from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
+from mwanda.models import blocks_of
+from mwanda.models.left_dense import left_dense
 from mwanda.system.files import write_json
 
 
@@ -133,6 +135,7 @@ def _model(outcome: Outcome) -> Model:
         "parameters": sum(parameters.values()),
         "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in plans),
         "zeros_before": sum(plan.zeros_before for plan in plans),
+        "left_dense": [{"what": what, "weights": count} for what, count in left_dense(model, blocks_of(model)).items()],
     }
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
@@ -34,6 +34,8 @@ from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
+from mwanda.pruner.report import Order as Order
+from mwanda.pruner.report import PruningReport as PruningReport
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
@@ -44,35 +46,10 @@ from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
 
-Order = Literal["block", "arrival", "oneshot"]
-
 DAMAGE = "damage"
 """What the checkpoint calls the signals of a schedule that looks at gradients."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class PruningReport:
-    """What was done to each matrix, and why.
-
-    Args:
-        order: in which it was done.
-        plans: what was planned and counted, a matrix each.
-        sparsities: of each block.
-        signals: of the schedule, a block or a matrix each.
-        blocks: their names.
-        pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
-        seconds: spent on each stage.
-    """
-
-    order: Order
-    plans: list[MatrixPlan]
-    sparsities: list[float]
-    signals: list[tuple[float, ...]]
-    blocks: list[str]
-    pooled: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,13 +183,14 @@ class _Task:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and bool(self.method.needs)
         needs = self.schedule.needs | (self.method.needs if by_criterion else Needs.NOTHING)
-        visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
+        fraction = self.schedule.signal_fraction if self.schedule.needs and not by_criterion else 1.0
+        visitor = Dense(self._calibrator(needs, fraction), self.schedule, keep_statistics=by_criterion)
         if isinstance(self.schedule, LooksAtGradients):
             visitor.signals = self._look_at_gradients(self.schedule)
         if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
             if needs:
                 with visitor.hooks:
-                    self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+                    self._walk(visitor, "calibrate", fraction)
             else:
                 self._look_at_weights(visitor, {})
             self._keep_as_artifact(visitor)
@@ -298,7 +276,7 @@ class _Task:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.method.needs), remover, record)
+        visitor = kind(self._calibrator(self.method.needs, 1.0), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled
 
@@ -311,15 +289,20 @@ class _Task:
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
                 self.runtime.weights.keep(block)
 
-    def _calibrator(self, needs: Needs) -> Calibrator:
+    def _calibrator(self, needs: Needs, fraction: float) -> Calibrator:
         return Calibrator(
             len(self.calibration.codes),
             needs,
             self.settings.expert_tokens,
+            sum(self._text(fraction).tokens_per_language.values()),
             self.runtime.world,
             self.seconds,
             self.calibration.weights,
         )
+
+    def _text(self, fraction: float) -> CalibrationSet:
+        """Return the calibration set, or a fraction of each language's tokens."""
+        return self.calibration if fraction == 1 else self.calibration.part(fraction)
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
@@ -338,7 +321,7 @@ class _Task:
 
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
-        chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
+        chosen = self._text(fraction)
         world, wanted = self.runtime.world, self.settings.batch_size
         size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
         return batches_of(chosen, size, world, input_device(self.model))

@@ -40,7 +40,7 @@ def atomic(path: Path, name: Callable[[Path], str] | None = None) -> Iterator[Pa
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_yaml(path: Path, content: Any) -> None:
@@ -80,11 +80,12 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         parquet.write_table(pyarrow.table(dict(columns)), temporary, compression="zstd")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return nested content as JSON can hold it: NaN and infinity are None."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
