@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,14 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     """Return the results that a folder holds, if any."""
     path = folder / RESULTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a folder holds a results.json that a run has written."""
+    with suppress(OSError, ValueError):
+        found = read_results(folder)
+        return isinstance(found, dict) and str(found.get("schema")).startswith("mwanda.results/")
+    return False
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ a weight (or the weights, where a criterion changes them) and twice the hidden s
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Block
 from mwanda.system.distributed import World
 from mwanda.system.files import write_json, write_tensors
+from mwanda.system.ownership import plain_name, remove_own
 
 
 SCHEMA = "mwanda.checkpoint/2"
 STATE = "state.json"
 RANDOM_STATE = "random_state"
+OWN = (r"state\.json", r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors")
+"""Names of the files of a checkpoint: all that is ever removed from its folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class RunCheckpoint:
     def decided(self, phase: str, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the phase decided in a finished block."""
         entry = self._phase(phase)["blocks"][index]
-        return _load(self._folder / entry["file"])[0] if entry["file"] else {}, entry["metadata"]
+        return _load(self._folder / plain_name(entry["file"]))[0] if entry["file"] else {}, entry["metadata"]
 
     def output(self, phase: str, stack: str, batch: int) -> Any:
         """Return what the last finished block of a stack gave for a batch, and set the random state of that time."""
@@ -113,7 +115,7 @@ class RunCheckpoint:
         self._world.barrier()
         if self._world.first:
             (self._folder / STATE).unlink(missing_ok=True)  # first: half a checkpoint must not look like a whole one
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_own(self._folder, OWN)
 
     def _claim(self) -> None:
         """Remove the checkpoint of another run before its files are written over: half of it must not be used."""
@@ -127,7 +129,7 @@ class RunCheckpoint:
         return found
 
     def _output(self, name: str, batch: int) -> Path:
-        return self._folder / f"{name}.rank{self._world.rank}.batch{batch:06d}.safetensors"
+        return self._folder / f"{plain_name(name)}.rank{self._world.rank}.batch{batch:06d}.safetensors"
 
 
 def _name(phase: str, block: Block) -> str:

@@ -317,7 +317,7 @@ def test_content_that_is_just_being_written_is_left_alone_and_what_was_abandoned
 ) -> None:
     assert cache.folder is not None
     cache.keep("kind", {}, TENSORS)
-    fresh, abandoned = (cache.folder / store.DATA / name for name in (".new-1", ".new-2"))
+    fresh, abandoned = (cache.folder / store.DATA / name for name in (".new.1.mwanda-unfinished", ".new.2.mwanda-unfinished"))
     for file in (fresh, abandoned):
         file.touch()
     os.utime(abandoned, (0, 0))
