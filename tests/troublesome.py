@@ -50,4 +50,4 @@ def choices(folder: Path) -> list[str]:
         file = folder / "choices" / "criterion" / f"{trouble}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"_target_: troublesome.Troublesome\nfolder: {folder}\ntrouble: {trouble}\n")
-    return ["--config-dir", str(folder / "choices")]
+    return ["--config-dir", str(folder / "choices"), f"plugins=[{__name__}]"]

@@ -4,14 +4,14 @@ The top level is `Settings`. A group's choice names its class by `_target_`; its
 annotations of that class, so that a new choice needs no schema of its own.
 """
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mwanda.config.registry import class_of
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.languages.selection import Selection
 
@@ -60,6 +60,7 @@ class Settings(BaseModel):
     rerun: Rerun
     sweep: Sweep
     artifacts: bool
+    plugins: list[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]]
     output_dir: Annotated[str, MinLen(1)]
     langs: dict[str, Any]
     model: dict[str, Any]
@@ -92,12 +93,17 @@ def read(config: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def build(section: str, node: Mapping[str, Any]) -> Any:
+def build(section: str, node: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
     """Return the object that a group's choice describes, or None where its `_target_` is null.
+
+    Args:
+        section: of the configuration.
+        node: what stands there.
+        plugins: packages whose classes the user allows besides those of this project.
 
     Raises:
         UnknownKeyError: a key is no argument of the target.
-        ConfigurationError: a value does not suit the argument, or the target does not exist.
+        ConfigurationError: a value does not suit the argument, or the target is none of the group's.
     """
     given = dict(node)
     target = given.pop("_target_", None)
@@ -108,8 +114,12 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
             key, value = next(iter(given.items()))
             raise UnknownKeyError(f"{section}.{key}", value, [])
         return None
-    factory = _import(section, str(target))
-    checked = _checked(_arguments_of(factory), section, given)
+    factory = class_of(section, target, plugins)
+    try:
+        arguments = _arguments_of(factory)
+    except Exception as error:  # of a class of the user's, whose annotations may be anything
+        raise ConfigurationError(f"{section}._target_", target, f"its fields cannot be checked ({error})") from None
+    checked = _checked(arguments, section, given)
     try:
         return _made(factory, {key: getattr(checked, key) for key in type(checked).model_fields})
     except ConfigurationError as error:
@@ -128,17 +138,6 @@ def selection(section: Mapping[str, Any]) -> Selection:
     """
     checked = _checked(_arguments_of(Selection), "langs", section)
     return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
-
-
-def _import(section: str, target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigurationError(f"{section}._target_", target, "is no dataclass")
-    return found
 
 
 def parts_of(factory: Any) -> list[Any]:
