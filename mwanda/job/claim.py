@@ -69,9 +69,7 @@ class Claim:
             if isinstance(error, InputError) and self.fresh and not self.stays and not isinstance(error, TakenError):
                 remove_everything_of_ours(self.folder)
                 (self.folder / LOCK).unlink(missing_ok=True)  # last, while it is still locked
-                with suppress(OSError):  # something else has come into it meanwhile
-                    for each in self.made:
-                        each.rmdir()
+                _remove_empty(self.made)
         finally:
             os.close(self.descriptor)
 
@@ -98,8 +96,12 @@ def claim(folder: Path, *, stays: bool = False) -> Claim:
 def _try(folder: Path, stays: bool) -> Claim:
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     _look(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError:
+        _remove_empty(made)
+        raise
     try:
         if not _lock(folder, descriptor):
             raise TakenError(folder)
@@ -127,9 +129,14 @@ def _undo(folder: Path, descriptor: int, made: Sequence[Path]) -> None:
     if not os.fstat(descriptor).st_size:
         with suppress(OSError):
             (folder / LOCK).unlink()
-            for each in made:
-                each.rmdir()
+        _remove_empty(made)
     os.close(descriptor)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # something else has come into one, or it has never been made
+        for each in folders:
+            each.rmdir()
 
 
 def _lock(folder: Path, descriptor: int) -> bool:
