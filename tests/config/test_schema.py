@@ -367,3 +367,31 @@ def test_the_hash_is_sixteen_hexadecimal_digits(config: dict[str, Any]) -> None:
 def test_the_choices_of_a_group_are_its_files() -> None:
     assert conf.choices("pattern") == ["2of4", "4of8", "unstructured"]
     assert conf.choices("no_such_group") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ({"name": "half \ud83d"}, r"^name='half \\ud83d': is no text: it has half a character$"),
+        ({"output_dir": "a\0b"}, r"^output_dir='a\\x00b': is no text: it has the character of number 0$"),
+        ({"output_dir": "a" * 256}, r"^output_dir=a{60}…: is too long for a file system$"),
+        ({"output_dir": "a/" * 2100}, r"^output_dir=.*: is too long for a file system$"),
+        ({"output_dir": "~nobody-here/a"}, r"^output_dir=~nobody-here/a: there is no user of that name"),
+        ({"corpus": {"_target_": "mwanda.corpora.local.Local", "path": "~nobody-here"}}, r"^corpus\.path=~nobody-here: "),
+        ({"model": {"path": "a" * 5000}}, r"^model\.path=a{60}…: is too long"),
+        ({"langs": {"codes": ["\ud83d"]}}, r"^langs\.codes='\\ud83d': is no text"),
+        ({"langs": {"\ud83d": 1}}, r"^langs\.\\ud83d='\\ud83d': is no text"),
+        ({"seed": 2**63}, r"^seed=9223372036854775808: is too large a number$"),
+        ({"calibration": {"length": -(10**30)}}, r"^calibration\.length=-1000000000000000000000000000000: is too large"),
+        ({"evaluation": {"corpus": "c4"}}, r"^evaluation\.corpus=c4: must be the name of a choice, or a mapping"),
+        ({"evaluation": {"corpus": [1]}}, r"^evaluation\.corpus=\[1\]: must be the name of a choice, or a mapping"),
+    ],
+)
+def test_values_that_nothing_can_hold_are_refused_wherever_they_stand(
+    config: dict[str, Any], override: dict[str, Any], reason: str
+) -> None:
+    for key, value in override.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ConfigurationError, match=reason) as error:
+        RunSpec.of(config)
+    error.value.args[0].encode()

@@ -291,7 +291,7 @@ def test_every_file_can_be_read_by_all(model: Path, tmp_path: Path) -> None:
 def test_a_file_is_no_folder(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ConfigurationError, match=r"^output_dir=.*(is a file; choose|cannot be written \(Not a dir)"):
+        with pytest.raises(ConfigurationError, match=r"^output_dir=.*(is a file|cannot be written \(Not a directory)"):
             tiny_job.run(model, place)
     assert (tmp_path / "file").read_text() == "mine"
 
