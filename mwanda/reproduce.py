@@ -282,9 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     target: Path = typed.output or Path("outputs") / "reproduced" / f"{typed.folder.resolve().name}_{stamp}"
     try:
-        before, after = again(
-            typed.folder, target, trust_remote_code=typed.trust_remote_code, plugins=typed.plugins
-        )
+        before, after = again(typed.folder, target, trust_remote_code=typed.trust_remote_code, plugins=typed.plugins)
     except MwandaError as error:
         print("error:", *str(error).split(), file=sys.stderr)
         return error.exit_code

@@ -28,8 +28,12 @@ SCALARS = st.one_of(
     st.booleans(),
     st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 64, 2**31, 2**63, 10**30]),
     st.sampled_from([-1.0, -0.0, 1e-300, 0.3, 0.999999, 1.0, 1e308, float("nan"), float("inf"), float("-inf")]),
-    st.sampled_from(["", " ", "0.5", "null", "true", "eng_Latn", "xxx_Xxxx", "/no/such", "../..", "~", "none", "ümlaut"]),
-    st.sampled_from(["os.system", "mwanda.criteria.wanda.Wanda", "transformers.TrainingArguments", "a\nb", "\0", "\ud83d"]),
+    st.sampled_from(
+        ["", " ", "0.5", "null", "true", "eng_Latn", "xxx_Xxxx", "/no/such", "../..", "~", "none", "ümlaut"]
+    ),
+    st.sampled_from(
+        ["os.system", "mwanda.criteria.wanda.Wanda", "transformers.TrainingArguments", "a\nb", "\0", "\ud83d"]
+    ),
     st.text(max_size=12),
 )
 VALUES = st.one_of(
@@ -73,7 +77,11 @@ def changes(model: Path, number: int, start: int = 0) -> Iterator[Change]:
 
     @seed(start)
     @settings(
-        max_examples=number, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=number,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     @given(drawn(_composed(model)[0]))
     def draw(change: Change) -> None:

@@ -43,6 +43,9 @@ class Troublesome(Wanda):
 
 SEEN: list[torch.Size] = []
 
+ALLOWED = [f"plugins=[{__name__}]"]
+"""The user's word, without which nothing here is imported."""
+
 
 def choices(folder: Path) -> list[str]:
     """Write `criterion=killed`, `raises` and `sleeps` into a folder; return what makes Hydra find them."""
@@ -50,4 +53,4 @@ def choices(folder: Path) -> list[str]:
         file = folder / "choices" / "criterion" / f"{trouble}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"_target_: troublesome.Troublesome\nfolder: {folder}\ntrouble: {trouble}\n")
-    return ["--config-dir", str(folder / "choices"), f"plugins=[{__name__}]"]
+    return ["--config-dir", str(folder / "choices")]

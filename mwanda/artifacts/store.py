@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from mwanda.system.cache import cache_folder
 from mwanda.system.content import sha256_of
 from mwanda.system.environment import arithmetic
-from mwanda.system.files import atomic, write_json
+from mwanda.system.files import atomic, read_json, write_json
 from mwanda.system.ownership import ABANDONED, remove_unfinished
 
 
@@ -163,7 +163,7 @@ def _read(folder: Path, kind: str, key: Mapping[str, Any]) -> Artifact | None:
     if not index.is_file():
         return None
     try:
-        entry = json.loads(index.read_text(encoding="utf-8"))
+        entry = read_json(index)
         data = _data(folder, entry["data"])
         if entry["schema"] != SCHEMA or digest(entry["key"]) != digest(key):
             raise ValueError("it is of something else")
@@ -257,7 +257,7 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for index in folder.glob("*/*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(index.read_text(encoding="utf-8"))
+            content = read_json(index)
             if not re.fullmatch(KEY, index.stem) or content["schema"] != SCHEMA:
                 continue
             data, used = _data(folder, content["data"]), index.stat().st_mtime

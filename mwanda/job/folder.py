@@ -9,8 +9,8 @@ from typing import Any
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation.sentence_losses import FILE
-from mwanda.job.components import Parts
 from mwanda.job import status
+from mwanda.job.components import Parts
 from mwanda.job.results import RESULTS, read_results
 from mwanda.pruner import run_checkpoint
 from mwanda.system.environment import DIFFERENCE
@@ -46,7 +46,7 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
         ConfigurationError: the folder belongs to another run.
     """
     folder, resume = spec.folder, spec.settings.resume
-    found = read_results(folder)
+    found = _read(folder)
     if parts.export is not None:
         check_replaceable(folder / parts.export.name)
     if found is None or found["status"] != "complete":
@@ -67,10 +67,23 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
     return found
 
 
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return what results.json says; one that is damaged is that of no finished run, and is written again."""
+    try:
+        found = read_results(folder)
+        if found is None or {"status", "config_hash"} <= found.keys():
+            return found
+        reason = "it says neither status nor config_hash"
+    except (ValueError, AttributeError) as error:
+        reason = str(error)
+    logger.warning("%s is damaged (%s), and is made again", folder / RESULTS, reason)
+    return None
+
+
 class _Patient(logging.FileHandler):
     """A log whose disk may be full for a while: what else the run does tells the user of that."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing of a disk that is full."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)

@@ -1,7 +1,6 @@
 """results.json: its sections, made, written and read here alone."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from mwanda.config.identity import RunSpec
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
 
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Outcome:
 def read_results(folder: Path) -> dict[str, Any] | None:
     """Return the results that a folder holds, if any."""
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def is_ours(folder: Path) -> bool:

@@ -23,7 +23,6 @@ seconds (another one). Results are judged by results.json alone: a run that has 
 """
 
 import hashlib
-import json
 import logging
 import os
 import socket
@@ -39,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from mwanda.errors import ConfigurationError
 from mwanda.job.results import RESULTS
 from mwanda.system.environment import code
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
 from mwanda.system.ownership import UNFINISHED
 
 
@@ -234,7 +233,7 @@ class Watched:
 def read(folder: Path) -> dict[str, Any] | None:
     """Return what status.json of a run says, if there is one that can be read."""
     with suppress(OSError, ValueError):
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = read_json(folder / FILE)
         if isinstance(found, dict) and found.get("schema") == SCHEMA and _is_whole(found):
             return found
     return None
@@ -266,7 +265,7 @@ def is_alive(status: Mapping[str, Any]) -> bool:
 def is_complete(folder: Path, config_hash: str) -> bool:
     """Return whether the folder holds the complete results of that configuration."""
     with suppress(OSError, ValueError):
-        found = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        found = read_json(folder / RESULTS)
         return bool(found["status"] == "complete" and found["config_hash"] == config_hash)
     return False
 

@@ -1,7 +1,6 @@
 """The plan of a sweep: its jobs, where each of them writes, and what is to become of it; see mwanda.sweep."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from mwanda.job.results import RESULTS
 from mwanda.sweep import naming
 from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
 from mwanda.system.environment import code
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
 from mwanda.system.ownership import UNFINISHED, named, plain_name
 
 
@@ -101,7 +100,7 @@ def read(folder: Path) -> Plan | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["schema"] != SCHEMA:
             raise ValueError("it is no plan of a sweep")
         commands = [_texts(each) for each in found["commands"]]

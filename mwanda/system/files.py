@@ -83,6 +83,19 @@ def disk_problem(error: BaseException) -> str | None:
     return None
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, no UTF-8, or nested more deeply than anything that is written here.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; NaN and infinity become null."""
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
