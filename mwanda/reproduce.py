@@ -129,7 +129,7 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         InputError: they are not there, or damaged.
     """
     before = None
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, InputError):
         before = read_results(folder)
     whole = isinstance(before, dict) and before.get("status") == "complete"
     if before is None or not whole or not (folder / "config.yaml").is_file():

@@ -32,7 +32,16 @@ SCALARS = st.one_of(
         ["", " ", "0.5", "null", "true", "eng_Latn", "xxx_Xxxx", "/no/such", "../..", "~", "none", "ümlaut"]
     ),
     st.sampled_from(
-        ["os.system", "mwanda.criteria.wanda.Wanda", "transformers.TrainingArguments", "a\nb", "\0", "\ud83d"]
+        [
+            "os.system",
+            "mwanda.criteria.wanda.Wanda",
+            "transformers.TrainingArguments",
+            "a\nb",
+            "\0",
+            "\ud83d",
+            "~nobody-here",
+            "a" * 5000,
+        ]
     ),
     st.text(max_size=12),
 )

@@ -50,6 +50,7 @@ OWN = rf"(?:{KEY}\.json|{CHECKSUM}\.safetensors)(?:\.\d+{re.escape(CORRUPT)})?"
 ROOMS = (
     "calibration",
     "corpora",
+    "criteria",
     "evaluation",
     "kernels",
     "models",

@@ -74,7 +74,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
         if found is None or {"status", "config_hash"} <= found.keys():
             return found
         reason = "it says neither status nor config_hash"
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         reason = str(error)
     logger.warning("%s is damaged (%s), and is made again", folder / RESULTS, reason)
     return None
