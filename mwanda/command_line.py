@@ -55,8 +55,7 @@ def start(hydra: Callable[[], Any]) -> None:
         if not any(argument.split("=")[0] in ONLY_SHOW for argument in sys.argv[1:]):
             asked = check(sys.argv[1:])
     except InputError as error:
-        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
-        raise SystemExit(error.exit_code) from None
+        raise _ended(error) from None
     if asked is None:
         _as_hydra_reads_it()
         hydra()
@@ -65,7 +64,16 @@ def start(hydra: Callable[[], Any]) -> None:
 
         raise SystemExit(max(worker.run_spec(spec) for spec in asked.runs))
     else:
-        raise SystemExit(_sweep(asked, hydra))
+        try:
+            code = _sweep(asked, hydra)
+        except InputError as error:
+            raise _ended(error) from None
+        raise SystemExit(code)
+
+
+def _ended(error: InputError) -> SystemExit:
+    print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+    return SystemExit(error.exit_code)
 
 
 def _sweep(asked: "Asked", hydra: Callable[[], Any]) -> int:

@@ -20,7 +20,19 @@ from mwanda.system.content import folder_digest
 EVALUATION_CORPUS = "corpus@evaluation.corpus"
 """The group of the evaluation's corpus, as Hydra calls it."""
 
-NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "plan", "artifacts", "tracking", "export")
+NOT_SEMANTIC = (
+    "mode",
+    "name",
+    "output_dir",
+    "resume",
+    "rerun",
+    "sweep",
+    "plan",
+    "plugins",
+    "artifacts",
+    "tracking",
+    "export",
+)
 """Keys that change no number in results.json."""
 
 NOT_SEMANTIC_WITHIN = {

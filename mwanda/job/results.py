@@ -1,8 +1,8 @@
 """results.json: its sections, made, written and read here alone; mwanda.job.record has their types."""
 
 import hashlib
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule,
 from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
 
 
 if TYPE_CHECKING:
@@ -61,10 +61,17 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     path = folder / RESULTS
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
     return found
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a folder holds a results.json that a run has written."""
+    with suppress(OSError, ValueError, InputError):
+        return read_results(folder) is not None
+    return False
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ from mwanda.evaluation.sentence_losses import read_sentence_losses
 from mwanda.evaluation.significance import compare
 from mwanda.export import masks
 from mwanda.job import components, folder
+from mwanda.job.claim import LOCK
 from mwanda.job.record import Results
 from mwanda.job.run import run
 from mwanda.job.typed import problems
@@ -61,7 +62,7 @@ GROUPS = {
 
 def left_in(folder: Path) -> set[str]:
     """Return the names of what a run has left, but for that which depends on changes in this checkout."""
-    return {path.name for path in folder.iterdir()} - {"git.diff"}
+    return {path.name for path in folder.iterdir()} - {"git.diff", LOCK}
 
 
 @pytest.fixture(autouse=True)
@@ -466,7 +467,6 @@ def test_text_that_calibrates_may_not_evaluate(model: Path, tmp_path: Path) -> N
 def test_too_little_text_is_refused_and_the_message_says_what_fits(
     model: Path, tmp_path: Path, listener: Listener
 ) -> None:
-    (tmp_path / "run").mkdir()  # as Hydra does
     with pytest.raises(CorpusError, match=r"calibration\.sequences=\d+ would fit"):
         tiny_job.run(model, tmp_path / "run", "calibration.sequences=4000")
     assert not (tmp_path / "run").exists()
@@ -503,16 +503,6 @@ def test_a_pattern_that_does_not_divide_the_rows_is_refused_before_anything_is_t
         tiny_job.run(folder, tmp_path / "run", "pattern=2of4")
     assert not (tmp_path / "run").exists()
     assert listener.calls == [("finish", True)]
-
-
-def test_a_refusal_keeps_a_folder_that_holds_other_things(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(CorpusError):
-        tiny_job.run(model, folder, "calibration.sequences=4000")
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "results.json").exists()
 
 
 # ---- failures leave a record
