@@ -57,6 +57,10 @@ class CalibrationError(MwandaError):
     """The calibration pass did not see what it should have seen."""
 
 
+class EvaluationError(MwandaError):
+    """A model gives what is no number, and nothing that was measured of it means anything."""
+
+
 class AuditError(MwandaError):
     """The pruned weights are not what the plan says."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mwanda.evaluation.perplexity import LanguagePerplexity
-from mwanda.evaluation.significance import Comparison, aggregate_pairs
+from mwanda.evaluation.significance import Comparison, aggregate_pairs, exponential
 from mwanda.languages import Language
 
 
@@ -50,7 +50,7 @@ def aggregate_change(comparison: Comparison, languages: Sequence[Language], seen
 def geometric_mean(values: Iterable[float]) -> float:
     """Return `exp` of the mean logarithm."""
     logarithms = [math.log(value) for value in values]
-    return math.exp(math.fsum(logarithms) / len(logarithms))
+    return exponential(math.fsum(logarithms) / len(logarithms))
 
 
 def _by(languages: Sequence[Language], values: Mapping[str, float], key: Callable[[Language], str]) -> dict[str, float]:

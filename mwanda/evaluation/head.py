@@ -27,7 +27,8 @@ def losses(
     """Return `−log softmax(logits)[target]` in float32, never holding more than `chunk` logits of a position.
 
     It is `log Σ exp(logit − logit of the target)`, which needs no largest logit: the target's own term is 1, so that
-    no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit.
+    no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit. Where the target's
+    logit is infinite its share of the probability is unknown, and the loss is infinite as well.
     """
     target = (hidden.float() * weight[targets].float()).sum(dim=1)
     if bias is not None:
@@ -40,8 +41,13 @@ def losses(
     lost = ~torch.isfinite(found)
     if bool(lost.any()):
         parts = [part.logsumexp(dim=1) for part in _logits(hidden[lost], weight, bias, scale, softcap, chunk)]
-        found[lost] = torch.logsumexp(torch.stack(parts), dim=0) - target[lost, 0]
+        found[lost] = _loss(torch.logsumexp(torch.stack(parts), dim=0), target[lost, 0])
     return found
+
+
+def _loss(total: Float[Tensor, " N"], target: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Return the loss of targets, given the logarithm of what all logits sum to."""
+    return torch.where(target == math.inf, math.inf, total - target)
 
 
 def _logits(
@@ -81,6 +87,7 @@ class Scorer:
         divisor = getattr(config, "logits_scaling", None)
         self._scale = self._scale / divisor if divisor else self._scale
         self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self.gives_numbers = True
         self.fast = self._agrees()
 
     @torch.no_grad()
@@ -99,11 +106,9 @@ class Scorer:
             rows = []
             for row, span in zip(tokens, spans, strict=True):
                 logits = self._model(input_ids=row[None], use_cache=False).logits[0, span].float()
-                rows.append(
-                    torch.nn.functional.cross_entropy(
-                        logits, row[span.start + 1 : span.stop + 1].to(logits.device), reduction="none"
-                    )
-                )
+                expected = row[span.start + 1 : span.stop + 1].to(logits.device)
+                # Unlike cross entropy, this stays a number where the logit of another token is infinite.
+                rows.append(_loss(logits.logsumexp(dim=1), logits.gather(1, expected[:, None])[:, 0]))
             found = torch.cat(rows)
         return list(found.split(scored))
 
@@ -119,6 +124,7 @@ class Scorer:
             return False
         tokens = torch.arange(8, device=self.device)[None] % self._weight.shape[0]
         own = self._model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+        self.gives_numbers = not bool(own.isnan().any())
         states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
         if states.shape[-1] != self._weight.shape[1]:
             return False

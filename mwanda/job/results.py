@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mwanda.config.identity import RunSpec
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
+from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.system.files import write_json
@@ -132,6 +133,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
     return {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
+        "overflowed": [code for code, losses in pruned.items() if overflows(losses)],
         "paired": comparison.as_record(),
         "aggregate": {
             **{which: aggregate(one, parts.languages) for which, one in measured.items()},
