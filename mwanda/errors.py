@@ -65,6 +65,10 @@ class DamagedFileError(MwandaError):
         super().__init__(f"{path} is damaged: {reason}")
 
 
+class EvaluationError(MwandaError):
+    """A model gives what is no number, and nothing that was measured of it means anything."""
+
+
 class AuditError(MwandaError):
     """The pruned weights are not what the plan says."""
 

@@ -20,7 +20,7 @@ class SentenceLosses:
         tokens: scored tokens of each sentence.
         bytes: UTF-8 bytes that these tokens stand for.
         characters: Unicode characters (code points) that they stand for.
-        nats: the sum of their losses, natural logarithm; infinite where the model gave no number.
+        nats: the sum of their losses, natural logarithm; infinite where the model finds it impossible.
     """
 
     tokens: tuple[int, ...] = ()

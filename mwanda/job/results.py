@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mwanda.config.identity import RunSpec
 from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
+from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
@@ -156,6 +157,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
     found = {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
+        "overflowed": [code for code, losses in pruned.items() if overflows(losses)],
         "paired": comparison.as_record(),
         "aggregate": {
             **{which: aggregate(one, parts.languages) for which, one in measured.items()},

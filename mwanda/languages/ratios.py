@@ -38,4 +38,4 @@ def exponential(logarithm: float | None) -> float | None:
 def geometric_mean(values: Iterable[float]) -> float:
     """Return `exp` of the mean logarithm; not a number where there is no value."""
     logarithms = [math.log(value) for value in values]
-    return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else math.nan
+    return exponential(math.fsum(logarithms) / len(logarithms)) if logarithms else math.nan
