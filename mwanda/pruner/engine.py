@@ -36,12 +36,12 @@ from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.report import Order as Order
 from mwanda.pruner.report import PruningReport as PruningReport
+from mwanda.pruner.requests import check_experts, check_order, check_request
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
+from mwanda.pruner.visitors import BesideDense, ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.schedules.base import LooksAtGradients
-from mwanda.schedules.uniform import Uniform
 from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
@@ -141,6 +141,8 @@ class _Task:
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
+        check_order(self.method, self.settings.order)
+        check_experts(self.method, self.blocks)
         zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
         order = self.settings.order if self.method.needs else "oneshot"
         if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
@@ -274,10 +276,12 @@ class _Task:
 
     def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
-        kind = ByBlock if order == "block" else OnArrival
+        beside = Needs.CROSS_MOMENTS in self.method.needs
+        kind = OnArrival if order == "arrival" else BesideDense if beside else ByBlock
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
         visitor = kind(self._calibrator(self.method.needs, 1.0), remover, record)
-        self._walk(visitor, "calibrate and prune", 1.0)
+        with visitor.hooks:
+            self._walk(visitor, "calibrate and prune", 1.0, copies=2 if beside else 1)
         return visitor.calibrator.pooled
 
     def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
@@ -304,13 +308,13 @@ class _Task:
         """Return the calibration set, or a fraction of each language's tokens."""
         return self.calibration if fraction == 1 else self.calibration.part(fraction)
 
-    def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
+    def _walk(self, visitor: Visitor, title: str, fraction: float, copies: int = 1) -> None:
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
         with offloading_of(self.settings.activations, self.runtime.scratch) as offloading:
             walk = Walk(
                 lambda batch: forward(self.model, batch.tokens),
                 self.blocks,
-                self._batches(fraction),
+                self._batches(fraction) * copies,
                 self.runtime.weights,
                 lambda: next(bar, None),
                 offloading,
@@ -370,23 +374,3 @@ def dense_pre_pass(
         runtime or Runtime(),
     )
     return task._dense_pre_pass(settings.order).signals
-
-
-def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
-    """Refuse what can be refused before a model is loaded.
-
-    Raises:
-        ConfigurationError: the target is not in [0, 1), or the pattern allows another one only.
-    """
-    if not 0 <= sparsity < 1:
-        raise ConfigurationError("sparsity", sparsity, "must be at least 0 and below 1")
-    fixed = pattern.fixed_sparsity()
-    if fixed is not None and abs(sparsity - fixed) > 1e-12:
-        raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and not isinstance(schedule, Uniform):
-        raise ConfigurationError(
-            "schedule",
-            type(schedule).__name__.lower(),
-            f"pattern={pattern.name} is the same in all matrices",
-            ["uniform"],
-        )
