@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from mwanda.comparison.configurations import FIRST, Configuration, language_of
 from mwanda.comparison.records import Run
-from mwanda.comparison.statistics import changes
 from mwanda.system.files import atomic
 
 
@@ -72,7 +71,7 @@ def write(frame: "DataFrame", folder: Path, name: str) -> None:
 
 def _of_perplexity(configuration: Configuration, run: Run) -> Iterator[tuple[Row, list[Value]]]:
     protocol, calibrated = run.protocol, configuration.calibrated()
-    for code, change in changes(run.perplexity).items():
+    for code, change in run.changes.items():
         common = _common(configuration, run) | _about(code) | {"protocol": protocol and protocol[0]}
         common["calibrated"] = code in calibrated
         own: list[Value] = []

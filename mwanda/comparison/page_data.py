@@ -12,7 +12,6 @@ from mwanda.comparison.finding import Candidate, findings, method, sparsity
 from mwanda.comparison.masks import layers
 from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
-from mwanda.comparison.statistics import changes
 from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ComparisonError
@@ -62,7 +61,7 @@ def page_data(
         warnings: that the page repeats.
         output: the folder of the page, to which the runs' folders are linked relatively.
     """
-    codes = sorted({code for one in every for run in one.runs for code in changes(run.perplexity)}, key=_place)
+    codes = sorted({code for one in every for run in one.runs for code in run.changes}, key=_place)
     settings, shapes, patterns = Pool(), Pool(), Pool()
     runs: list[Record] = []
     configurations: list[Record] = []
@@ -173,7 +172,7 @@ def _paired(pair: Paired | None, codes: Sequence[str]) -> Record | None:
 
 
 def _run(run: Run, codes: Sequence[str], output: Path, settings: Pool, configs: Pool) -> Record:
-    results, measured = run.results, changes(run.perplexity)
+    results, measured = run.results, run.changes
     timing, memory = results.get("timing") or {}, results.get("memory") or {}
     leaves = flat(run.config)
     environment = results.get("environment") or {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mwanda.comparison.statistics import Change, changes
 from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
 from mwanda.config.schema import GROUPS
 from mwanda.errors import ConfigurationError, InputError
@@ -72,6 +73,11 @@ class Run:
     def perplexity(self) -> Mapping[str, Any]:
         """What it measured of perplexity."""
         return self.results.get("perplexity") or {}
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """The change of every language; read by every table, and worth keeping with thousands of runs."""
+        return changes(self.perplexity)
 
     @property
     def protocol(self) -> tuple[str, str, str] | None:
