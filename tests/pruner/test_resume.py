@@ -260,6 +260,7 @@ from mwanda.criteria.mwanda import MWanda
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.owl_cwl import OWLCWL
 
 
