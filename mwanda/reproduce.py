@@ -104,7 +104,7 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if "artifacts" in config:
         config["artifacts"] = False
     overrides = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
-    choices = {part: before[part]["name"] for part in ("criterion", "schedule")}
+    choices = {part: before[part]["name"] for part in ("criterion", "solver", "schedule")}
     after = run(RunSpec.of(_as_today(config), choices, overrides))
     assert after is not None
     written = read_results(target)

@@ -52,6 +52,7 @@ CHANGED = {
     "calibration": {"sequences", "length", "seed", "sampling", "target", "mix"},
     "pattern": {"keep", "of"},
     "pruner": {"order"},
+    "schedule": {"seed"},
 }
 
 FILES = sorted(path for path in conf.CONF.rglob("*.yaml") if path.parent != conf.CONF)

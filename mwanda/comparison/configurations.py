@@ -15,10 +15,10 @@ from mwanda.languages import Language, find
 from mwanda.languages.groups import calibrated
 
 
-FIRST = ("model", "criterion", "schedule", "pattern", "sparsity")
+FIRST = ("model", "criterion", "solver", "schedule", "pattern", "sparsity")
 """What a configuration is named by, in this order, where it varies."""
 
-NAMED = ("model", "criterion", "schedule", "pattern")
+NAMED = ("model", "criterion", "solver", "schedule", "pattern")
 """Groups whose further keys only mean something beside the name of the choice."""
 
 FALLBACK = ("criterion", "schedule", "sparsity")

@@ -52,6 +52,7 @@ class Run:
         own = {
             "model": str(results["model"]["id"]),
             "criterion": str(results["criterion"]["name"]),
+            "solver": str(results.get("solver", {"name": "threshold"})["name"]),
             "schedule": str(results["schedule"]["name"]),
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
@@ -59,6 +60,7 @@ class Run:
         for group in COMPARED:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
+        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
         return own
 
     @property

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mwanda.config.identity import RunSpec
+from mwanda.config.schema import ADDED
 from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
-from mwanda.job.record import Frame, Layer, Model, Perplexity, Sections, Sparsity
+from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mwanda.calibration import CalibrationSet
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
+    from mwanda.pruner.audit import MatrixPlan
 
 
 SCHEMA_FAMILY = "mwanda.results/"
@@ -38,12 +40,14 @@ class Outcome:
         calibration: what it was calibrated on.
         report: what was done to each matrix.
         measured: `dense` and `pruned`, the perplexity of each language; empty where none was measured.
+        dropped: how many calibration lines of each language were left out, as evaluation text holds them.
     """
 
     loaded: "LoadedModel"
     calibration: "CalibrationSet"
     report: "PruningReport"
     measured: Mapping[str, Mapping[str, LanguagePerplexity]]
+    dropped: Mapping[str, int]
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -59,7 +63,17 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
-    return found
+    return _as_today(found)
+
+
+def _as_today(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys that older versions did not write, as they would stand in it."""
+    if "criterion" in record:
+        record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})
+    if "calibration" in record:
+        record["calibration"].setdefault("weights", ADDED["calibration.weights"])
+        record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
+    return record
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
@@ -98,7 +112,8 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
             "codes": [language.code for language in parts.languages],
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
-        "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+        "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
+        "sparsity": _sparsity(report, parts),
         "calibration": {
             "corpus": parts.corpus.name,
             "sequences": calibration.count,
@@ -108,13 +123,12 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
             "packing": calibration.packing,
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
+            "weights": parts.calibration.weights,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
+            "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
-        "schedule": {
-            "name": spec.choice("schedule", parts.schedule),
-            "signal": [list(each) for each in report.signals],
-        },
+        "schedule": _schedule(spec, parts, report),
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
     }
@@ -131,6 +145,16 @@ def _model(outcome: Outcome) -> Model:
         "prunable_parameters": sum(plan.shape[0] * plan.shape[1] for plan in plans),
         "zeros_before": sum(plan.zeros_before for plan in plans),
     }
+
+
+def _schedule(spec: RunSpec, parts: Parts, report: "PruningReport") -> Schedule:
+    found: Schedule = {
+        "name": spec.choice("schedule", parts.schedule),
+        "signal": [list(each) for each in report.signals],
+    }
+    if parts.schedule.level == "matrix":
+        found["level"] = "matrix"
+    return found
 
 
 def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
@@ -152,7 +176,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
     return cast("Perplexity", found)  # by evaluation, which knows no types of records
 
 
-def _sparsity(report: "PruningReport", target: float, pattern: str) -> Sparsity:
+def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
     layers: list[Layer] = []
     for layer, wanted in enumerate(report.sparsities):
@@ -160,19 +184,23 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> Sparsity:
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
         layers.append({"layer": layer, "target": wanted, "achieved": achieved})
     return {
-        "target": target,
+        "target": parts.settings.sparsity,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
-        "pattern": pattern,
+        "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
-        "per_matrix": [
-            {
-                "name": plan.name,
-                "shape": list(plan.shape),
-                "zeros": plan.zeros,
-                "zeros_before": plan.zeros_before,
-                "mask": plan.mask,
-            }
-            for plan in report.plans
-        ],
+        "per_matrix": [_matrix(plan, by_matrix=parts.schedule.level == "matrix") for plan in report.plans],
     }
+
+
+def _matrix(plan: "MatrixPlan", *, by_matrix: bool) -> Matrix:
+    found: Matrix = {
+        "name": plan.name,
+        "shape": list(plan.shape),
+        "zeros": plan.zeros,
+        "zeros_before": plan.zeros_before,
+        "mask": plan.mask,
+    }
+    if by_matrix:
+        found["target"] = plan.target
+    return found

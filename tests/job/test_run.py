@@ -278,7 +278,7 @@ def test_the_tracker_hears_of_every_stage_and_the_results(model: Path, tmp_path:
     _, identity, seen = listener.calls[0]
     assert seen == {**spec.config, "langs": {"codes": list(tiny_job.LANGUAGES)}}
     assert (identity.run_id, identity.group, identity.folder) == (results["run_id"], "my sweep", tmp_path / "run")
-    assert identity.tags == ("bloom", "mwanda", "uniform", "unstructured")
+    assert identity.tags == ("bloom", "mwanda", "threshold", "uniform", "unstructured")
     assert [call[1] for call in listener.calls[1:7]] == list(results["timing"])
     assert listener.calls[-2] == ("results", results)
     assert listener.calls[-1] == ("finish", False)
