@@ -112,7 +112,7 @@ def again(
     }
     if "artifacts" in config:
         config["artifacts"] = False
-    choices = {part: str(before[part]["name"]) for part in ("criterion", "schedule")}
+    choices = {part: str(before[part]["name"]) for part in ("criterion", "solver", "schedule")}
     after = run(RunSpec.of(config, choices, overrides))
     assert after is not None
     written = read_results(target)

@@ -1,23 +1,22 @@
 """The types of results.json, each key with its unit, its meaning, and when it is absent.
 
-docs/results.md is made from them: `python -m mwanda.job.document > docs/results.md`. The module has more than 400
-lines because it is one list.
+docs/results.md is made from them: `python -m mwanda.job.document > docs/results.md`.
 """
 
 from typing import Annotated, Any, NotRequired, TypedDict
 
+from mwanda.job.record_inside import CODE, DESTROYED, Inside
 from mwanda.job.typed import Key, entries
 
 
 ENDED = "the run ended before"
-DESTROYED = "infinite, or no number"
 INTERVAL = "infinite, or one sentence allows no interval"
+OLDER = "runs of versions that did not know it"
+BY_BLOCK = "`schedule.level=block`"
 NO_GIT = "no git checkout"
 NO_PERPLEXITY = "`evaluation` measures no perplexity"
 NO_TASKS = "`evaluation` runs no tasks"
-NO_PAIRS = "a single language"
 NOT_TIMED = "taken from an earlier run or attempt, or not measured"
-CODE = "language (FLORES+ code)"
 
 
 class Failure(TypedDict):
@@ -62,7 +61,11 @@ class Model(_Class):
     parameters: Annotated[int, Key("parameters, shared ones once", "parameters")]
     prunable_parameters: Annotated[int, Key("weights of the blocks' linear layers", "weights")]
     zeros_before: Annotated[int, Key("of these, zero before pruning", "weights")]
-    left_dense: Annotated[list[LeftDense], Key("all that is not pruned; with the prunable weights it is the model")]
+    left_dense: NotRequired[
+        Annotated[
+            list[LeftDense], Key("all that is not pruned; with the prunable weights it is the model", absent=OLDER)
+        ]
+    ]
 
 
 class Languages(TypedDict):
@@ -82,9 +85,9 @@ class Criterion(TypedDict):
 
 
 class Solver(TypedDict):
-    """What made masks, and perhaps new weights, of the scores."""
+    """What followed the score: a plain cut, or a search for a better mask or better weights."""
 
-    name: Annotated[str, Key("choice of the group `solver`, or what the criterion brings")]
+    name: Annotated[str, Key("choice of the group `solver`; of `sparsegpt` its own")]
     settings: Annotated[dict[str, Any], Key("its section of the configuration", by="setting")]
 
 
@@ -104,9 +107,7 @@ class Matrix(TypedDict):
     zeros: Annotated[int, Key("zeros that were counted after pruning", "weights")]
     zeros_before: Annotated[int, Key("zeros before it", "weights")]
     mask: Annotated[str, Key("digest of shape and mask")]
-    target: NotRequired[
-        Annotated[float, Key("what the schedule gave it", "share of its weights", absent="the schedule is by block")]
-    ]
+    target: NotRequired[Annotated[float, Key("what the schedule gave it", "share of its weights", absent=BY_BLOCK)]]
 
 
 class Sparsity(TypedDict):
@@ -121,10 +122,10 @@ class Sparsity(TypedDict):
 
 
 class Overlap(TypedDict):
-    """Lines that calibration and evaluation text share."""
+    """Calibration lines that evaluation text holds as well."""
 
-    drop: Annotated[bool, Key("`corpus.drop_overlap`: whether they may be left out of the calibration text")]
-    dropped: Annotated[dict[str, int], Key("how many were", "lines", by=CODE)]
+    drop: Annotated[bool, Key("whether they were left out; a run is refused where they are not, and there are any")]
+    dropped: Annotated[dict[str, int], Key("how many were, of languages that had any", "lines", by=CODE)]
 
 
 class Calibration(TypedDict):
@@ -138,20 +139,22 @@ class Calibration(TypedDict):
     packing: Annotated[str, Key("how sentences became sequences")]
     sampling: Annotated[str, Key("`calibration.sampling`")]
     mix: Annotated[str | None, Key("name of the model's training mix", null="sampling does not use one")]
-    weights: Annotated[str | dict[str, float], Key("`calibration.weights`: how much each language counts")]
     order: Annotated[str, Key("`pruner.order`: `arrival`, `block` or `oneshot`")]
     fingerprint: Annotated[str, Key("digest of languages and tokens")]
-    overlap: Annotated[Overlap, Key("lines on both sides")]
+    weights: NotRequired[
+        Annotated[
+            str | dict[str, float], Key("weight in sums over languages, `uniform` or `balanced`", absent=OLDER, by=CODE)
+        ]
+    ]
+    overlap: NotRequired[Annotated[Overlap, Key("lines that evaluation text holds", absent=OLDER)]]
 
 
 class Schedule(TypedDict):
-    """How sparsity was divided over blocks, or over matrices."""
+    """How sparsity was divided over blocks."""
 
     name: Annotated[str, Key("choice of the group `schedule`")]
-    signal: Annotated[
-        list[list[float]], Key("signals of each block (matrix), high = keep more; `[]` if none is needed")
-    ]
-    level: NotRequired[Annotated[str, Key("`matrix`", absent="the schedule is by block")]]
+    signal: Annotated[list[list[float]], Key("signals of each block, high = keep more; `[]` where none is needed")]
+    level: NotRequired[Annotated[str, Key("`matrix`: each matrix has a sparsity of its own", absent=BY_BLOCK)]]
 
 
 class ProtocolSettings(TypedDict):
@@ -269,6 +272,7 @@ class Perplexity(TypedDict, total=False):
     pruned: Annotated[dict[str, LanguageLoss], Key("after it", by=CODE)]
     paired: Annotated[dict[str, LanguageChange], Key("the one against the other", by=CODE)]
     aggregate: Annotated[Aggregates, Key("over languages")]
+    overflowed: NotRequired[Annotated[list[str], Key("languages whose pruned loss is infinite (codes)", absent=OLDER)]]
 
 
 class About(TypedDict):
@@ -319,52 +323,6 @@ class Evaluation(TypedDict):
     pruned: NotRequired[Annotated[Throughput, Key("after it", absent=NOT_TIMED)]]
 
 
-class InsideLayer(TypedDict):
-    """What pruning did in one block, means over languages."""
-
-    layer: Annotated[int, Key("number of the block, from 0")]
-    energy_lost: Annotated[float | None, Key("squared error of what the block adds", "share", null=DESTROYED)]
-    drift: Annotated[float | None, Key("squared error of the hidden states behind it", "share", null=DESTROYED)]
-    rank_correlation: Annotated[float | None, Key("Spearman, of activation profiles of two languages", null=NO_PAIRS)]
-    intersection_over_union: Annotated[float | None, Key("of masks of two languages", "share", null=NO_PAIRS)]
-
-
-class InsideLanguage(TypedDict):
-    """What pruning did to one language, means over blocks."""
-
-    energy_lost: Annotated[float | None, Key("as of a block", "share", null=DESTROYED)]
-    drift: Annotated[float | None, Key("behind the last block", "share", null=DESTROYED)]
-    rank_correlation: Annotated[float | None, Key("with the other languages", null=NO_PAIRS)]
-    intersection_over_union: Annotated[float | None, Key("with the masks of the others", "share", null=NO_PAIRS)]
-    neurons: Annotated[int, Key("language-specific neurons (LAPE) that belong to it", "neurons")]
-    neurons_weights_lost: Annotated[float | None, Key("pruned of their non-zero weights", "share", null="none")]
-    own_neurons: Annotated[int, Key("of these, neurons of no other language", "neurons")]
-    own_neurons_weights_lost: Annotated[float | None, Key("pruned of their non-zero weights", "share", null="none")]
-
-
-class Neurons(TypedDict):
-    """Feed-forward neurons, and those that belong to few languages (LAPE)."""
-
-    all: Annotated[int, Key("neurons in all", "neurons")]
-    weights_lost: Annotated[float, Key("pruned of the non-zero weights into and out of them", "share")]
-    probability_bar: Annotated[float, Key("probability of activity above which a neuron belongs to a language")]
-    specific: Annotated[int, Key("language-specific neurons", "neurons")]
-    specific_weights_lost: Annotated[float | None, Key("pruned of their non-zero weights", "share", null="none")]
-    own: Annotated[int, Key("neurons of a single language", "neurons")]
-    own_weights_lost: Annotated[float | None, Key("pruned of their non-zero weights", "share", null="none")]
-
-
-class Inside(TypedDict):
-    """What pruning does in each block and language (`inside=full`); the tables are in the folder `inside`."""
-
-    text: Annotated[str, Key("the side of the corpus that was looked at")]
-    tokens: Annotated[int, Key("tokens of each language on which outputs were compared", "tokens")]
-    criterion_of_masks: Annotated[str, Key("criterion that chose the masks of single languages")]
-    per_layer: Annotated[list[InsideLayer], Key("every block")]
-    per_language: Annotated[dict[str, InsideLanguage], Key("every language", by=CODE)]
-    neurons: Annotated[Neurons | None, Key("neurons", null="the model's feed-forward neurons are not known")]
-
-
 class Memory(TypedDict):
     """The most memory that was held."""
 
@@ -408,7 +366,7 @@ class Sections(TypedDict):
     model: NotRequired[Annotated[Model, Key("the model", absent=ENDED, outcome=True)]]
     languages: NotRequired[Annotated[Languages, Key("the languages", absent=ENDED)]]
     criterion: NotRequired[Annotated[Criterion, Key("the criterion", absent=ENDED, outcome=True)]]
-    solver: NotRequired[Annotated[Solver, Key("the solver", absent=ENDED)]]
+    solver: NotRequired[Annotated[Solver, Key("the solver", absent=f"{ENDED}, or {OLDER}", outcome=True)]]
     sparsity: NotRequired[Annotated[Sparsity, Key("what was pruned", absent=ENDED, outcome=True)]]
     calibration: NotRequired[Annotated[Calibration, Key("calibration text", absent=ENDED, outcome=True)]]
     schedule: NotRequired[Annotated[Schedule, Key("the schedule", absent=ENDED, outcome=True)]]

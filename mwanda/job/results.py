@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mwanda.config.identity import RunSpec
+from mwanda.config.schema import ADDED
 from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.finite import overflows
@@ -65,7 +66,17 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     found = read_json(path)
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
-    return found
+    return _as_today(found)
+
+
+def _as_today(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys that older versions did not write, as they would stand in it."""
+    if "criterion" in record:
+        record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})
+    if "calibration" in record:
+        record["calibration"].setdefault("weights", ADDED["calibration.weights"])
+        record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
+    return record
 
 
 def is_ours(folder: Path) -> bool:
@@ -147,6 +158,16 @@ def _model(outcome: Outcome) -> Model:
     }
 
 
+def _schedule(spec: RunSpec, parts: Parts, report: "PruningReport") -> Schedule:
+    found: Schedule = {
+        "name": spec.choice("schedule", parts.schedule),
+        "signal": [list(each) for each in report.signals],
+    }
+    if parts.schedule.level == "matrix":
+        found["level"] = "matrix"
+    return found
+
+
 def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
     perplexity, measured = parts.perplexity, outcome.measured
     if not measured or perplexity is None:
@@ -194,14 +215,4 @@ def _matrix(plan: "MatrixPlan", *, by_matrix: bool) -> Matrix:
     }
     if by_matrix:
         record["target"] = plan.target
-    return record
-
-
-def _schedule(spec: RunSpec, parts: Parts, report: "PruningReport") -> Schedule:
-    record: Schedule = {
-        "name": spec.choice("schedule", parts.schedule),
-        "signal": [list(each) for each in report.signals],
-    }
-    if parts.schedule.level == "matrix":
-        record["level"] = "matrix"
     return record

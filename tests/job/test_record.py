@@ -83,8 +83,15 @@ def test_a_key_that_is_missing_is_named() -> None:
             "calibration.mix=bloom",
         ),
         ("evaluation=full", "evaluation.tasks=[parallel_cloze]", "evaluation.limit=2", "pattern=2of4"),
+        (
+            "schedule=owl",
+            "schedule.level=matrix",
+            "calibration.weights={swh_Latn: 2}",
+            "solver=swap",
+            "corpus.drop_overlap=true",
+        ),
     ],
-    ids=["perplexity and inside", "tasks"],
+    ids=["perplexity and inside", "tasks", "weights and matrices"],
 )
 def test_a_run_leaves_what_the_types_say(model: Path, tmp_path: Path, typed: tuple[str, ...]) -> None:
     returned = tiny_job.run(model, tmp_path / "run", *typed)
@@ -132,6 +139,15 @@ def test_there_may_be_no_record_and_that_of_another_program_is_refused(tmp_path:
         read_results(tmp_path)
 
 
+def test_a_record_of_an_older_version_is_read_as_one_of_today(model: Path, tmp_path: Path) -> None:
+    today = tiny_job.run(model, tmp_path / "run")
+    old = json.loads(json.dumps(today))
+    del old["solver"], old["calibration"]["weights"], old["calibration"]["overlap"]
+    write_results(tmp_path / "old", old)
+    assert list(problems(old, Results)) == []
+    assert read_results(tmp_path / "old") == read_results(tmp_path / "run")
+
+
 # ---- what is said
 
 
@@ -145,8 +161,9 @@ def test_every_key_says_what_its_type_asks_for() -> None:
     for kind in kinds(Results):
         for each in entries(kind):
             key, optional = each.key, type(None) in get_args(each.type)
+            mapping = dict in map(get_origin, (each.type, *get_args(each.type)))
             said = (key.meaning != "", key.absent != "", key.null != "", key.by != "")
-            if said != (True, not each.required, optional, get_origin(each.type) is dict):
+            if said != (True, not each.required, optional, mapping):
                 wrong.append(f"{kind.__name__}.{each.name}")
     assert wrong == []
 
