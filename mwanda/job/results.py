@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mwanda.config.identity import RunSpec
+from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
 from mwanda.system.files import write_json
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from mwanda.pruner import PruningReport
 
 
-SCHEMA = "mwanda.results/1"
+SCHEMA_FAMILY = "mwanda.results/"
+SCHEMA = f"{SCHEMA_FAMILY}1"
 RESULTS = "results.json"
 
 
@@ -36,18 +39,30 @@ class Outcome:
         calibration: what it was calibrated on.
         report: what was done to each matrix.
         measured: `dense` and `pruned`, the perplexity of each language; empty where none was measured.
+        dropped: how many calibration lines of each language were left out, as evaluation text holds them.
     """
 
     loaded: "LoadedModel"
     calibration: "CalibrationSet"
     report: "PruningReport"
     measured: Mapping[str, Mapping[str, LanguagePerplexity]]
+    dropped: Mapping[str, int]
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the results that a folder holds, if any."""
+    """Return the results that a folder holds, complete or not; None where there is no results.json.
+
+    Raises:
+        ValueError: results.json cannot be read.
+        InputError: it is of something else than a run.
+    """
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
+        raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
+    return found
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
@@ -86,7 +101,8 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "codes": [language.code for language in parts.languages],
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
-        "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+        "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
+        "sparsity": _sparsity(report, parts),
         "calibration": {
             "corpus": parts.corpus.name,
             "sequences": calibration.count,
@@ -96,12 +112,15 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "packing": calibration.packing,
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
+            "weights": parts.calibration.weights,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
+            "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
         "schedule": {
             "name": spec.choice("schedule", parts.schedule),
             "signal": [list(each) for each in report.signals],
+            **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
         },
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
@@ -128,7 +147,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
-    seen = [code for code, tokens in outcome.calibration.tokens_per_language.items() if tokens]
+    seen = calibrated(outcome.calibration.tokens_per_language)
     return {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
@@ -140,7 +159,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
     layers = []
     for layer, wanted in enumerate(report.sparsities):
@@ -148,9 +167,9 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
         layers.append({"layer": layer, "target": wanted, "achieved": achieved})
     return {
-        "target": target,
+        "target": parts.settings.sparsity,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
-        "pattern": pattern,
+        "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
         "per_matrix": [
@@ -160,6 +179,7 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
                 "zeros": plan.zeros,
                 "zeros_before": plan.zeros_before,
                 "mask": plan.mask,
+                **({"target": plan.target} if parts.schedule.level == "matrix" else {}),
             }
             for plan in report.plans
         ],
