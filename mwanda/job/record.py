@@ -61,11 +61,7 @@ class Model(_Class):
     parameters: Annotated[int, Key("parameters, shared ones once", "parameters")]
     prunable_parameters: Annotated[int, Key("weights of the blocks' linear layers", "weights")]
     zeros_before: Annotated[int, Key("of these, zero before pruning", "weights")]
-    left_dense: NotRequired[
-        Annotated[
-            list[LeftDense], Key("all that is not pruned; with the prunable weights it is the model", absent=OLDER)
-        ]
-    ]
+    left_dense: NotRequired[Annotated[list[LeftDense], Key("all that is not pruned", absent=OLDER)]]
 
 
 class Languages(TypedDict):
@@ -117,6 +113,9 @@ class Sparsity(TypedDict):
     achieved: Annotated[float, Key("zeros that were counted", "share of the prunable weights")]
     pattern: Annotated[str, Key("`unstructured`, or N:M as `2of4`")]
     masks: Annotated[str, Key("digest of all masks: runs with the same one pruned the same weights")]
+    fuller_cells: NotRequired[
+        Annotated[int, Key("N:M cells that held more zeros than it removes, and keep them", "cells", absent=OLDER)]
+    ]
     per_layer: Annotated[list[Layer], Key("every block")]
     per_matrix: Annotated[list[Matrix], Key("every matrix, in the order of the blocks")]
 
@@ -206,6 +205,7 @@ class LanguageChange(TypedDict):
     p_holm: Annotated[float, Key("the same, corrected over the languages of the run (Holm)")]
     significant: Annotated[bool, Key("whether `p_holm` is below 0.05 and the interval leaves out 0")]
     units: Annotated[int, Key("what was compared", "sentences")]
+    lost: NotRequired[Annotated[bool, Key("whether the pruned loss is infinite, and the dense one not", absent=OLDER)]]
 
 
 class Aggregate(TypedDict):

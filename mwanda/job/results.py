@@ -200,6 +200,7 @@ def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
         "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
+        "fuller_cells": report.fuller_cells,
         "per_layer": layers,
         "per_matrix": [_matrix(plan, by_matrix=parts.schedule.level == "matrix") for plan in report.plans],
     }

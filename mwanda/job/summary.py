@@ -42,6 +42,11 @@ def summary(
         markup=False,  # a path may hold brackets
         soft_wrap=True,
     )
+    fuller = results["sparsity"].get("fuller_cells")
+    if fuller:
+        out.print(
+            f"{fuller:,} cells of {results['sparsity']['pattern']} held more zeros than it removes, and keep them"
+        )
     if model.get("left_dense"):
         out.print(_left_dense(model), markup=False, soft_wrap=True)
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)

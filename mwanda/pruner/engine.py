@@ -21,14 +21,14 @@ from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.errors import AuditError, ConfigurationError
+from mwanda.errors import ConfigurationError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.allocation import Allocation, allocate, units_of
-from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
 from mwanda.pruner.batches import batches_of, sequences_per_batch
 from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.method import Method
@@ -152,34 +152,24 @@ class _Task:
         with self.seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
             allocation = allocate(self.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
-        remover = self._plan(allocation, zeros)
+        remover, fuller = self._plan(allocation, zeros)
+        if fuller:  # N:M leaves no way to make up for them elsewhere
+            logger.info("%d cells of %s held more zeros than it removes, and keep them", fuller, self.pattern.name)
         pooled = dense.calibrator.pooled
         if order == "oneshot":
             self._prune_all(remover, dense.statistics)
         else:
             pooled = self._prune_while_calibrating(order, remover)
         audit(self.blocks, remover.plans, self.runtime.weights)
-        self._check_budget(sparsity, remover.plans, sum(counts.numel() for counts in zeros.values()))
+        if not alike:
+            check_budget(remover.plans, sparsity, sum(counts.numel() for counts in zeros.values()))
         if pooled:
             logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
         seconds = self.seconds.by_stage
         seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
         plans = list(remover.planned.values())  # in the order of the model, also when resumed
-        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds)
-
-    def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
-        """Hold what was counted against what was asked for: one weight per comparison group is lost to rounding down.
-
-        Raises:
-            AuditError: it is further away.
-        """
-        found, size = sum(plan.zeros for plan in plans), sum(block.size for block in self.blocks)
-        if self.pattern.fixed_sparsity() is not None:
-            if found > sparsity * size:  # N:M leaves no way to make up for a cell with more zeros elsewhere
-                logger.warning("cells of %s held more zeros than that: %.4f is zero", self.pattern.name, found / size)
-        elif abs(found - sparsity * size) > groups:
-            raise AuditError(f"{found} of {size} weights are zero where sparsity={sparsity} was asked for")
+        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds, fuller)
 
     def _dense_pre_pass(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
@@ -330,18 +320,18 @@ class _Task:
         size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
         return batches_of(chosen, size, world, input_device(self.model))
 
-    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> Remover:
-        """Decide how much goes of each matrix, before any is touched."""
-        quotas, planned = {}, {}
+    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> tuple[Remover, int]:
+        """Decide how much goes of each matrix, before any is touched; count cells that hold more zeros than that."""
+        quotas, planned, fuller = {}, {}, 0
         for block in self.blocks:
             for matrix in block.matrices:
                 counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
-                before = int(counts.sum())
-                quotas[matrix.name] = quota
+                before, quotas[matrix.name] = int(counts.sum()), quota
+                fuller += int((counts > quota.prune_per_group).sum()) if self.pattern.cell else 0
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
-        return Remover(self.method, self.pattern, quotas, planned)
+        return Remover(self.method, self.pattern, quotas, planned), fuller
 
 
 def signals_of_damage(damage: Damage, blocks: Sequence[Block], schedule: LooksAtGradients) -> list[Sequence[float]]:

@@ -21,6 +21,7 @@ class PruningReport:
         blocks: their names.
         pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
         seconds: spent on each stage.
+        fuller_cells: of an N:M pattern, that held more zeros than it removes, and keep them.
     """
 
     order: Order
@@ -30,3 +31,4 @@ class PruningReport:
     blocks: list[str]
     pooled: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    fuller_cells: int = 0

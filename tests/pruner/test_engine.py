@@ -18,7 +18,6 @@ from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.wanda import Wanda
-from mwanda.models import blocks_of
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
@@ -100,8 +99,6 @@ def test_batch_size_and_order_of_sequences_change_no_mask_under_a_schedule(model
 def test_the_model_runs_no_more_often_than_needed(
     model: PlainDecoder, order: Order, criterion: Criterion, schedule: Schedule, passes: int
 ) -> None:
-    blocks_of(model)  # passes a few tokens, without weights
-    model.passes = 0
     prune_plain(model, 0.5, order, criterion, schedule)
     assert model.passes == passes  # of three batches
 

@@ -100,9 +100,8 @@ def measure_damage(
     found = runtime.artifacts.find("damage", key) if runtime.artifacts is not None else None
     if found is not None:
         return damage(found.tensors["products"], found.metadata["rare"])
-    calibrator = Calibrator(
-        len(chosen.codes), scoring.needs, expert_tokens, sum(chosen.tokens_per_language.values()), world, seconds
-    )
+    tokens = sum(chosen.tokens_per_language.values())
+    calibrator = Calibrator(len(chosen.codes), scoring.needs, expert_tokens, tokens, world, seconds)
     size = sequences_per_batch(chosen, calibration.length, batch_size, world)
     bar = iter(runtime.progress.track([*blocks, *blocks], "gradients", unit="blocks"))
     with ExitStack() as stack:
