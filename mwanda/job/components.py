@@ -17,7 +17,7 @@ from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.method import Method
-from mwanda.pruner.requests import check_order, check_request
+from mwanda.pruner.requests import check_request
 from mwanda.schedules import Schedule
 from mwanda.solvers import Solver
 from mwanda.tracking import Tracker
@@ -107,7 +107,7 @@ class Parts:
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
-        check_order(parts.method, parts.pruner.order)
+        parts.method.check_order(parts.pruner.order)
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))

@@ -23,7 +23,6 @@ from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
 from mwanda.pruner.audit import check_blocks
 from mwanda.pruner.damage.measure import check_causal
-from mwanda.pruner.requests import check_experts
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.system.distributed import World
@@ -199,7 +198,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
-        check_experts(parts.method, blocks)
+        parts.method.check_experts(blocks)
         check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded

@@ -19,7 +19,6 @@ from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
-from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.errors import ConfigurationError
 from mwanda.models import Block, blocks_of
@@ -36,7 +35,7 @@ from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.report import Order as Order
 from mwanda.pruner.report import PruningReport as PruningReport
-from mwanda.pruner.requests import check_experts, check_order, check_request
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import BesideDense, ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
@@ -141,13 +140,11 @@ class _Task:
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
-        check_order(self.method, self.settings.order)
-        check_experts(self.method, self.blocks)
+        self.method.check_order(self.settings.order)
+        self.method.check_experts(self.blocks)
+        self.method.tell()
         zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
         order = self.settings.order if self.method.needs else "oneshot"
-        if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
-            name, unused = type(self.method.solver).__name__, type(self.method.criterion).__name__
-            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", name, unused)
         dense = self._dense_pre_pass(order)
         with self.seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
