@@ -26,10 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--columns", choices=list(GROUPINGS), help="how languages are grouped into columns")
     parser.add_argument("--no-plots", action="store_true", help="tables only")
+    parser.add_argument("--terminal", action="store_true", help="print tables and sparklines, write nothing")
     given = parser.parse_args(arguments)
-    from mwanda.comparison.report import write
 
     try:
+        if given.terminal:
+            from mwanda.comparison.terminal import show
+
+            show(given.folders, _settings(given.baseline), given.columns)
+            return
+        from mwanda.comparison.report import write
+
         output = given.output or given.folders[0] / "comparison"
         _check_output(output)
         done = write(given.folders, output, _settings(given.baseline), given.columns, plots=not given.no_plots)
