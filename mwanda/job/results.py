@@ -30,7 +30,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to.
+    """The state in which a run has ended, with its report.
 
     Args:
         loaded: the model, pruned by now.
