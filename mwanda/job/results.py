@@ -30,7 +30,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state in which a run has ended, with its report.
+    """The outcome of a run: the pruned model, its calibration set, the report and the perplexities.
 
     Args:
         loaded: the model, pruned by now.
