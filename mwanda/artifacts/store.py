@@ -75,7 +75,7 @@ class Artifact:
 
 @dataclass
 class ArtifactCache:
-    """The artifacts of one run.
+    """The artifact cache as one run sees it.
 
     Args:
         key: what all of them depend on.

@@ -29,7 +29,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was found.
+    """All findings about one pruned model.
 
     Args:
         codes: the languages.

@@ -36,7 +36,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to.
+    """The outcome of a run: the pruned model, its calibration set, the report and the perplexities.
 
     Args:
         loaded: the model, pruned by now.
