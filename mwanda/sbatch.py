@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mwanda.command_line import check, with_inline_languages
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.sweep import plan, slurm
+from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
@@ -34,7 +34,8 @@ def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
     again = ["-m", "mwanda.sbatch", *typed]
     asked = check(["--multirun", *with_inline_languages(overrides)], elsewhere=True, typed=again)
     if asked is None or asked.sweep is None:
-        raise InputError("an array runs jobs; python run.py mode=prepare … prepares them, where there is a network")
+        alone = naming.command_line(["mode=prepare"])
+        raise InputError(f"an array runs jobs; {alone} … prepares them, where there is a network")
     if not asked.local:
         raise ConfigurationError("hydra/launcher", "…", "the array is the launcher; leave it out")
     return asked.sweep

@@ -1,4 +1,4 @@
-"""What became of runs: `python -m mwanda.status DIR …` lists all runs below DIR, at any time, also while they run.
+"""The state of runs: `python -m mwanda.status DIR …` lists all runs below DIR, at any time, also while they run.
 
 mwanda.job.status says what `status.json` holds.
 """

@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+from mwanda.comparison.statistics import Change, changes
+from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
+from mwanda.config.schema import GROUPS
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.job import status
 from mwanda.job.results import RESULTS, read_results
@@ -16,30 +19,13 @@ from mwanda.job.results import RESULTS, read_results
 CONFIGURATION = "config.yaml"
 Settings = dict[str, str]
 
-GROUPS = (
-    "langs",
-    "model",
-    "corpus",
-    "calibration",
-    "criterion",
-    "solver",
-    "schedule",
-    "pattern",
-    "pruner",
-    "evaluation",
-)
-CHANGES_NO_NUMBER = {
-    "_target_",
-    "seed",
-    "batch_size",
-    "batch_tokens",
-    "resamples",
-    "device",
-    "device_map",
-    "offload",
-    "checkpoint",
-    "activations",
-}
+COMPARED = tuple(group for group in ("langs", *GROUPS) if group not in (*NOT_SEMANTIC, "inside"))
+"""Groups of the configuration that can change a number of the tables; `inside` only looks."""
+
+TELLS_NOTHING_APART = {"_target_", "seed", "resamples", "device"}
+"""Keys that may change a number, and make no other configuration: seeds are repetitions, resamples and devices move the
+last digits, and the class of a choice is known by its name."""
+
 OF_THE_PROTOCOL = {"corpus", "protocol", "window", "stride", "start_token", "sentences"}
 """Keys of the evaluation that the perplexity protocol's hash stands for."""
 
@@ -72,7 +58,7 @@ class Run:
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
         }
-        for group in GROUPS:
+        for group in COMPARED:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
         own.setdefault("calibration.weights", "uniform")  # which older runs do not say
@@ -87,6 +73,11 @@ class Run:
     def perplexity(self) -> Mapping[str, Any]:
         """What it measured of perplexity."""
         return self.results.get("perplexity") or {}
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """The change of every language; read by every table, and worth keeping with thousands of runs."""
+        return changes(self.perplexity)
 
     @property
     def protocol(self) -> tuple[str, str, str] | None:
@@ -143,7 +134,12 @@ def _read(folder: Path, name: str) -> Run | Unfinished | None:
     except InputError:
         return None
     if results is not None and results.get("status") == "complete":
-        return Run(name, results, config, folder)
+        run = Run(name, results, config, folder)
+        try:
+            _ = run.settings, run.protocol, run.results["sparsity"]["per_layer"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return Unfinished(name, "unreadable", f"{RESULTS} says it is complete, and lacks {error}")
+        return run
     found = status.seen(folder)
     if found is not None:  # which knows of the last attempt, where results.json may be of one before
         state, told = found
@@ -160,7 +156,10 @@ def _is_of_a_run(folder: Path) -> bool:
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    # libyaml where PyYAML was built with it: ten times as fast, which thousands of runs need
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return content if isinstance(content, dict) else {}
 
 
@@ -178,7 +177,8 @@ def _flat(prefix: str, node: Any) -> Settings:
     if isinstance(node, Mapping):
         flat: Settings = {}
         for key, value in node.items():
-            skipped = key in CHANGES_NO_NUMBER or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
+            skipped = key in TELLS_NOTHING_APART or key in NOT_SEMANTIC_WITHIN.get(prefix, ())
+            skipped = skipped or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
             flat |= {} if skipped else _flat(f"{prefix}.{key}", value)
         return flat
     if isinstance(node, list) and len(node) > 4:

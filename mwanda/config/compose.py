@@ -9,6 +9,7 @@ from typing import Any
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
 from mwanda.config.schema import GROUPS, Settings
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
+from mwanda.languages.sets import refuse_listed_elsewhere
 from mwanda.system.conf import CONF, choices
 
 
@@ -140,7 +141,10 @@ def parsed(overrides: Sequence[str]) -> list[Any]:
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
-    """Refuse what Hydra takes for a group but this project does not: a list, a mapping, null, + or ~."""
+    """Refuse what Hydra takes for a group but this project does not: a list, a mapping, null, + or ~.
+
+    Sets of languages that are listed elsewhere are refused as well.
+    """
     for override in parsed(overrides):
         key = override.key_or_group
         if override.is_delete() and key in Settings.model_fields:
@@ -150,6 +154,8 @@ def _check_choices(overrides: Sequence[str]) -> None:
         value = override.get_value_string()
         if not isinstance(override.value(), str | int | float):
             raise ConfigurationError(key, value, "must name one choice", choices(key))
+        if key == "langs":
+            refuse_listed_elsewhere(key, value)
         if override.is_add():
             raise ConfigurationError(key, value, f"a choice is replaced, not added: write {key}={value}")
 

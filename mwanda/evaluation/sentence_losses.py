@@ -1,4 +1,4 @@
-"""The loss of a model on each sentence, from which intervals and tests are made."""
+"""Per-sentence losses, the observations of all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ class SentenceLosses:
         tokens: scored tokens of each sentence.
         bytes: UTF-8 bytes that these tokens stand for.
         characters: Unicode characters (code points) that they stand for.
-        nats: the sum of their losses, natural logarithm; infinite where the model gave no number.
+        nats: the sum of their losses, natural logarithm; infinite where the model finds it impossible.
     """
 
     tokens: tuple[int, ...] = ()
@@ -58,7 +58,10 @@ def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, Senten
 
 
 def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
-    """Return what `write_sentence_losses` wrote, by model and language."""
+    """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
+
+    It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
+    """
     from pyarrow import parquet
 
     rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()

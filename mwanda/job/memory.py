@@ -28,7 +28,7 @@ PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a configuration decides about memory.
+    """The settings of a run that decide about its memory.
 
     Args:
         order: of the pruner.

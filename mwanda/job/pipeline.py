@@ -12,6 +12,7 @@ from mwanda.artifacts.store import text_digest
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation import LanguagePerplexity
+from mwanda.evaluation.finite import Which
 from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 from mwanda.job import results, reuse
 from mwanda.job.components import Parts
@@ -209,7 +210,7 @@ class Pipeline:
 
     def _evaluate(
         self,
-        which: str,
+        which: Which,
         loaded: "LoadedModel",
         texts: "Mapping[str, Text]",
         tasks: "list[Task]",
@@ -226,7 +227,7 @@ class Pipeline:
             scores[which] = self._score(which, loaded, tasks)
 
     def _measure(
-        self, which: str, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
+        self, which: Which, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
     ) -> dict[str, LanguagePerplexity]:
         """Return the perplexity of the dense or the pruned model, or what an interrupted run has noted of it."""
         perplexity, seed = self.parts.perplexity, self.parts.settings.seed
@@ -243,7 +244,7 @@ class Pipeline:
                 loaded.tokenizer,
                 texts,
                 self._progress,
-                f"evaluate {which}",
+                which,
                 seed,
                 loaded.weights,
                 self.world,
@@ -260,7 +261,7 @@ class Pipeline:
             checkpoint.note(which, json.dumps({code: asdict(each) for code, each in found.items()}))
         return found
 
-    def _score(self, which: str, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
+    def _score(self, which: Which, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
         from mwanda.models.streaming import fetched_on_call
         from mwanda.models.weights import Resident
 
@@ -270,9 +271,7 @@ class Pipeline:
 
         def score() -> "Scores":
             with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                return harness.score(
-                    loaded.model, loaded.tokenizer, tasks, self._progress, f"evaluate {which}", seed, self.world
-                )
+                return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, which, seed, self.world)
 
         def take_or_score() -> "Scores":
             return reuse.dense_scores(self._artifacts, harness, tasks, seed, score)

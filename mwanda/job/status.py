@@ -23,7 +23,7 @@ seconds (another one). Results are judged by results.json alone: a run that has 
 """
 
 import hashlib
-import json
+import logging
 import os
 import socket
 import threading
@@ -33,12 +33,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.job.results import read_results
 from mwanda.system.environment import code
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
+from mwanda.system.ownership import UNFINISHED
 
 
 if TYPE_CHECKING:
@@ -70,7 +71,37 @@ Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting"
 STAGES: dict[str, Stage] = {"calibrate and prune": "prune"}
 """Stages that the progress of a run calls otherwise."""
 
+KINDS: dict[str, Any] = {
+    "state": str,
+    "stage": str,
+    "block": int | None,
+    "blocks": int | None,
+    "progress": float | int | None,
+    "seconds": float | int,
+    "started": str,
+    "updated": str,
+    "pid": int,
+    "born": float | int | None,
+    "host": str,
+    "scheduled": list | None,
+    "attempt": int,
+    "exception": dict | None,
+    "config_hash": str,
+    "overrides": list,
+    "name": str,
+}
+"""What readers go by, and what it is."""
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class TakenError(ConfigurationError):
+    """Another process is at work in the folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("output_dir", folder, "another process is at work there; wait for it, or stop it")
 
 
 class Reporter:
@@ -83,7 +114,7 @@ class Reporter:
         name: what people read.
 
     Raises:
-        ConfigurationError: another process is at work in the folder.
+        TakenError: another process is at work in the folder.
     """
 
     def __init__(self, folder: Path | None, config_hash: str, overrides: Sequence[str], name: str) -> None:
@@ -91,10 +122,7 @@ class Reporter:
         self._clock = self._written = perf_counter()
         if folder is None:
             return
-        before = read(folder)
-        at_work = before is not None and before["state"] == "running" and is_alive(before)
-        if before is not None and at_work and not is_this_process(before) and not _is_over(before):
-            raise _taken(folder)
+        before = refuse_if_taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -107,7 +135,7 @@ class Reporter:
             "started": _now(),
             "updated": _now(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": started(os.getpid()),
             "host": host(),
             "scheduled": _scheduled(),
             "attempt": before["attempt"] + 1 if before is not None and again else 1,
@@ -138,7 +166,10 @@ class Reporter:
         with self._lock:
             if not self._over.is_set():
                 self._over.set()
-                self._update(state=state, exception=exception)
+                try:
+                    self._update(state=state, exception=exception)
+                except OSError as problem:  # what ended the run must be told, and results are judged by results.json
+                    logger.warning("%s could not be written: %s", FILE, problem)
 
     def _change(self, *, hurry: bool = True, **changes: Any) -> None:
         if self._folder is None:
@@ -163,13 +194,13 @@ class Reporter:
     def _claim(self) -> None:
         """Write the first status of the folder, unless another process does so at this very moment."""
         assert self._folder is not None
-        own = self._folder / f".{FILE}.{host()}.{os.getpid()}"
+        own = self._folder / f".{FILE}.{host()}.{os.getpid()}{UNFINISHED}"
         write_json(own, self._content)
         try:
             os.link(own, self._folder / FILE)  # which, other than a rename, never replaces
         except FileExistsError:
             if read(self._folder) is not None:
-                raise _taken(self._folder) from None
+                raise TakenError(self._folder) from None
         except OSError:  # a file system without links
             pass
         finally:
@@ -202,17 +233,31 @@ class Watched:
 def read(folder: Path) -> dict[str, Any] | None:
     """Return what status.json of a run says, if there is one that can be read."""
     with suppress(OSError, ValueError):
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.get("schema") == SCHEMA:
+        found = read_json(folder / FILE)
+        if isinstance(found, dict) and found.get("schema") == SCHEMA and _is_whole(found):
             return found
     return None
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Return whether what readers go by is there and can be read."""
+    with suppress(ValueError, TypeError):
+        datetime.fromisoformat(found["updated"]).astimezone(UTC)
+        exception = found.get("exception")
+        return (
+            found.get("state") in get_args(State)
+            and all(isinstance(found.get(key), kind) for key, kind in KINDS.items())
+            and (exception is None or {"type", "message"} <= exception.keys())
+        )
+    return False
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
-        born = _born(status["pid"])
-        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
+        born = started(status["pid"])
+        before = status["born"]
+        return born is not None and before is not None and bool(abs(born - before) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
@@ -248,12 +293,21 @@ def why(state: Seen, status: Mapping[str, Any] | None) -> str:
 def note_end(folder: Path, kind: str, message: str) -> None:
     """Write, for a process that is gone and could not, that and why its run has failed."""
     status = read(folder)
-    if status is not None and status["state"] == "running":
+    if status is not None and status["state"] == "running" and not is_alive(status):
         write_json(folder / FILE, status | {"state": "failed", "exception": {"type": kind, "message": message}})
 
 
-def _taken(folder: Path) -> ConfigurationError:
-    return ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+def refuse_if_taken(folder: Path) -> dict[str, Any] | None:
+    """Return the status of a folder's last attempt, if there was one.
+
+    Raises:
+        TakenError: another process is at it.
+    """
+    before = read(folder)
+    at_work = before is not None and before["state"] == "running" and is_alive(before)
+    if before is not None and at_work and not is_this_process(before) and not is_over(before):
+        raise TakenError(folder)
+    return before
 
 
 def host() -> str:
@@ -267,7 +321,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _born(pid: int) -> float | None:
+def started(pid: int) -> float | None:
     """Return when a process started, in seconds; None when it is gone or only waits to be reaped."""
     import psutil
 
@@ -290,7 +344,7 @@ def _scheduled() -> list[str] | None:
     return None if job is None else [job if array is None else f"{array}_{element}", attempt]
 
 
-def _is_over(status: Mapping[str, Any]) -> bool:
+def is_over(status: Mapping[str, Any]) -> bool:
     """Return whether SLURM has started the job again: an attempt that it killed elsewhere would seem to go on."""
     before, now = status.get("scheduled"), _scheduled()
     return before is not None and now is not None and before[0] == now[0] and before[1] != now[1]

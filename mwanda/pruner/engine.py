@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
@@ -20,58 +20,35 @@ from torch import nn
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.errors import AuditError, ConfigurationError
+from mwanda.errors import ConfigurationError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.allocation import Allocation, allocate, units_of
-from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
 from mwanda.pruner.batches import batches_of, sequences_per_batch
-from mwanda.pruner.damage import Sample, measure_damage
+from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
+from mwanda.pruner.report import Order as Order
+from mwanda.pruner.report import PruningReport as PruningReport
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import BesideDense, ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.schedules.base import LooksAtGradients
-from mwanda.schedules.uniform import Uniform
 from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
-
-Order = Literal["block", "arrival", "oneshot"]
 
 DAMAGE = "damage"
 """What the checkpoint calls the signals of a schedule that looks at gradients."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class PruningReport:
-    """What was done to each matrix, and why.
-
-    Args:
-        order: in which it was done.
-        plans: what was planned and counted, a matrix each.
-        sparsities: of each block.
-        signals: of the schedule, a block or a matrix each.
-        blocks: their names.
-        pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
-        seconds: spent on each stage.
-    """
-
-    order: Order
-    plans: list[MatrixPlan]
-    sparsities: list[float]
-    signals: list[tuple[float, ...]]
-    blocks: list[str]
-    pooled: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,46 +149,37 @@ class _Task:
         with self.seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
             allocation = allocate(self.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
-        remover = self._plan(allocation, zeros)
+        remover, fuller = self._plan(allocation, zeros)
+        if fuller:  # N:M leaves no way to make up for them elsewhere
+            logger.info("%d cells of %s held more zeros than it removes, and keep them", fuller, self.pattern.name)
         pooled = dense.calibrator.pooled
         if order == "oneshot":
             self._prune_all(remover, dense.statistics)
         else:
             pooled = self._prune_while_calibrating(order, remover)
         audit(self.blocks, remover.plans, self.runtime.weights)
-        self._check_budget(sparsity, remover.plans, sum(counts.numel() for counts in zeros.values()))
+        if not alike:
+            check_budget(remover.plans, sparsity, sum(counts.numel() for counts in zeros.values()))
         if pooled:
             logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
         seconds = self.seconds.by_stage
         seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
         plans = list(remover.planned.values())  # in the order of the model, also when resumed
-        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds)
-
-    def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
-        """Hold what was counted against what was asked for: one weight per comparison group is lost to rounding down.
-
-        Raises:
-            AuditError: it is further away.
-        """
-        found, size = sum(plan.zeros for plan in plans), sum(block.size for block in self.blocks)
-        if self.pattern.fixed_sparsity() is not None:
-            if found > sparsity * size:  # N:M leaves no way to make up for a cell with more zeros elsewhere
-                logger.warning("cells of %s held more zeros than that: %.4f is zero", self.pattern.name, found / size)
-        elif abs(found - sparsity * size) > groups:
-            raise AuditError(f"{found} of {size} weights are zero where sparsity={sparsity} was asked for")
+        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds, fuller)
 
     def _dense_pre_pass(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
         by_criterion = order == "oneshot" and bool(self.method.needs)
         needs = self.schedule.needs | (self.method.needs if by_criterion else Needs.NOTHING)
-        visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
+        fraction = self.schedule.signal_fraction if self.schedule.needs and not by_criterion else 1.0
+        visitor = Dense(self._calibrator(needs, fraction), self.schedule, keep_statistics=by_criterion)
         if isinstance(self.schedule, LooksAtGradients):
             visitor.signals = self._look_at_gradients(self.schedule)
         if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
             if needs:
                 with visitor.hooks:
-                    self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+                    self._walk(visitor, "calibrate", fraction)
             else:
                 self._look_at_weights(visitor, {})
             self._keep_as_artifact(visitor)
@@ -246,7 +214,7 @@ class _Task:
 
     def _signals_of_damage(self, schedule: LooksAtGradients) -> list[Sequence[float]]:
         settings = self.settings
-        curves = measure_damage(
+        damage = measure_damage(
             self.model,
             self.blocks,
             self.calibration,
@@ -258,12 +226,8 @@ class _Task:
             settings.activations,
             self.runtime,
             self.seconds,
-        ).curves()
-        return [
-            schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
-            for block in self.blocks
-            for unit in units_of(block, schedule.level)
-        ]
+        )
+        return signals_of_damage(damage, self.blocks, schedule)
 
     def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
         """Visit all blocks without a forward pass, with statistics that are there already."""
@@ -302,7 +266,7 @@ class _Task:
         beside = Needs.CROSS_MOMENTS in self.method.needs
         kind = OnArrival if order == "arrival" else BesideDense if beside else ByBlock
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.method.needs), remover, record)
+        visitor = kind(self._calibrator(self.method.needs, 1.0), remover, record)
         with visitor.hooks:
             self._walk(visitor, "calibrate and prune", 1.0, copies=2 if beside else 1)
         return visitor.calibrator.pooled
@@ -316,15 +280,20 @@ class _Task:
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
                 self.runtime.weights.keep(block)
 
-    def _calibrator(self, needs: Needs) -> Calibrator:
+    def _calibrator(self, needs: Needs, fraction: float) -> Calibrator:
         return Calibrator(
             len(self.calibration.codes),
             needs,
             self.settings.expert_tokens,
+            sum(self._text(fraction).tokens_per_language.values()),
             self.runtime.world,
             self.seconds,
             self.calibration.weights,
         )
+
+    def _text(self, fraction: float) -> CalibrationSet:
+        """Return the calibration set, or a fraction of each language's tokens."""
+        return self.calibration if fraction == 1 else self.calibration.part(fraction)
 
     def _walk(self, visitor: Visitor, title: str, fraction: float, copies: int = 1) -> None:
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
@@ -343,30 +312,44 @@ class _Task:
 
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
-        chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
+        chosen = self._text(fraction)
         world, wanted = self.runtime.world, self.settings.batch_size
         size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
         return batches_of(chosen, size, world, input_device(self.model))
 
-    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> Remover:
-        """Decide how much goes of each matrix, before any is touched."""
-        quotas, planned = {}, {}
+    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> tuple[Remover, int]:
+        """Decide how much goes of each matrix, before any is touched; count cells that hold more zeros than that."""
+        quotas, planned, fuller = {}, {}, 0
         for block in self.blocks:
             for matrix in block.matrices:
                 counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
-                before = int(counts.sum())
-                quotas[matrix.name] = quota
+                before, quotas[matrix.name] = int(counts.sum()), quota
+                fuller += int((counts > quota.prune_per_group).sum()) if self.pattern.cell else 0
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
-        return Remover(self.method, self.pattern, quotas, planned)
+        return Remover(self.method, self.pattern, quotas, planned), fuller
+
+
+def signals_of_damage(damage: Damage, blocks: Sequence[Block], schedule: LooksAtGradients) -> list[Sequence[float]]:
+    """Return the signals of all units of a schedule that is told the damage of each matrix."""
+    curves = damage.curves()
+    return [
+        schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
+        for block in blocks
+        for unit in units_of(block, schedule.level)
+    ]
 
 
 @torch.no_grad()
 def dense_pre_pass(
-    model: nn.Module, calibration: CalibrationSet, schedule: Schedule, settings: Pruner
+    model: nn.Module,
+    calibration: CalibrationSet,
+    schedule: Schedule,
+    settings: Pruner,
+    runtime: Runtime | None = None,
 ) -> list[tuple[float, ...]]:
-    """Return the signals of a schedule, a block each, from its fraction of the calibration set."""
+    """Return the signals of a schedule, a unit each, from its fraction of the calibration set."""
     task = _Task(
         model,
         blocks_of(model),
@@ -375,26 +358,6 @@ def dense_pre_pass(
         schedule,
         Unstructured(),
         settings,
-        Runtime(),
+        runtime or Runtime(),
     )
     return task._dense_pre_pass(settings.order).signals
-
-
-def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
-    """Refuse what can be refused before a model is loaded.
-
-    Raises:
-        ConfigurationError: the target is not in [0, 1), or the pattern allows another one only.
-    """
-    if not 0 <= sparsity < 1:
-        raise ConfigurationError("sparsity", sparsity, "must be at least 0 and below 1")
-    fixed = pattern.fixed_sparsity()
-    if fixed is not None and abs(sparsity - fixed) > 1e-12:
-        raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and not isinstance(schedule, Uniform):
-        raise ConfigurationError(
-            "schedule",
-            type(schedule).__name__.lower(),
-            f"pattern={pattern.name} is the same in all matrices",
-            ["uniform"],
-        )

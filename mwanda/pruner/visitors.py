@@ -54,6 +54,7 @@ class Calibrator:
         languages: of the calibration set.
         needs: what of the inputs is asked for.
         fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
+        tokens: of the text that passes, of all processes.
         world: the processes that share the batches.
         seconds: the clock.
         weighting: how much each language counts.
@@ -63,11 +64,13 @@ class Calibrator:
     languages: int
     needs: Needs
     fewest_tokens: int
+    tokens: int
     world: World
     seconds: Seconds
     weighting: LanguageWeights = UNIFORM
     pooled: list[str] = field(default_factory=list)
     _unchecked: dict[str, LanguageStatistics] = field(default_factory=dict)
+    _experts: set[str] = field(default_factory=set)
 
     def observer(
         self,
@@ -119,6 +122,7 @@ class Calibrator:
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
+        self._experts.update(matrix.name for matrix in matrices if matrix.expert is not None)
         return statistics
 
     def _add_up(self, statistics: Mapping[str, LanguageStatistics]) -> None:
@@ -128,7 +132,7 @@ class Calibrator:
         """Check everything completed since the last time; once a block, so that a device is not waited for often.
 
         Raises:
-            CalibrationError: an input was not finite, or a matrix saw no token at all.
+            CalibrationError: an input was not finite, or a matrix did not see each token once; an expert that saw none.
         """
         if not self._unchecked:
             return
@@ -140,6 +144,11 @@ class Calibrator:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
             if count == 0:
                 raise CalibrationError(f"no calibration token reached {name}")
+            if count != self.tokens and name not in self._experts:
+                raise CalibrationError(
+                    f"{name} was given {count} vectors for {self.tokens} calibration tokens, so that its statistics "
+                    "are not those of the text; choose another model"
+                )
         self._unchecked = {}
 
 
@@ -164,7 +173,7 @@ class Dense(Visitor):
 
     def leave(self, block: Block) -> Decision:
         """Take the signals, and keep the statistics if asked to."""
-        assert self._observer is not None
+        assert self._observer is not None  # as the walk enters every block before it leaves it
         self.hooks.close()
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()

@@ -1,4 +1,4 @@
-"""What one matrix's inputs look like in each language: sums that can be streamed and added.
+"""Per-language statistics of a matrix's inputs: sums that can be streamed and added.
 
 Shapes: L languages, B sequences, T tokens per sequence, I input features.
 """
@@ -17,7 +17,7 @@ from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
 class Needs(Flag):
-    """What a criterion or a schedule has to know of the inputs; what two of them need is `first | second`.
+    """The input statistics that a criterion, solver or schedule needs; those of two of them are `first | second`.
 
     `NORMS` are the sums of squares per language, and part of all others: `COUNTS` adds the counts of positive and of
     non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`, `MEANS` the sums of the inputs themselves, and

@@ -1,11 +1,16 @@
 """The terminal: the console for results, our own stages on standard error, and quiet libraries."""
 
 import logging
+import math
 import os
 import sys
 
 from rich.console import Console
 from rich.logging import RichHandler
+
+
+LARGEST = 1e9
+"""Above which a number is written with an exponent."""
 
 
 def console() -> Console:
@@ -33,4 +38,6 @@ def quiet_libraries() -> None:
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     """Return a number as people read it; a dash where the record has none, as for an infinite perplexity."""
-    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
+    if value is None:
+        return "–"
+    return f"{value:{'+' if signed else ''}.{digits}{'f' if abs(value) < LARGEST or math.isinf(value) else 'e'}}"

@@ -20,7 +20,7 @@ from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
-from mwanda.pruner.engine import check_request
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning

@@ -1,5 +1,6 @@
 """Measures damage on a part of the calibration set, shared by processes and kept for other runs."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,10 @@ from mwanda.pruner.damage.labels import draws_of
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import Calibrator, Seconds
+
+
+WITHOUT_GRADIENTS = ("uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", "dlp", "lsa")
+"""Schedules for models of any kind."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def measure_damage(
     found = runtime.artifacts.find("damage", key) if runtime.artifacts is not None else None
     if found is not None:
         return damage(found.tensors["products"], found.metadata["rare"])
-    calibrator = Calibrator(len(chosen.codes), scoring.needs, expert_tokens, world, seconds)
+    tokens = sum(chosen.tokens_per_language.values())
+    calibrator = Calibrator(len(chosen.codes), scoring.needs, expert_tokens, tokens, world, seconds)
     size = sequences_per_batch(chosen, calibration.length, batch_size, world)
     bar = iter(runtime.progress.track([*blocks, *blocks], "gradients", unit="blocks"))
     with ExitStack() as stack:
@@ -124,16 +130,19 @@ def measure_damage(
     return damage(products, calibrator.pooled)
 
 
-def check_causal(model_or_config: Any) -> None:
+def check_causal(
+    model_or_config: Any, key: str = "schedule", value: str = "fisher", choices: Sequence[str] = WITHOUT_GRADIENTS
+) -> None:
     """Refuse models without a language model's loss.
+
+    Args:
+        model_or_config: the model, or its configuration before it is loaded.
+        key: of the configuration, that asks for gradients.
+        value: of this key.
+        choices: that ask for none.
 
     Raises:
         ConfigurationError: this is one.
     """
     if not is_causal(model_or_config):
-        raise ConfigurationError(
-            "schedule",
-            "fisher",
-            "needs a model that predicts each token from those before it alone",
-            ["uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", "dlp", "lsa"],
-        )
+        raise ConfigurationError(key, value, "needs a model that predicts each token from those before it", choices)
