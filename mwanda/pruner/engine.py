@@ -29,6 +29,7 @@ from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.allocation import Allocation, allocate, units_of
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
 from mwanda.pruner.batches import batches_of, sequences_per_batch
+from mwanda.pruner.beside_dense import BesideDense
 from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
@@ -37,7 +38,7 @@ from mwanda.pruner.report import Order as Order
 from mwanda.pruner.report import PruningReport as PruningReport
 from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import BesideDense, ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
+from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.schedules.base import LooksAtGradients
