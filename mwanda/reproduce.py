@@ -89,7 +89,7 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         MwandaError: the second run went wrong.
     """
     before = None
-    with suppress(ValueError):
+    with suppress(ValueError, InputError):
         before = read_results(folder)
     if before is None or before.get("status") != "complete" or not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: holds no config.yaml with the results.json of a complete run")

@@ -1,6 +1,5 @@
 """Finds the records of runs below folders, finished or not."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,15 +8,26 @@ from typing import Any
 
 import yaml
 
-from mwanda.errors import ConfigurationError
-from mwanda.job.results import RESULTS
+from mwanda.errors import ConfigurationError, InputError
+from mwanda.job import status
+from mwanda.job.results import RESULTS, read_results
 
 
 CONFIGURATION = "config.yaml"
-SCHEMA_FAMILY = "mwanda.results/"
 Settings = dict[str, str]
 
-GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
+GROUPS = (
+    "langs",
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "solver",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+)
 CHANGES_NO_NUMBER = {
     "_target_",
     "seed",
@@ -57,6 +67,7 @@ class Run:
         own = {
             "model": str(results["model"]["id"]),
             "criterion": str(results["criterion"]["name"]),
+            "solver": str(results.get("solver", {"name": "threshold"})["name"]),
             "schedule": str(results["schedule"]["name"]),
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
@@ -64,6 +75,7 @@ class Run:
         for group in GROUPS:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
+        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
         return own
 
     @property
@@ -105,7 +117,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
         {
             path.parent.resolve()
             for folder in folders
-            for name in (RESULTS, CONFIGURATION)
+            for name in (RESULTS, CONFIGURATION, status.FILE)
             for path in folder.rglob(name)
         }
     )
@@ -123,35 +135,28 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 
 def _read(folder: Path, name: str) -> Run | Unfinished | None:
     """Return the run in a folder; None where the files are of something else."""
-    path = folder / RESULTS
-    if not path.is_file():
-        return Unfinished(name, *_status(folder)) if _is_of_a_run(folder) else None
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_results(folder)
         config = _yaml(folder / CONFIGURATION)
     except (OSError, ValueError, yaml.YAMLError) as error:
         return Unfinished(name, "unreadable", " ".join(str(error).split())[:160])
-    if not isinstance(results, dict) or not str(results.get("schema", "")).startswith(SCHEMA_FAMILY):
+    except InputError:
         return None
-    if results.get("status") != "complete":
+    if results is not None and results.get("status") == "complete":
+        return Run(name, results, config, folder)
+    found = status.seen(folder)
+    if found is not None:  # which knows of the last attempt, where results.json may be of one before
+        state, told = found
+        return Unfinished(name, state, status.why(state, told) or str(told["stage"]))
+    if results is not None:
         failure = results.get("error") or {}
         return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
-    return Run(name, results, config, folder)
+    reason = f"no {RESULTS} and no {status.FILE}: killed as it began"
+    return Unfinished(name, "unfinished", reason) if _is_of_a_run(folder) else None
 
 
 def _is_of_a_run(folder: Path) -> bool:
-    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file() or (folder / "status.json").is_file()
-
-
-def _status(folder: Path) -> tuple[str, str]:
-    """Return what a run without results says of itself."""
-    try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        return str(status.get("state", "unfinished")), str(
-            status.get("error") or status.get("stage") or "no results yet"
-        )
-    except (OSError, ValueError, AttributeError):
-        return "unfinished", f"no {RESULTS}: still running, or killed"
+    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file()
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

@@ -2,4 +2,5 @@
 
 from mwanda.corpora.base import Corpus as Corpus
 from mwanda.corpora.base import Split as Split
-from mwanda.corpora.base import check_disjoint as check_disjoint
+from mwanda.corpora.overlap import check_disjoint as check_disjoint
+from mwanda.corpora.overlap import without_overlap as without_overlap

@@ -1,8 +1,6 @@
-"""What a corpus is, and the check that calibration and evaluation text never meet."""
+"""What a corpus is."""
 
-import hashlib
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 from mwanda.errors import CorpusError
@@ -20,6 +18,11 @@ class Corpus(Protocol):
         """What results.json calls it."""
         ...
 
+    @property
+    def drop_overlap(self) -> bool:
+        """Whether calibration lines that evaluation text holds as well are left out; else they are refused."""
+        ...
+
     def has(self, language: Language) -> bool | None:
         """Return whether there is text in the language, or None where only reading tells."""
         ...
@@ -28,31 +31,21 @@ class Corpus(Protocol):
         """Yield the non-empty sentences of one language and split, always in the same order.
 
         Raises:
-            CorpusError: the corpus lacks the language.
+            CorpusError: the corpus lacks the language, or its text cannot be read.
         """
         ...
 
 
-def fingerprint(sentence: str) -> bytes:
-    """Return a digest of `sentence` that white space, case and Unicode composition do not change."""
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", " ".join(sentence.split())).casefold())
-    return hashlib.blake2b(plain.encode(), digest_size=16).digest()
-
-
-def check_disjoint(language: Language, calibration: Iterable[str], evaluation: Iterable[str]) -> None:
-    """Refuse evaluation text that calibration has seen.
+def sound(text: str, where: str) -> str:
+    """Return a text, if it is one that a tokenizer can read.
 
     Raises:
-        CorpusError: a sentence stands on both sides; it is quoted.
+        CorpusError: it holds half a character, which no file of text can.
     """
-    seen = {fingerprint(sentence) for sentence in calibration}
-    for sentence in evaluation:
-        if fingerprint(sentence) in seen:
-            raise CorpusError(
-                f"{language.code}: calibration and evaluation share the sentence '{_shorten(sentence)}'; "
-                "choose another corpus or split for one of them (evaluation.corpus=…)"
-            )
-
-
-def _shorten(sentence: str, width: int = 60) -> str:
-    return sentence if len(sentence) <= width else sentence[: width - 1] + "…"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(
+            f"{where}: '\\u{ord(text[error.start]):04x}' is half a character (a lone surrogate); correct the line"
+        ) from None
+    return text

@@ -21,13 +21,15 @@ class C4:
         path: hub id, or a folder with the same layout.
         revision: commit of the hub repository.
         documents: how many documents of a language and split are read at most.
+        drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
+    name: ClassVar[str] = "c4"
     parallel: ClassVar[bool] = False  # sentence N does not say the same in every language
     path: str = "allenai/c4"
     revision: str | None = None
     documents: Annotated[int, Gt(0)] = 500
-    name: str = "c4"
+    drop_overlap: bool = False
 
     def has(self, language: Language) -> bool:
         """Return whether there is a configuration of that language."""

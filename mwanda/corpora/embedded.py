@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.errors import CorpusError
@@ -20,9 +21,13 @@ class Embedded:
 
     Four subjects of 21 sentences follow each other (everyday, scientific, legal, narrative), so that both splits
     hold every subject.
+
+    Args:
+        drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
-    name: str = "embedded"
+    name: ClassVar[str] = "embedded"
+    drop_overlap: bool = False
 
     def has(self, language: Language) -> bool:
         """Return whether it is one of the languages of the corpus."""

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mwanda.corpora.base import sound
 from mwanda.errors import CorpusError, nearest_choices
 from mwanda.system import hub
 from mwanda.system.cache import cache_folder
@@ -56,8 +57,21 @@ class Dataset:
             logger.info("corpus=%s: fetching %s, %s", self.corpus, configuration, split)
             texts = self._stream(self.path, configuration, split, commit, limit)
             _write(kept, (json.dumps(text) + "\n" for text in texts))
-        with kept.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        yield from self._read(kept)
+
+    def _read(self, kept: Path) -> Iterator[str]:
+        try:
+            with kept.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    text = json.loads(line)
+                    if not isinstance(text, str):
+                        raise ValueError("not a text")
+                    yield sound(text, f"corpus={self.corpus}: {kept}, line {number}")
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CorpusError(
+                f"corpus={self.corpus}: the text that was kept in {kept} is damaged ({reason}); remove that file"
+            ) from None
 
     @property
     def _kept(self) -> Path:
@@ -100,12 +114,19 @@ class Dataset:
 
         try:
             rows: Any = load_dataset(path, configuration, split=split, revision=commit, streaming=True)
-            texts = (str(row[COLUMN]).strip() for row in rows if row[COLUMN] is not None)
-            yield from islice(filter(None, texts), limit)
+            texts = (_text(row[COLUMN]) for row in rows if row[COLUMN] is not None)
+            for text in islice(filter(None, texts), limit):
+                yield sound(text, f"{configuration}, {split}")
         except Exception as error:
             # datasets raises a dozen unrelated types for the same few causes.
             reason = _explain(error, path, configuration, split, commit)
             raise CorpusError(f"corpus={self.corpus} ({self.path}): {reason}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"'{COLUMN}' holds {type(value).__name__}, not text")
+    return value.strip()
 
 
 def _explain(error: Exception, path: str, configuration: str, split: str, commit: str | None) -> str:

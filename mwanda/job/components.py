@@ -1,12 +1,13 @@
 """Everything a configuration stands for, built and checked before anything is loaded."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mwanda.calibration import Calibration
 from mwanda.config import schema
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
-from mwanda.corpora import Corpus, check_disjoint
+from mwanda.corpora import Corpus, check_disjoint, without_overlap
 from mwanda.criteria import Criterion
 from mwanda.errors import CorpusError, UnknownKeyError
 from mwanda.evaluation import Full, Harness, Perplexity
@@ -16,12 +17,32 @@ from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import check_request
+from mwanda.pruner.method import Method
 from mwanda.schedules import Schedule
+from mwanda.solvers import Solver
 from mwanda.tracking import Tracker
 
 
 if TYPE_CHECKING:
     from mwanda.export import Export
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The text of a run, by language.
+
+    Args:
+        calibration: sentences.
+        evaluation: sentences; empty where none are evaluated.
+        dropped: how many lines `corpus.drop_overlap` left out of the calibration text.
+    """
+
+    calibration: dict[str, list[str]]
+    evaluation: dict[str, list[str]]
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Parts:
     evaluation_corpus: Corpus
     calibration: Calibration
     criterion: Criterion
+    solver: Solver
     schedule: Schedule
     pattern: Pattern
     pruner: Pruner
@@ -75,6 +97,7 @@ class Parts:
             evaluation_corpus=schema.build("evaluation.corpus", second or nodes["corpus"]),
             calibration=calibration,
             criterion=built["criterion"],
+            solver=built["solver"],
             schedule=built["schedule"],
             pattern=built["pattern"],
             pruner=built["pruner"],
@@ -87,9 +110,15 @@ class Parts:
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))
+        parts.calibration.weighting(codes)
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts
+
+    @property
+    def method(self) -> Method:
+        """The criterion with the solver that goes with it."""
+        return Method.of(self.criterion, self.solver)
 
     @property
     def perplexity(self) -> Perplexity | None:
@@ -127,17 +156,22 @@ class Parts:
                     "what it has; or choose another corpus or set"
                 )
 
-    def text(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    def text(self) -> Texts:
         """Return calibration and evaluation sentences per language.
 
         Raises:
-            CorpusError: a language has no text, or the two sides share a sentence.
+            CorpusError: a language has no text, or the two sides share a line and `corpus.drop_overlap` is not set.
         """
         calibration = {
             each.code: list(self.corpus.sentences(each, "calibration")) for each in self.calibration_languages
         }
-        evaluation = {}
-        for language in self.languages if self.evaluates_text else []:
-            evaluation[language.code] = list(self.evaluation_corpus.sentences(language, "evaluation"))
-            check_disjoint(language, calibration.get(language.code, []), evaluation[language.code])
-        return calibration, evaluation
+        evaluated = self.languages if self.evaluates_text else []
+        evaluation = {each.code: list(self.evaluation_corpus.sentences(each, "evaluation")) for each in evaluated}
+        if not self.corpus.drop_overlap:
+            check_disjoint(calibration, evaluation)
+            return Texts(calibration, evaluation, {})
+        calibration, dropped = without_overlap(calibration, evaluation)
+        if dropped:
+            counts = ", ".join(f"{code} {count}" for code, count in dropped.items())
+            logger.info("left out %d calibration lines that evaluation text holds: %s", sum(dropped.values()), counts)
+        return Texts(calibration, evaluation, dropped)

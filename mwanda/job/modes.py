@@ -16,7 +16,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda.system import device
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
-    needs = parts.criterion.needs
+    needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
     return memory.Plan(
@@ -35,13 +35,13 @@ def prepare(parts: Parts) -> None:
     """Fetch model and text, so that jobs run with the hub off."""
     from mwanda.system.terminal import console
 
-    calibration, evaluation = parts.text()
+    text = parts.text()
     if parts.harness is not None:
         parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
     # A login node has little memory: every file is fetched, and the blocks are left on disk.
     loaded = replace(parts.source, device="cpu", offload="disk", device_map="none").load()  # type: ignore[type-var]
-    parts.calibration.build(loaded.tokenizer, calibration)
+    parts.calibration.build(loaded.tokenizer, text.calibration)
     if parts.perplexity is not None:
-        parts.perplexity.texts(loaded.tokenizer, evaluation)
+        parts.perplexity.texts(loaded.tokenizer, text.evaluation)
     ready = f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}"
     console().print(ready, markup=False, soft_wrap=True)

@@ -80,15 +80,15 @@ class Pipeline:
         self.reporter.stage("load")
         seed_everything(seed)
         self._tell_languages()
-        calibration_text, evaluation_text = parts.text()
+        text = parts.text()
         tokenizer = self._timed("load", parts.source.load_tokenizer)
         # Several processes would have to find the same, or to wait for each other.
         shared = parts.settings.artifacts and self.world.size == 1
         self._artifacts = self._timed("load", lambda: reuse.artifact_cache(parts.source, use=shared))
-        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, calibration_text)
+        calibration = reuse.calibration_set(self._artifacts, parts.calibration, tokenizer, text.calibration)
         if parts.calibration.sampling == "equal" and calibration.count != parts.calibration.sequences:
             logger.info("%d sequences: the same number of each language", calibration.count)
-        texts = parts.perplexity.texts(tokenizer, evaluation_text) if parts.perplexity else {}
+        texts = parts.perplexity.texts(tokenizer, text.evaluation) if parts.perplexity else {}
         tasks = self._load_tasks()
         self._check_model()
         loaded = self._load_model()
@@ -98,8 +98,8 @@ class Pipeline:
             "environment": environment.environment(device.describe(loaded.device)),
             "fingerprints": {
                 "model": parts.source.fingerprint(),
-                "calibration_text": text_digest(calibration_text),
-                "evaluation_text": text_digest(evaluation_text),
+                "calibration_text": text_digest(text.calibration),
+                "evaluation_text": text_digest(text.evaluation),
                 "blocks": calibration.fingerprint(),
             },
         }
@@ -125,10 +125,11 @@ class Pipeline:
                 scratch=folder / WORK,
                 progress=self._progress,
             ),
+            parts.solver,
         )
         self.seconds |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
-        self.record |= results.sections(self.spec, parts, Outcome(loaded, calibration, report, measured))
+        self.record |= results.sections(self.spec, parts, Outcome(loaded, calibration, report, measured, text.dropped))
         self.record["evaluation"] = self._throughput
         self._write_losses(measured)
         if observation is not None:
@@ -196,7 +197,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
-        check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
+        check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded
 
@@ -302,7 +303,8 @@ class Pipeline:
 
     def _identity(self) -> RunIdentity:
         choices = self.spec.choices
-        tags = [choices[group] for group in ("model", "criterion", "schedule", "pattern") if group in choices]
+        groups = ("model", "criterion", "solver", "schedule", "pattern")
+        tags = [choices[group] for group in groups if group in choices]
         name = self.spec.settings.name
         return RunIdentity(results.run_id(self.spec), name, self.spec.study, "run", tuple(tags), self.spec.folder)
 

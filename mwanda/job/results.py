@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mwanda.config.identity import RunSpec
+from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from mwanda.pruner import PruningReport
 
 
-SCHEMA = "mwanda.results/1"
+SCHEMA_FAMILY = "mwanda.results/"
+SCHEMA = f"{SCHEMA_FAMILY}1"
 RESULTS = "results.json"
 
 
@@ -34,18 +37,30 @@ class Outcome:
         calibration: what it was calibrated on.
         report: what was done to each matrix.
         measured: `dense` and `pruned`, the perplexity of each language; empty where none was measured.
+        dropped: how many calibration lines of each language were left out, as evaluation text holds them.
     """
 
     loaded: "LoadedModel"
     calibration: "CalibrationSet"
     report: "PruningReport"
     measured: Mapping[str, Mapping[str, LanguagePerplexity]]
+    dropped: Mapping[str, int]
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the results that a folder holds, if any."""
+    """Return the results that a folder holds, complete or not; None where there is no results.json.
+
+    Raises:
+        ValueError: results.json cannot be read.
+        InputError: it is of something else than a run.
+    """
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
+        raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
+    return found
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
@@ -84,6 +99,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "codes": [language.code for language in parts.languages],
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
+        "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
         "sparsity": _sparsity(report, parts),
         "calibration": {
             "corpus": parts.corpus.name,
@@ -94,8 +110,10 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "packing": calibration.packing,
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
+            "weights": parts.calibration.weights,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
+            "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
         "schedule": {
             "name": spec.choice("schedule", parts.schedule),
@@ -126,7 +144,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
-    seen = [code for code, tokens in outcome.calibration.tokens_per_language.items() if tokens]
+    seen = calibrated(outcome.calibration.tokens_per_language)
     return {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},

@@ -35,8 +35,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mwanda.errors import ConfigurationError
-from mwanda.job.results import RESULTS
+from mwanda.errors import ConfigurationError, InputError
+from mwanda.job.results import read_results
 from mwanda.system.environment import code
 from mwanda.system.files import write_json
 
@@ -219,9 +219,9 @@ def is_alive(status: Mapping[str, Any]) -> bool:
 
 def is_complete(folder: Path, config_hash: str) -> bool:
     """Return whether the folder holds the complete results of that configuration."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return bool(found["status"] == "complete" and found["config_hash"] == config_hash)
+    with suppress(OSError, ValueError, InputError):
+        found = read_results(folder)
+        return found is not None and (found.get("status"), found.get("config_hash")) == ("complete", config_hash)
     return False
 
 
@@ -235,6 +235,14 @@ def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
     if status["state"] == "running" and not is_alive(status):
         return "lost", status
     return status["state"], status
+
+
+def why(state: Seen, status: Mapping[str, Any] | None) -> str:
+    """Return why a run has ended before it was complete, in a line; nothing while it goes on."""
+    if state == "lost":
+        return "the process is gone without a word (killed?)"
+    exception = status["exception"] if status is not None and state != "complete" else None
+    return "" if exception is None else f"{exception['type']}: {exception['message']}"
 
 
 def note_end(folder: Path, kind: str, message: str) -> None:

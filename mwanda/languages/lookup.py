@@ -1,6 +1,7 @@
 """Finding a language by anything that people call it."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -97,9 +98,9 @@ def find(codes: Sequence[str], key: str = "langs.codes") -> list[Language]:
     """
     if not codes:
         raise ConfigurationError(key, "[]", "needs at least one language", known())
-    repeated = sorted({code for code in codes if list(codes).count(code) > 1})
+    repeated = [code for code, count in Counter(codes).items() if count > 1]
     if repeated:
-        raise ConfigurationError(key, repeated[0], "is named twice")
+        raise ConfigurationError(key, min(repeated), "is named twice")
     return [_find_one(code, key) for code in codes]
 
 

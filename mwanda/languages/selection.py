@@ -76,7 +76,7 @@ class Selection:
         if self.sample > len(languages):
             raise ConfigurationError("langs.sample", self.sample, f"the set has only {len(languages)}")
         # By code, so that the draw does not depend on the order in which a set is written.
-        drawn = random.Random(self.seed).sample(sorted(language.code for language in languages), self.sample)
+        drawn = set(random.Random(self.seed).sample(sorted(language.code for language in languages), self.sample))
         return [language for language in languages if language.code in drawn]
 
     def _begin(self) -> list[Language]:

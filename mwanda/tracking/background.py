@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import monotonic
 
 
 Call = Callable[[], None]
+GLANCE = 0.05
+"""Seconds after which the deadline, which may move, is looked at again."""
 
 
 class Background:
@@ -31,13 +34,19 @@ class Background:
         """Make `call` after those before it, unless one of them fails."""
         self._calls.put(call)
 
-    def close(self, last: Call, timeout: float) -> bool:
-        """Make one last call, whatever came before, and wait for it; return whether it ended in time."""
+    def close(self, last: Call, deadline: Callable[[], float]) -> bool:
+        """Make one last call, whatever came before, and wait for it; return whether it ended in time.
+
+        Args:
+            last: the call.
+            deadline: says until when to wait, by `time.monotonic`; it may say another time whenever it is asked.
+        """
         self._last = last
         self._calls.put(last)
         ended = False
         try:
-            ended = self._done.wait(timeout)
+            while not ended and (left := deadline() - monotonic()) > 0:
+                ended = self._done.wait(min(left, GLANCE))
         finally:
             # What is still waiting is dropped, and what still fails is nobody's concern any more.
             self.failed = self.failed or not ended

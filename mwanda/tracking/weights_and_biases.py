@@ -4,21 +4,26 @@ import contextlib
 import logging
 import os
 import re
-import socket
+import ssl
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, urlopen
 
 from annotated_types import Gt
 
+from mwanda.system.secrets import hidden, hidden_within
 from mwanda.tracking.background import Background
 from mwanda.tracking.base import RunIdentity
-from mwanda.tracking.plain import plain, without_secrets
+from mwanda.tracking.plain import plain
 from mwanda.tracking.summary import LANGUAGE_COLUMNS, LAYER_COLUMNS, language_rows, layer_rows, single_values
 
 
@@ -40,7 +45,11 @@ DISCREET: dict[str, Any] = {
     "host": "",
 }
 LONGEST_TAG = 64
-CONNECTION_SECONDS = 5.0
+CONNECTION_SECONDS = 2.0
+"""For which a server is given time to say anything at all."""
+
+LOCAL_SECONDS = 60.0
+"""For which the end of the job waits while wandb starts, or writes its own files."""
 
 
 @dataclass
@@ -53,10 +62,11 @@ class WeightsAndBiases:
         project: the project of the run.
         entity: user or team; None is wandb's default.
         mode: `auto` is WANDB_MODE if that is set, else online when there is a key and the server can be reached, else
-            offline; `online` and `offline` win over WANDB_MODE.
+            offline, from where `wandb sync` sends it; `online` and `offline` win over WANDB_MODE.
         group: the group of the run in place of the job's own (the name of its sweep).
         tags: added to the job's own tags.
-        finish_timeout: seconds that the end of the job waits for wandb at most.
+        finish_timeout: seconds that a job waits for the server at most, in all: at its end, for what was not sent
+            before. What is left stays in the folder of the run.
     """
 
     project: str = "mwanda"
@@ -64,7 +74,7 @@ class WeightsAndBiases:
     mode: Literal["auto", "online", "offline"] = "auto"
     group: str | None = None
     tags: Sequence[str] = ()
-    finish_timeout: Annotated[float, Gt(0)] = 60.0
+    finish_timeout: Annotated[float, Gt(0)] = 4.0
 
     def __post_init__(self) -> None:
         self._background: Background | None = None
@@ -93,12 +103,18 @@ class WeightsAndBiases:
             self._close(background, mirror, failed)
 
     def _close(self, background: Background, mirror: "_Mirror", failed: bool) -> None:
+        began = monotonic()
+
+        def deadline() -> float:
+            asked = mirror.asked_server
+            return began + LOCAL_SECONDS if asked is None else max(began, asked) + self.finish_timeout
+
         try:
-            if not background.close(partial(mirror.close, failed), self.finish_timeout):
+            if not background.close(partial(mirror.close, failed), deadline):
                 logger.warning(
                     "Weights & Biases did not finish within %g s (tracking.finish_timeout); "
                     "'wandb sync --include-online %s' sends what it has stored",
-                    self.finish_timeout,
+                    LOCAL_SECONDS if mirror.asked_server is None else self.finish_timeout,
                     mirror.identity.folder / "wandb",
                 )
         finally:
@@ -112,24 +128,35 @@ class _Mirror:
     def __init__(self, options: WeightsAndBiases, identity: RunIdentity) -> None:
         self.options, self.identity = options, identity
         self.run: wandb.Run | None = None
+        self.asked_server: float | None = None
+        """When a server was first asked that still is; None where none is waited for."""
 
     def open(self, config: dict[str, Any]) -> None:
         import wandb
 
+        # wandb stores the command line; everybody else has read it by now.
+        sys.argv[:] = hidden_within(sys.argv)
         discreet = {key: value for key, value in DISCREET.items() if f"WANDB_{key.upper()}" not in os.environ}
         configured = wandb.setup(wandb.Settings(**discreet)).settings
-        tags = dict.fromkeys(tag[:LONGEST_TAG] for tag in (*self.identity.tags, *self.options.tags) if tag)
+        tags = dict.fromkeys(hidden(tag)[:LONGEST_TAG] for tag in (*self.identity.tags, *self.options.tags) if tag)
+        self.asked_server = monotonic()
+        mode = _choose_mode(self.options.mode, configured)
+        if mode != "online":
+            self.asked_server = None
+        named = {
+            "project": self.options.project,
+            "entity": self.options.entity,
+            "name": self.identity.name,
+            "group": self.options.group or self.identity.group,
+        }
         self.run = wandb.init(
-            project=self.options.project,
-            entity=self.options.entity,
+            **hidden_within(named),
             dir=self.identity.folder.absolute(),
             id=re.sub(r"[/\\#?%:]", "-", self.identity.run_id),
-            name=self.identity.name,
-            group=self.options.group or self.identity.group,
             job_type=self.identity.job_type,
             tags=list(tags),
             config=config,
-            mode=_choose_mode(self.options.mode, configured),
+            mode=mode,
             resume="allow",
             # A run that is still open, here or in a user's own code, is neither returned nor closed.
             reinit="create_new",
@@ -191,20 +218,38 @@ def _choose_mode(wanted: str, configured: "wandb.Settings") -> Any:
     if wanted == "online" and not has_key:
         raise RuntimeError("tracking.mode=online needs WANDB_API_KEY or 'wandb login', and no WANDB_MODE against it")
     if wanted == "auto" and has_key and not _reachable(configured):
-        logger.warning("Weights & Biases: no connection to %s, so the run is kept offline", configured.base_url)
+        logger.warning("Weights & Biases: no answer from %s, so the run is kept offline", configured.base_url)
         return "offline"
     return "online" if has_key else "offline"
 
 
 def _reachable(configured: "wandb.Settings") -> bool:
-    # Computing nodes often have a key but no way out; wandb would try for a minute and a half and store nothing.
+    """Say whether the server answers; one that does not would be tried for minutes, with nothing stored here.
+
+    Computing nodes often have a key but no way out.
+    """
     server = urlsplit(configured.base_url)
     if getproxies().keys() & {server.scheme, "all"} or configured.http_proxy or configured.https_proxy:
         return True
-    address = (server.hostname, server.port or (443 if server.scheme == "https" else 80))
-    with contextlib.suppress(OSError), socket.create_connection(address, timeout=CONNECTION_SECONDS):
-        return True
-    return False
+    answers: list[bool] = []
+    # On a thread, as a limit on each reading would let through a server that sends a byte a second.
+    asking = threading.Thread(target=lambda: answers.append(_answers(configured.base_url)), daemon=True)
+    asking.start()
+    asking.join(CONNECTION_SECONDS)
+    return answers == [True]
+
+
+def _answers(url: str) -> bool:
+    """Say whether a server answers anything but that it cannot."""
+    try:
+        with urlopen(url, timeout=CONNECTION_SECONDS):
+            return True
+    except HTTPError as error:
+        return error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code != HTTPStatus.TOO_MANY_REQUESTS
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLCertVerificationError)  # of which wandb has settings of its own
+    except Exception:  # what is no HTTP ends in many types
+        return False
 
 
 def _warn(error: BaseException) -> None:
@@ -213,7 +258,7 @@ def _warn(error: BaseException) -> None:
         "Weights & Biases is off for this job (%s: %s); results.json holds the same numbers, and tracking=none "
         "leaves wandb out",
         type(error).__name__,
-        without_secrets(first_line)[:200],
+        hidden(first_line)[:200],
     )
 
 

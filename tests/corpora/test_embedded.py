@@ -138,7 +138,7 @@ def test_the_splits_are_disjoint_and_cover_everything(code: str) -> None:
     (language,) = find([code])
     calibration = list(Embedded().sentences(language, "calibration"))
     evaluation = list(Embedded().sentences(language, "evaluation"))
-    check_disjoint(language, calibration, evaluation)
+    check_disjoint({language.code: calibration}, {language.code: evaluation})
     assert len(calibration) == len(evaluation) == LINES // 2
     assert set(calibration) | set(evaluation) == set(all_sentences(code))
     assert calibration[0] == all_sentences(code)[0]

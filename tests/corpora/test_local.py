@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mwanda.corpora import local
 from mwanda.corpora.base import Split
 from mwanda.corpora.local import Local
 from mwanda.errors import ConfigurationError, CorpusError
-from mwanda.languages import Language
+from mwanda.languages import Language, find
 
 
 GERMAN = Language("deu_Latn", "German", "Indo-European", "Latn")
@@ -68,6 +69,7 @@ def test_the_first_half_calibrates_and_the_second_evaluates(tmp_path: Path, kind
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\ufeff")), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_the_halves_are_all_the_text_once_and_in_order(kind: str, texts: list[str]) -> None:
+    texts = [text.replace("\0", "") for text in texts] if kind == "txt" else texts
     expected = [text.strip() for text in texts if text.strip()]
     with TemporaryDirectory() as folder:
         WRITERS[kind](Path(folder), texts)
@@ -138,6 +140,61 @@ def test_a_missing_language_without_similar_files_names_those_that_there_are(tmp
     message = error_of(tmp_path)
     assert "eng_Latn.txt" in message
     assert "swh_Latn.parquet" in message
+    assert "corpus.files={deu_Latn: STEM}" in message
+
+
+@pytest.mark.parametrize(
+    ("stem", "code"),
+    [
+        ("zho_Hans", "cmn_Hans"),
+        ("zho", "cmn_Hans"),
+        ("zh", "cmn_Hans"),
+        ("zh-Hant", "cmn_Hant"),
+        ("ara_Arab", "arb_Arab"),
+        ("fas_Arab", "pes_Arab"),
+        ("msa_Latn", "zsm_Latn"),
+        ("swa_Latn", "swh_Latn"),
+        ("est_Latn", "ekk_Latn"),
+        ("ajp_Arab", "apc_Arab"),
+        ("de", "deu_Latn"),
+    ],
+)
+def test_a_file_may_have_another_code_that_stands_for_the_language_alone(tmp_path: Path, stem: str, code: str) -> None:
+    (tmp_path / f"{stem}.txt").write_text("a\nb\n")
+    (language,) = find([code])
+    corpus = Local(str(tmp_path))
+    assert corpus.has(language)
+    assert list(corpus.sentences(language, "calibration")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "code"),
+    [
+        ("ara_Arab", "ary_Arab"),
+        ("zho_Hant", "yue_Hant"),
+        ("fas_Arab", "prs_Arab"),
+        ("nor_Latn", "nob_Latn"),
+        ("hbs_Cyrl", "srp_Cyrl"),
+        ("zho", "cmn_Hant"),
+        ("CMN_HANS", "cmn_Hans"),
+        ("cmn-Hans", "cmn_Hans"),
+    ],
+)
+def test_a_file_that_may_be_another_language_s_is_named_with_the_way_to_take_it(
+    tmp_path: Path, stem: str, code: str
+) -> None:
+    (tmp_path / f"{stem}.txt").write_text("a\nb\n")
+    (language,) = find([code])
+    with pytest.raises(CorpusError) as caught:
+        list(Local(str(tmp_path)).sentences(language, "calibration"))
+    assert f"; similar: {stem}.txt (name one by 'corpus.files={{{code}: STEM}}')" in str(caught.value)
+
+
+def test_the_language_s_own_code_comes_before_any_other(tmp_path: Path) -> None:
+    for stem in ("zh", "zho", "zho_Hans", "cmn", "cmn_Hans"):
+        (tmp_path / f"{stem}.txt").write_text(f"{stem}\nb\n")
+        (language,) = find(["cmn_Hans"])
+        assert list(Local(str(tmp_path)).sentences(language, "calibration")) == [stem]
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
@@ -186,6 +243,9 @@ def test_line_ends_and_byte_order_mark_of_windows_are_no_text(tmp_path: Path, ki
         ('["Es regnet."]', "line 3: not a JSON object"),
         ('{"id": 3, "sentence": "Es regnet."}', "line 3: no 'text' but id, sentence (corpus.field=…)"),
         ('{"text": 3}', "line 3: 'text' is not text"),
+        ('{"text": "caf\\ud83d"}', "line 3: '\\ud83d' is half a character"),
+        ('{"text": "a", "n": ' + "9" * 5000 + "}", "line 3: JSON that cannot be read (Exceeds the limit"),
+        ("[" * 100_000, "line 3: JSON that cannot be read"),
     ],
 )
 def test_a_bad_line_of_json_is_named_by_its_number(tmp_path: Path, line: str, complaint: str) -> None:
@@ -193,6 +253,72 @@ def test_a_bad_line_of_json_is_named_by_its_number(tmp_path: Path, line: str, co
     message = error_of(tmp_path)
     assert str(tmp_path / "deu_Latn.jsonl") in message
     assert complaint in message
+
+
+def test_a_whole_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "deu_Latn.jsonl").write_text('{"text": "\\ud83d\\ude00"}\n{"text": "b"}\n')
+    assert read(tmp_path, "calibration") == ["😀"]
+
+
+def test_a_text_of_parquet_that_is_not_utf_8_is_named_by_its_row(tmp_path: Path) -> None:
+    texts = [b"Guten Morgen."] * 2000 + [b"Sch\xf6ne Gr\xfc\xdfe."]
+    column = pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "deu_Latn.parquet", row_group_size=700)
+    assert "deu_Latn.parquet, row 2001: not UTF-8" in error_of(tmp_path)
+
+
+def test_a_column_of_parquet_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    column = pyarrow.array(SENTENCES)
+    table = pyarrow.Table.from_arrays([column, column], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "deu_Latn.parquet")
+    assert "'text' is there more than once" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_a_parquet_file_whose_pages_are_damaged_is_named(tmp_path: Path, part: float) -> None:
+    file = tmp_path / "deu_Latn.parquet"
+    texts = [f"Satz {number}." for number in range(5000)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), file, use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    begin = int(part * (len(content) - 2000))
+    content[begin : begin + 400] = b"\xff" * 400
+    file.write_bytes(content)
+    assert str(file) in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_folder_or_a_link_to_nothing_in_place_of_a_file_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"deu_Latn.{suffix}").mkdir()
+    assert f"deu_Latn.{suffix} is no file, but a folder" in error_of(tmp_path)
+    (tmp_path / f"deu_Latn.{suffix}").rmdir()
+    (tmp_path / f"deu_Latn.{suffix}").symlink_to(tmp_path / "nothing")
+    assert f"deu_Latn.{suffix} is no file" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_that_the_system_does_not_give_is_named(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS[kind](tmp_path, SENTENCES)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", refuse)
+    assert error_of(tmp_path) == f"{tmp_path / f'deu_Latn.{kind}'} cannot be read (Permission denied)"
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/texts", "a" * 5000, "a\0b", ""])
+def test_a_path_that_no_system_can_hold_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"corpus\.path="):
+        Local(path if path else "nothing here")
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    write_txt(tmp_path, SENTENCES)
+    with pytest.raises(ConfigurationError, match=r"corpus\.path=.*no such folder"):
+        Local(str(tmp_path / "deu_Latn.txt"))
 
 
 def test_a_missing_column_of_parquet_is_named_with_those_that_there_are(tmp_path: Path) -> None:
@@ -214,6 +340,26 @@ def test_a_dictionary_encoded_column_is_text(tmp_path: Path) -> None:
 def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "deu_Latn.parquet").write_text("Guten Morgen.\n" * 9, encoding="utf-8")
     assert "deu_Latn.parquet is not a parquet file" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_text_of_two_or_four_bytes_a_letter_is_told_by_its_nuls(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "deu_Latn.txt").write_bytes("Guten Morgen.\nAbend.\n".encode(encoding))
+    assert "deu_Latn.txt, line 1: holds NUL, as UTF-16" in error_of(tmp_path)
+
+
+def test_byte_order_marks_within_a_file_that_was_joined_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "deu_Latn.txt").write_text("\ufeffeins\n\ufeffzwei\n", encoding="utf-8")
+    assert read(tmp_path, "calibration") + read(tmp_path, "evaluation") == ["eins", "zwei"]
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_line_that_is_no_line_is_refused_before_it_is_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LONGEST_LINE", 100)
+    WRITERS[kind](tmp_path, ["a", "b" * 101, "c"])
+    assert f"deu_Latn.{kind}, line 2: longer than 100 bytes" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])

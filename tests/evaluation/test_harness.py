@@ -119,8 +119,8 @@ def test_likelihoods_are_those_of_lm_eval_however_they_are_computed(monkeypatch:
     assert len(fast) == 48
     assert len(set(fast)) > 40
     with monkeypatch.context() as patch:
-        patch.setattr("mwanda.evaluation.harness._only_compares", lambda _: False)
-        patch.setattr("mwanda.evaluation.harness.LOGITS_AT_ONCE", 1)
+        patch.setattr("mwanda.evaluation.harness.only_compares", lambda _: False)
+        patch.setattr("mwanda.evaluation.lm_eval_adapter.LOGITS_AT_ONCE", 1)
         slow = likelihoods()
     assert fast == pytest.approx(slow, rel=1e-4)
 
@@ -244,7 +244,7 @@ def test_lm_eval_is_quiet_and_its_progress_is_ours(
 ) -> None:
     from lm_eval.models import huggingface
 
-    monkeypatch.setattr("mwanda.evaluation.harness._only_compares", lambda _: compared)
+    monkeypatch.setattr("mwanda.evaluation.harness.only_compares", lambda _: compared)
     before, recorder = huggingface.tqdm, Recorder()
     tasks = CLOZE.load(LANGUAGES, Embedded(), 0)
     CLOZE.score(model(), tiny_tokenizer(), tasks, recorder, "evaluate dense")

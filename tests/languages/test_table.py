@@ -156,3 +156,22 @@ def test_a_code_outside_the_table_comes_from_the_standards() -> None:
 def test_a_language_of_the_table_in_another_script_comes_from_the_standards() -> None:
     (found,) = find(["kaz_Latn"])
     assert (found.name, found.script, found.family) == ("Kazakh", "Latn", "unknown")
+
+
+def test_the_time_to_find_codes_grows_with_their_number_and_not_with_its_square() -> None:
+    class Code(str):
+        """Counts how often codes are compared."""
+
+        __slots__ = ()
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Code.compared += 1
+            return str(self) == other
+
+        __hash__ = str.__hash__
+
+    codes = [Code(f"{each.alpha_3}_Latn") for each in list(pycountry.languages)[:1000]]
+    with pytest.raises(ConfigurationError, match="is named twice"):
+        find([*codes, *codes])
+    assert Code.compared < 10 * len(codes)

@@ -272,10 +272,10 @@ def test_only_blocks_that_a_run_has_kept_are_taken_from_the_folder(
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file.safetensors"
-    for operation in range(3):  # writing, permissions, the new name
+    for operation in range(4):  # a place for it, writing, permissions, the new name
         assert killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), operation, monkeypatch)
         assert not path.exists()
-    assert not killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), 3, monkeypatch)
+    assert not killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), 4, monkeypatch)
     assert path.exists()
 
 

@@ -1,5 +1,6 @@
 """Weights & Biases: what a run holds, which mode is chosen, and that no trouble reaches the job."""
 
+import contextlib
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # it picks a generated module at run time
 
-from mwanda.tracking import RunIdentity, Tracker
+from mwanda.tracking import RunIdentity, Tracker, weights_and_biases
 from mwanda.tracking.weights_and_biases import WeightsAndBiases
 
 
@@ -177,7 +178,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
 def test_the_run_opens_with_the_complete_configuration(stored: StoredRun) -> None:
     config = {item.key: json.loads(item.value_json) for item in stored.only("run").config.update}
     del config["_wandb"]
-    assert config == CONFIG | {"comment": "made with $WANDB_API_KEY"}
+    assert config == CONFIG | {"comment": "made with ${oc.env:WANDB_API_KEY}"}
 
 
 def test_the_configuration_is_never_changed_later(stored: StoredRun) -> None:
@@ -327,10 +328,10 @@ def test_a_warning_is_one_short_line_without_the_key(
     fake_init: FakeInit, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    fake_init.instead = raising(ValueError(f"\n {180 * 'a'} {KEY} is no key\n" + 100 * "more\n"))
+    fake_init.instead = raising(ValueError(f"\n {160 * 'a'} {KEY} is no key\n" + 100 * "more\n"))
     track(WeightsAndBiases(mode="offline", finish_timeout=LONG), identity(tmp_path))
     (warning,) = warnings(caplog)
-    assert "aa $WANDB_API_KEY is" in warning
+    assert "aa ${oc.env:WANDB_API_KEY} is" in warning
     assert KEY[:8] not in warning
     assert "\n" not in warning
     assert "more" not in warning
@@ -354,8 +355,8 @@ def test_a_run_that_cannot_take_results_is_still_closed(
     assert fake_init.runs[0].exit_codes == [0]
 
 
-def test_a_hanging_wandb_is_left_behind_with_one_warning(
-    fake_init: FakeInit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_hanging_server_is_left_behind_with_one_warning(
+    fake_init: FakeInit, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released, threads = threading.Event(), []
 
@@ -364,7 +365,8 @@ def test_a_hanging_wandb_is_left_behind_with_one_warning(
         released.wait(LONG)
 
     fake_init.instead = hang
-    track(WeightsAndBiases(mode="offline", finish_timeout=0.2), identity(tmp_path))
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    track(WeightsAndBiases(mode="online", finish_timeout=0.2), identity(tmp_path))
     (warning,) = warnings(caplog)
     assert "within 0.2 s" in warning
     assert str(tmp_path / "wandb") in warning
@@ -443,11 +445,62 @@ def test_who_wants_git_state_on_the_dashboard_says_so_in_the_environment(
     assert settings.silent
 
 
+ANSWERS = {
+    "nothing": None,
+    "500": b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+    "503": b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n",
+    "429": b"HTTP/1.1 429 Slowly\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n",
+    "garbage": b"\x00\xff" * 400 + b"\r\n",
+    "the end": b"",
+}
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+Serve = Callable[..., str]
+
+
 @pytest.fixture
-def server() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+def serve() -> Iterator[Serve]:
+    """Start servers that give one answer to everything, or to everything but `/`, and close them at the end."""
+    sockets: list[socket.socket] = []
+    over = threading.Event()
+
+    def answer(connection: socket.socket, content: bytes | None, root: bytes | None, pause: float) -> None:
+        with connection, contextlib.suppress(OSError):
+            path = connection.recv(1 << 16).split()[1]
+            content = root if path == b"/" and root is not None else content
+            if content is None:
+                over.wait(LONG)
+            elif not pause or content is root:
+                connection.sendall(content)
+            else:
+                for byte in content:
+                    connection.sendall(bytes([byte]))
+                    if over.wait(pause):
+                        return
+
+    def start(content: bytes | None, root: bytes | None = None, pause: float = 0.0) -> str:
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=answer, args=(connection, content, root, pause), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    over.set()
+    for each in sockets:
+        each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+@pytest.fixture
+def server(serve: Serve) -> str:
+    """The address of a server that answers."""
+    return serve(GOOD)
 
 
 @pytest.fixture
@@ -509,7 +562,41 @@ def test_a_run_is_offline_when_the_server_cannot_be_reached(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert chosen_mode("auto") == ["offline"]
     (warning,) = warnings(caplog)
-    assert f"no connection to {no_server}" in warning
+    assert f"no answer from {no_server}" in warning
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_run_is_offline_when_the_server_gives_no_answer_that_helps(
+    chosen_mode: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(weights_and_biases, "CONNECTION_SECONDS", 0.2)
+    address = serve(ANSWERS[kind])
+    monkeypatch.setenv("WANDB_BASE_URL", address)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert chosen_mode("auto") == ["offline"]
+    (warning,) = warnings(caplog)
+    assert f"no answer from {address}" in warning
+
+
+def test_a_server_that_sends_a_byte_at_a_time_gives_no_answer(
+    chosen_mode: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    monkeypatch.setattr(weights_and_biases, "CONNECTION_SECONDS", 0.2)
+    monkeypatch.setenv("WANDB_BASE_URL", serve(GOOD, pause=0.1))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert chosen_mode("auto") == ["offline"]
+
+
+def test_a_refusal_is_an_answer(
+    chosen_mode: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", serve(b"HTTP/1.1 404 Not here\r\nContent-Length: 0\r\n\r\n"))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert chosen_mode("auto") == ["online"]
 
 
 def test_behind_a_proxy_the_server_counts_as_reachable(
@@ -582,16 +669,37 @@ def test_an_offline_job_prints_nothing_and_keeps_its_exit_code(isolated: Path, t
     assert list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
 
 
-def test_a_server_that_never_answers_does_not_keep_the_interpreter_alive(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str
+@pytest.mark.parametrize("kind", ["nothing", "500"])
+def test_a_server_that_fails_after_its_first_answer_costs_the_limit_and_no_more(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve, kind: str
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.setenv("WANDB_BASE_URL", serve(ANSWERS[kind], GOOD))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     # Left to itself, wandb would go on trying until long after `run_job` has given up.
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "600")
-    ended = run_job(tmp_path, "online", "4", "returns")
+    ended = run_job(tmp_path, "auto", "0.5", "returns")
     assert ended.returncode == 0
     assert ended.stderr.splitlines() == [
-        "Weights & Biases did not finish within 4 s (tracking.finish_timeout); "
+        "Weights & Biases did not finish within 0.5 s (tracking.finish_timeout); "
         f"'wandb sync --include-online {tmp_path / 'wandb'}' sends what it has stored"
     ]
+
+
+def test_a_job_waits_for_a_server_no_longer_than_five_seconds_in_all() -> None:
+    assert WeightsAndBiases().finish_timeout + 1 <= 5
+    assert WeightsAndBiases().finish_timeout > weights_and_biases.CONNECTION_SECONDS
+
+
+def test_no_secret_is_in_what_wandb_stores_of_the_job(
+    fake_init: FakeInit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "sekrit1234")
+    monkeypatch.setattr(sys, "argv", ["run.py", "tracking.tags=[sekrit1234]"])
+    tracker = WeightsAndBiases(
+        project="p-sekrit1234", entity="sekrit1234", group="g sekrit1234", tags=["sekrit1234"], mode="offline"
+    )
+    track(tracker, identity(tmp_path, name="n sekrit1234", tags=("t sekrit1234",)))
+    (call,) = fake_init.calls
+    assert "sekrit" not in repr(call) + repr(sys.argv)
+    assert call["tags"] == ["t ${oc.env:MY_TOKEN}", "${oc.env:MY_TOKEN}"]
+    assert sys.argv == ["run.py", "tracking.tags=[${oc.env:MY_TOKEN}]"]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mwanda.calibration import Batch
 from mwanda.criteria import Criterion
-from mwanda.criteria.wanda import Wanda
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
 from mwanda.models.forward import forward
@@ -31,19 +30,11 @@ from mwanda.pruner.observe import Observer
 from mwanda.pruner.offloading import ActivationOffloading
 from mwanda.pruner.visitors import Calibrator
 from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
-from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.statistics import LanguageStatistics
 
 
 PROBED = 8
 """Tokens on which the fast head is compared with the model's own."""
-
-
-def scoring_criterion(criterion: Criterion) -> Criterion:
-    """Return the criterion that says what would be removed: Wanda, where the run's own needs more than sums per input.
-
-    Its masks differ little from others, and second moments cost more than the pass that this is for.
-    """
-    return Wanda() if Needs.SECOND_MOMENTS in criterion.needs else criterion
 
 
 @dataclass
