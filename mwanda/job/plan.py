@@ -12,6 +12,7 @@ from mwanda.errors import ConfigurationError
 from mwanda.job import reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import WORK, remove_if_empty
+from mwanda.job.modes import check_memory
 from mwanda.system.distributed import World
 from mwanda.system.files import write_json
 from mwanda.system.terminal import console, number
@@ -63,7 +64,9 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
     codes = [language.code for language in parts.calibration_languages]
     if settings.language is not None and settings.language not in codes:
         raise ConfigurationError("plan.language", settings.language, "gives no calibration text", codes)
-    check_causal(parts.source.load_config(), "mode", "plan", ["run"])
+    config = parts.source.load_config()
+    check_causal(config, "mode", "plan", ["run"])
+    check_memory(parts, config)
     try:
         found = _predicted(spec, parts, world, codes)
     finally:

@@ -17,7 +17,7 @@ from mwanda.calibration import Batch
 from mwanda.criteria import Criterion
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
-from mwanda.models.forward import forward
+from mwanda.models.forward import forward, input_device
 from mwanda.models.head import OutputHead, agrees
 from mwanda.models.weights import Weights
 from mwanda.patterns import Pattern
@@ -31,6 +31,7 @@ from mwanda.pruner.offloading import ActivationOffloading
 from mwanda.pruner.visitors import Calibrator
 from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
 from mwanda.statistics import LanguageStatistics
+from mwanda.system.device import repeatable
 
 
 PROBED = 8
@@ -159,7 +160,7 @@ class GradientPass:
         Raises:
             CalibrationError: inputs or gradients are not finite.
         """
-        with _frozen(self.model), in_two_steps(self.blocks):
+        with _frozen(self.model), in_two_steps(self.blocks), repeatable(input_device(self.model)):
             visitor = BlockInputs(self.calibrator, self.store)
             self._go_forward(visitor)
             self._turn()
