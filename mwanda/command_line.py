@@ -12,6 +12,7 @@ from mwanda.config.compose import composed, parsed, unresolved, with_evaluation_
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.conf import CONF
+from mwanda.system.terminal import complain
 
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def start(hydra: Callable[[], Any]) -> None:
 
 
 def _ended(error: InputError) -> SystemExit:
-    print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+    complain(error)
     return SystemExit(error.exit_code)
 
 
