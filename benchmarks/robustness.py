@@ -156,6 +156,7 @@ def kills(place: Path, settings: Settings) -> Tries:
         for order in ("arrival", "block", "oneshot")
         for offload, export in (("none", "masks"), ("disk", "hf"), ("none", "hf"))
     ]
+    ways = ways[: settings.kills]
     for way in ways:
         began = time.monotonic()
         end = _finished(context, model, way, way.folder / "whole", place / f"cache-{way.folder.name}")
