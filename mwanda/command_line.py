@@ -13,6 +13,7 @@ from mwanda.config.compose import CONFIG_NAME, composed, parsed, unresolved, wit
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.conf import CONF, program
+from mwanda.system.terminal import complain
 
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def start(hydra: Callable[[], Any]) -> None:
 
 
 def _ended(error: InputError) -> SystemExit:
-    print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+    complain(error)
     return SystemExit(error.exit_code)
 
 

@@ -19,6 +19,7 @@ from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
+from mwanda.system.terminal import complain
 
 
 def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(path, text)
         number = None if options.dry_run else submit(path)
     except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
     skipped = len(planned.current) - len(jobs)
     print(f"{len(jobs)} jobs, {skipped} left out as done or running: {os.path.relpath(path)}")

@@ -16,6 +16,8 @@ from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
 from mwanda.system.files import disk_problem
 from mwanda.system.interruption import Interrupted
+from mwanda.system.secrets import hidden
+from mwanda.system.terminal import complain
 
 
 logger = logging.getLogger(__name__)
@@ -46,13 +48,13 @@ def _failed(error: Exception, job: Job | None) -> int:
     if job is not None:
         record_failure(job, error)
     if isinstance(error, MwandaError):
-        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+        complain(error)
         return error.exit_code
     problem = disk_problem(error)
     if problem is not None:
-        print(f"error: {problem}; when that is mended, resume=true with the same output_dir goes on", file=sys.stderr)
+        complain(f"{problem}; when that is mended, resume=true with the same output_dir goes on")
         return 1
-    traceback.print_exc()
+    print(hidden(traceback.format_exc()), end="", file=sys.stderr)
     return 1
 
 
@@ -91,7 +93,7 @@ def run_assigned(job: Job, spec: RunSpec) -> None:
     except Exception as error:
         record_failure(job, error)
         if isinstance(error, MwandaError):
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
         raise
 
 
