@@ -10,7 +10,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any, Literal
 import yaml
 
 from mwanda.config.identity import RunSpec
-from mwanda.errors import ConfigurationError, InputError, MwandaError
+from mwanda.errors import ConfigurationError, InputError, MwandaError, RecordError
+from mwanda.job.record import read_yaml
 from mwanda.job.results import read_results
 from mwanda.job.run import run
-from mwanda.system.conf import CONF
+from mwanda.system.conf import CONF, choices
 from mwanda.system.files import write_json
 
 
@@ -88,14 +88,16 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: there is no complete run in `folder`, or `target` is not empty.
         MwandaError: the second run went wrong.
     """
-    before = None
-    with suppress(ValueError):
+    none = f"{folder}: holds no config.yaml with the results.json of a complete run"
+    try:
         before = read_results(folder)
+    except RecordError as error:
+        raise InputError(f"{none} ({error})") from None
     if before is None or before.get("status") != "complete" or not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: holds no config.yaml with the results.json of a complete run")
+        raise InputError(none)
     if target.exists() and any(target.iterdir()):
         raise ConfigurationError("--output", target, "is not empty; choose another folder")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml", dict)
     config |= {
         "mode": "run",
         "resume": False,
@@ -105,9 +107,9 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     if "artifacts" in config:
         config["artifacts"] = False
-    overrides = yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
-    choices = {part: before[part]["name"] for part in ("criterion", "schedule")}
-    after = run(RunSpec.of(_as_today(config), choices, overrides))
+    overrides = read_yaml(folder / "overrides.yaml", list) if (folder / "overrides.yaml").is_file() else []
+    names = {part: before[part]["name"] for part in ("criterion", "schedule")}
+    after = run(RunSpec.of(_as_today(config), names, list(map(str, overrides))))
     assert after is not None
     written = read_results(target)
     assert written is not None
@@ -116,10 +118,16 @@ def again(folder: Path, target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _as_today(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded configuration in today's form: once `evaluation.corpus` was the name of a choice."""
+    if not isinstance(config.get("evaluation"), Mapping):
+        raise InputError("config.yaml of the run has no section 'evaluation'")
     evaluation = dict(config["evaluation"])
     named = evaluation.get("corpus")
     if isinstance(named, str) or (isinstance(named, Mapping) and "choice" in named):
         changes = dict(named) if isinstance(named, Mapping) else {"choice": named}
+        if changes["choice"] not in choices("corpus"):
+            raise ConfigurationError(
+                "evaluation.corpus", changes["choice"], "there is no such choice", choices("corpus")
+            )
         file = CONF / "corpus" / f"{changes.pop('choice')}.yaml"
         evaluation["corpus"] = yaml.safe_load(file.read_text(encoding="utf-8")) | changes
     return {**config, "evaluation": evaluation}

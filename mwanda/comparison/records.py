@@ -1,20 +1,20 @@
 """Finds the records of runs below folders, finished or not."""
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mwanda.errors import ConfigurationError
+from mwanda.comparison.files import damaged_files
+from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job.record import FAMILY, checked, read_json, read_yaml
 from mwanda.job.results import RESULTS
 
 
 CONFIGURATION = "config.yaml"
-SCHEMA_FAMILY = "mwanda.results/"
+UNREADABLE = "unreadable"
 Settings = dict[str, str]
 
 GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
@@ -43,12 +43,19 @@ class Run:
         results: the contents of results.json.
         config: the contents of config.yaml, empty where there is none.
         folder: where all of it lies.
+        damaged: files beside these that cannot be read, and why; nothing is taken from them.
     """
 
     name: str
     results: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path | None:
+        """Return where a file of the run lies; None where there is none that can be read."""
+        path = self.folder / name
+        return path if name not in self.damaged and path.is_file() else None
 
     @cached_property
     def settings(self) -> Settings:
@@ -101,12 +108,13 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError("DIR", folder, "there is no such folder")
+    wanted = {RESULTS, CONFIGURATION}
     places = sorted(
         {
-            path.parent.resolve()
+            Path(place).resolve()
             for folder in folders
-            for name in (RESULTS, CONFIGURATION)
-            for path in folder.rglob(name)
+            for place, inside, files in os.walk(folder)
+            if wanted & {*inside, *files}
         }
     )
     finished, unfinished = [], []
@@ -123,20 +131,25 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 
 def _read(folder: Path, name: str) -> Run | Unfinished | None:
     """Return the run in a folder; None where the files are of something else."""
-    path = folder / RESULTS
+    path, ours = folder / RESULTS, _is_of_a_run(folder)
     if not path.is_file():
-        return Unfinished(name, *_status(folder)) if _is_of_a_run(folder) else None
+        return Unfinished(name, *_status(folder)) if ours else None
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        config = _yaml(folder / CONFIGURATION)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return Unfinished(name, "unreadable", " ".join(str(error).split())[:160])
-    if not isinstance(results, dict) or not str(results.get("schema", "")).startswith(SCHEMA_FAMILY):
-        return None
-    if results.get("status") != "complete":
-        failure = results.get("error") or {}
-        return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
-    return Run(name, results, config, folder)
+        content = read_json(path)
+        of_a_run = isinstance(content, dict) and str(content.get("schema", "")).startswith(FAMILY)
+        if not (ours or of_a_run):
+            return None
+        results = checked(content, path)
+        if results["status"] != "complete":
+            failure = results.get("error") or {}
+            told = f"{failure.get('type', '')}: {failure.get('message', '')}"
+            return Unfinished(name, str(results["status"]), told)
+        run = Run(name, results, _configuration(folder / CONFIGURATION), folder, damaged_files(folder, results))
+        _ = run.settings  # which the sections of the configuration make
+        return run
+    except (RecordError, RecursionError) as error:
+        reason = str(error) if isinstance(error, RecordError) else f"{CONFIGURATION}: is nested too deeply"
+        return Unfinished(name, UNREADABLE, reason.replace(f"{folder}/", ""))
 
 
 def _is_of_a_run(folder: Path) -> bool:
@@ -146,17 +159,27 @@ def _is_of_a_run(folder: Path) -> bool:
 def _status(folder: Path) -> tuple[str, str]:
     """Return what a run without results says of itself."""
     try:
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        return str(status.get("state", "unfinished")), str(
-            status.get("error") or status.get("stage") or "no results yet"
-        )
-    except (OSError, ValueError, AttributeError):
+        status = read_json(folder / "status.json")
+    except RecordError:
+        status = None
+    if not isinstance(status, dict):
         return "unfinished", f"no {RESULTS}: still running, or killed"
+    return str(status.get("state", "unfinished")), str(status.get("error") or status.get("stage") or "no results yet")
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+def _configuration(path: Path) -> Mapping[str, Any]:
+    """Return what config.yaml holds; nothing where there is none.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    content = read_yaml(path, dict)
+    for group in GROUPS:
+        if not isinstance(content.get(group), Mapping | None):
+            raise RecordError(f"{path}: {group} must be a mapping")
+    return content
 
 
 def _short(places: Sequence[Path]) -> list[str]:
@@ -165,7 +188,8 @@ def _short(places: Sequence[Path]) -> list[str]:
     common = 0
     while all(len(each) > common + 1 for each in parts) and len({each[common] for each in parts}) == 1 and parts:
         common += 1
-    return ["/".join(each[common:]) for each in parts]
+    # Names of folders need not be text.
+    return [os.fsencode("/".join(each[common:])).decode(errors="replace") for each in parts]
 
 
 def _flat(prefix: str, node: Any) -> Settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mwanda.config.identity import RunSpec
-from mwanda.errors import ConfigurationError
+from mwanda.errors import ConfigurationError, RecordError
 from mwanda.job.components import Parts
 from mwanda.job.results import read_results
 
@@ -26,7 +26,14 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
         ConfigurationError: the folder belongs to another run.
     """
     folder, resume = spec.folder, spec.settings.resume
-    found = read_results(folder)
+    try:
+        found = read_results(folder)
+    except RecordError as error:
+        if not resume:
+            reason = f"holds what cannot be read ({error}); choose another folder, or add resume=true to run it again"
+            raise ConfigurationError("output_dir", folder, reason) from None
+        logger.warning("%s; the run is done again", error)
+        found = None
     if found is None or found["status"] != "complete":
         if (folder / CHECKPOINT).is_dir() and not resume:
             raise ConfigurationError(
@@ -35,7 +42,7 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
         return None
     if not resume:
         raise ConfigurationError("output_dir", folder, "holds a finished run; choose another folder or add resume=true")
-    if found["config_hash"] != spec.config_hash:
+    if found.get("config_hash") != spec.config_hash:
         raise ConfigurationError("output_dir", folder, "holds the results of another configuration")
     if parts.export is not None and not (folder / parts.export.name).exists():
         logger.info("%s is finished but lacks %s, and is run again", folder, parts.export.name)

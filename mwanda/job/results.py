@@ -1,7 +1,6 @@
 """results.json: its sections, made, written and read here alone."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, c
 from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.job.record import read_record
 from mwanda.system.files import write_json
 
 
@@ -46,9 +46,13 @@ class Outcome:
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """Return the results that a folder holds, if any."""
+    """Return the results that a folder holds, if any.
+
+    Raises:
+        RecordError: what it holds is damaged.
+    """
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:

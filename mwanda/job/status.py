@@ -23,7 +23,6 @@ seconds (another one). Results are judged by results.json alone: a run that has 
 """
 
 import hashlib
-import json
 import os
 import socket
 import threading
@@ -33,9 +32,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from mwanda.errors import ConfigurationError
+from annotated_types import Gt, MinLen
+from pydantic import AfterValidator
+
+from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job.record import Part, problem_of, read_json
 from mwanda.job.results import RESULTS
 from mwanda.system.environment import code
 from mwanda.system.files import write_json
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 SCHEMA = "mwanda.status/1"
 
 FILE = "status.json"
+
+OF_A_RUN = (RESULTS, "config.yaml", "overrides.yaml", "run.log")
+"""Files by which the folder of a run is known when its status cannot be read."""
 
 BEAT = 15.0
 
@@ -63,9 +69,9 @@ State = Literal["running", "complete", "failed", "interrupted"]
 
 Stage = Literal["start", "load", "evaluate dense", "calibrate", "prune", "evaluate pruned", "export"]
 
-Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped"]
-"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started) and `skipped`
-(complete before its sweep was last started)."""
+Seen = Literal["running", "complete", "failed", "interrupted", "lost", "unreadable", "waiting", "skipped"]
+"""What a reader makes of it: besides the states `lost`, `unreadable` (status.json is damaged), `waiting` (planned by a
+sweep and not started) and `skipped` (complete before its sweep was last started)."""
 
 STAGES: dict[str, Stage] = {"calibrate and prune": "prune"}
 """Stages that the progress of a run calls otherwise."""
@@ -199,37 +205,89 @@ class Watched:
             done += weight(item)
 
 
+class _Exception(Part):
+    type: str
+    message: str
+
+
+def _with_a_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+class _Status(Part):
+    """What a reader of status.json relies on."""
+
+    state: State
+    stage: str
+    block: int | None
+    blocks: int | None
+    progress: float | None
+    seconds: float
+    updated: Annotated[str, AfterValidator(_with_a_zone)]
+    pid: Annotated[int, Gt(0)]
+    born: float | None
+    host: str
+    scheduled: Annotated[list[str], MinLen(2)] | None = None
+    attempt: int
+    exception: _Exception | None
+    config_hash: str
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """Return what status.json of a run says, if there is one that can be read."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.get("schema") == SCHEMA:
-            return found
+    with suppress(RecordError):
+        return _read(folder / FILE)
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a status.json says.
+
+    Raises:
+        RecordError: it cannot be read, or is not what a run writes.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: is no {SCHEMA}")
+    problem = problem_of(_Status, found)
+    if problem is not None:
+        raise RecordError(f"{path}: {problem}")
+    return found
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
         born = _born(status["pid"])
-        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
+        return born is not None and status["born"] is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
 
-def is_complete(folder: Path, config_hash: str) -> bool:
-    """Return whether the folder holds the complete results of that configuration."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        return bool(found["status"] == "complete" and found["config_hash"] == config_hash)
+def is_complete(folder: Path, config_hash: str | None = None) -> bool:
+    """Return whether the folder holds complete results, of that configuration if one is given."""
+    with suppress(RecordError):
+        found = read_json(folder / RESULTS)
+        if isinstance(found, dict) and found.get("status") == "complete":
+            return config_hash is None or found.get("config_hash") == config_hash
     return False
 
 
 def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
-    """Return the state of a run as it looks from here, and its status; None where no run has begun."""
-    status = read(folder)
-    if status is None:
-        return None
+    """Return the state of a run as it looks from here, and its status; None where no run has begun.
+
+    Of a status that cannot be read there is nothing but an exception that says why.
+    """
+    try:
+        status = _read(folder / FILE)
+    except RecordError as error:
+        if not any((folder / name).is_file() for name in OF_A_RUN):
+            return None  # nothing has begun, or the file is of another program
+        if is_complete(folder):
+            return "complete", {}
+        return "unreadable", {"exception": {"type": type(error).__name__, "message": str(error)}}
     if status["state"] != "complete" and is_complete(folder, status["config_hash"]):
         return "complete", status
     if status["state"] == "running" and not is_alive(status):
@@ -266,13 +324,13 @@ def _born(pid: int) -> float | None:
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.Error:
+    except (psutil.Error, OverflowError):  # a number that no process has
         return None
 
 
 def is_this_process(status: Mapping[str, Any]) -> bool:
     """Return whether this very process has written the status."""
-    return bool(status["host"] == host() and status["pid"] == os.getpid())
+    return bool(status.get("host") == host() and status.get("pid") == os.getpid())
 
 
 def _scheduled() -> list[str] | None:

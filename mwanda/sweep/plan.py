@@ -1,17 +1,21 @@
 """The plan of a sweep: its jobs, where each of them writes, and what is to become of it; see mwanda.sweep."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, MinLen
+from pydantic import Field
 
 from mwanda.config import schema
 from mwanda.config.identity import RunSpec
+from mwanda.errors import RecordError
 from mwanda.job import status
+from mwanda.job.record import Part, problem_of, read_json
 from mwanda.job.results import RESULTS
 from mwanda.sweep import naming
 from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
@@ -80,27 +84,62 @@ class Plan:
         write_json(self.folder / FILE, {"schema": SCHEMA, "commands": self.commands, "code": self.code, "jobs": jobs})
 
 
+class _Job(Part):
+    folder: Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+    overrides: list[str]
+    config_hash: str
+    action: Action
+    command: Annotated[int, Ge(0)]
+
+
+class _Code(Part):
+    commit: str | None = None
+    dirty: bool | None = None
+    difference: str | None = None
+
+
+class _Plan(Part):
+    """What a reader of sweep.json relies on."""
+
+    commands: Annotated[list[list[str]], MinLen(1)]
+    code: _Code
+    jobs: list[_Job]
+
+
 def read(folder: Path) -> Plan | None:
-    """Return the plan in a sweep's folder, if there is one."""
+    """Return the plan in a sweep's folder, if there is one.
+
+    Raises:
+        RecordError: there is one that cannot be read.
+    """
     path = folder / FILE
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    jobs = [
-        Job(folder / each["folder"], tuple(each["overrides"]), each["config_hash"], each["action"], each["command"])
-        for each in found["jobs"]
-    ]
-    return Plan(folder, jobs, found["commands"], found["code"])
+    found = read_json(path)
+    problem = problem_of(_Plan, found)
+    if problem is None:
+        jobs = [
+            Job(folder / each["folder"], tuple(each["overrides"]), each["config_hash"], each["action"], each["command"])
+            for each in found["jobs"]
+        ]
+        if all(job.command < len(found["commands"]) and job.folder.name not in ("", "..") for job in jobs):
+            return Plan(folder, jobs, found["commands"], found["code"])
+        problem = "a job is of a command or a folder that there is not"
+    raise RecordError(f"{path}: {problem}; remove it to plan the sweep anew, its jobs are found again by their folders")
 
 
-def plans(folder: Path) -> list[Plan]:
-    """Return the plans of all sweeps at or below a folder."""
+def plans(folder: Path, damaged: list[RecordError] | None = None) -> list[Plan]:
+    """Return the plans of all sweeps at or below a folder; what cannot be read is added to `damaged`."""
     found = []
     for place, inside, files in os.walk(folder.absolute()):
         if status.FILE in files:
             inside.clear()
         elif FILE in files:
-            found += [plan for plan in [read(Path(place))] if plan is not None]
+            try:
+                found += [plan for plan in [read(Path(place))] if plan is not None]
+            except RecordError as error:
+                if damaged is not None:
+                    damaged.append(error)
     return found
 
 

@@ -33,7 +33,7 @@ def test_what_is_not_complete_is_listed_with_the_reason(tmp_path: Path) -> None:
         "failed": ("failed", "CalibrationError"),
         "killed": ("unfinished", "no results.json"),
         "running": ("running", "prune"),
-        "torn": ("unreadable", "Expecting property name enclosed in double quotes"),
+        "torn": ("unreadable", "results.json"),
     }
 
 
