@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,22 +25,35 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
-from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
+from mwanda.solvers import Solver
+from mwanda.solvers.admm import ADMM
+from mwanda.solvers.dsnot import DSnoT
+from mwanda.solvers.swap import Swap
+from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs, SequenceSums
 from mwanda.system.distributed import World, join, leave
 from mwanda.system.progress import Silent
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)
 TEXTS = ("", "outputs/day", "Kʉ̃ɔ̃ 🌍")
-JOBS = ("mwanda", "sparsegpt", "mixtral")
+JOBS = ("mwanda", "sparsegpt", "mixtral", "swap", "admm", "dsnot", "fisher", "fisher_mixtral")
+NEEDS = (Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS, Needs.MEANS)
 
 
 def job_of(name: str, order: Order) -> Job:
     """Return a job of which the masks do not hang on rounding."""
-    model = tiny_model("mixtral" if name == "mixtral" else "llama", dtype=torch.float64)
+    model = tiny_model("mixtral" if "mixtral" in name else "llama", dtype=torch.float64)
     criterion = SparseGPT() if name == "sparsegpt" else MWanda()
-    return Job(model, CALIBRATION, Pruner(order, 8, expert_tokens=20), criterion, OWLCWL(2.0))
+    balanced = replace(CALIBRATION, weights=LanguageWeights((1.0, 3.0, 2.0), balanced=True))
+    calibration = balanced if name in SOLVERS else CALIBRATION
+    pruner = Pruner(order, 8, expert_tokens=20)
+    schedule = Fisher(signal_fraction=1.0, draws=2) if "fisher" in name else OWLCWL(2.0)
+    return Job(model, calibration, pruner, criterion, schedule, solver=SOLVERS.get(name))
+
+
+SOLVERS: dict[str, Solver] = {"swap": Swap(), "admm": ADMM(), "dsnot": DSnoT()}
 
 
 def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:
@@ -48,6 +62,11 @@ def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:
     inputs = torch.arange(24.0).reshape(2, 3, 4) - 7 * rank
     statistics.add(SequenceSums.of(inputs, needs), torch.tensor([rank, 2]))
     return statistics
+
+
+def tensors_of(statistics: LanguageStatistics) -> dict[str, torch.Tensor]:
+    """Return the sums of statistics by their names."""
+    return {name: value for name, value in vars(statistics).items() if isinstance(value, torch.Tensor)}
 
 
 def prune(
@@ -62,6 +81,7 @@ def prune(
         job.pattern,
         job.sparsity,
         Runtime(checkpoint=checkpoint, world=world, progress=stop or Silent()),
+        job.solver,
     )
     return job.dense, report
 
@@ -95,10 +115,10 @@ def take_part(folder: Path) -> None:
         own = {key: value.clone() for key, value in tensors.items()}
         save_file(own, folder / f"{name}-{world.rank}.safetensors")
 
-    for needs in (Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS):
+    for needs in NEEDS:
         statistics = statistics_of_rank(world.rank, needs)
         world.all_reduce(each for each in statistics.tensors() if each is not None)
-        save(f"statistics-{needs.name}", {key: value for key, value in vars(statistics).items() if value is not None})
+        save(f"statistics-{needs.name}", tensors_of(statistics))
     for order in get_args(Order):
         for name in JOBS:
             model, report = prune(job_of(name, order), world)

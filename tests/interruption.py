@@ -22,6 +22,7 @@ from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
 
 
 class Interrupted(Exception):
@@ -64,6 +65,7 @@ class Job:
     schedule: Schedule = field(default_factory=Uniform)
     pattern: Pattern = field(default_factory=Unstructured)
     sparsity: float = 0.5
+    solver: Solver | None = None
 
     def run(
         self,
@@ -86,6 +88,7 @@ class Job:
                 checkpoint=None if folder is None else RunCheckpoint(folder, "key"),
                 progress=progress or StopAt(),
             ),
+            self.solver,
         )
         return dict(model.state_dict()), report
 

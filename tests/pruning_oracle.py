@@ -1,7 +1,7 @@
 """The pruning procedures written plainly: whole forward passes, whole inputs kept, sorts; nothing from the pruner."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import pytest
@@ -143,6 +143,7 @@ def prune(
     score: Score = wanda,
     select: Select = lowest_of_rows,
     expert_tokens: int = 0,
+    of_matrices: Mapping[str, float] | None = None,
 ) -> None:
     """Prune in place, running the model anew wherever an order wants the inputs that pruned weights have made.
 
@@ -157,6 +158,7 @@ def prune(
         score: see above.
         select: see above.
         expert_tokens: see `capture`.
+        of_matrices: the sparsity of each matrix, where those of a block differ.
     """
     every = [name for names in blocks for name in names]
     steps = {
@@ -165,6 +167,7 @@ def prune(
         "arrival": [[name] for name in capture(model, every, calibration)],
     }[order]
     sparsity_of = {name: sparsity for names, sparsity in zip(blocks, sparsities, strict=True) for name in names}
+    sparsity_of |= of_matrices or {}
     for names in steps:
         for name, inputs in capture(model, names, calibration, expert_tokens).items():
             weight = weight_of(model, name)

@@ -22,7 +22,7 @@ FLOORS = (
     ("pruner",),
     ("export", "config", "tracking", "corpora"),
     ("criteria", "models", "artifacts", "languages"),
-    ("schedules", "patterns", "system", "calibration"),
+    ("schedules", "solvers", "patterns", "system", "calibration"),
     ("statistics", "kernels", "errors"),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

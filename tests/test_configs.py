@@ -52,9 +52,8 @@ CHANGED = {
     "calibration": {"sequences", "length", "seed", "sampling", "target", "mix"},
     "pattern": {"keep", "of"},
     "pruner": {"order"},
+    "schedule": {"seed"},
 }
-# Arguments that are no setting: what results.json calls a corpus.
-NO_SETTING = {"corpus": {"name"}}
 
 FILES = sorted(path for path in conf.CONF.rglob("*.yaml") if path.parent != conf.CONF)
 COMPONENTS = [path for path in FILES if path.parent.name in schema.GROUPS]
@@ -85,13 +84,7 @@ def command_of(path: Path) -> list[str]:
 def arguments_of(path: Path) -> dict[str, Field[Any]]:
     """Return the arguments of the class that a file names."""
     target = read(path)["_target_"]
-    skipped = NO_SETTING.get(group_of(path), set())
-    return {
-        one.name: one
-        for part in schema.parts_of(get_class(target))
-        for one in fields(part)
-        if one.init and one.name not in skipped
-    }
+    return {one.name: one for part in schema.parts_of(get_class(target)) for one in fields(part) if one.init}
 
 
 @pytest.mark.parametrize("group", CHOICES)

@@ -17,6 +17,7 @@ from tiny_models import save_tiny_model
 from mwanda import status as status_command
 from mwanda.errors import ConfigurationError, ModelError
 from mwanda.job import status
+from mwanda.job.results import SCHEMA, write_results
 from mwanda.job.run import run
 from mwanda.system.files import write_json
 from mwanda.system.progress import Silent
@@ -159,9 +160,9 @@ def test_a_job_that_slurm_starts_again_does_not_wait_for_the_attempt_that_it_kil
 def test_complete_results_count_more_than_a_process_that_died_before_it_could_say_so(tmp_path: Path) -> None:
     report(tmp_path)
     change(tmp_path, born=0)
-    write_json(tmp_path / "results.json", {"status": "complete", "config_hash": HASH})
+    write_results(tmp_path, {"schema": SCHEMA, "status": "complete", "config_hash": HASH})
     assert status.seen(tmp_path)[0] == "complete"  # type: ignore[index]
-    write_json(tmp_path / "results.json", {"status": "complete", "config_hash": "another"})
+    write_results(tmp_path, {"schema": SCHEMA, "status": "complete", "config_hash": "another"})
     assert status.seen(tmp_path)[0] == "lost"  # type: ignore[index]
 
 

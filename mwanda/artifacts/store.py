@@ -47,6 +47,7 @@ ABANDONED = 24 * 3600.0
 ROOMS = (
     "calibration",
     "corpora",
+    "criteria",
     "evaluation",
     "kernels",
     "models",

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mwanda.errors import CorpusError
+from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class CalibrationSet:
         codes: the languages; `languages` of a batch counts in this order.
         sequences: per language its sequences, each of the same length.
         packing: how the sequences were made, for the record.
+        weights: how much each language counts.
     """
 
     codes: tuple[str, ...]
     sequences: tuple[Int[Tensor, "S T"], ...]
     packing: str
+    weights: LanguageWeights = UNIFORM
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> list[Batch]:
         """Return batches of `size` sequences, languages in order."""
@@ -59,7 +62,7 @@ class CalibrationSet:
         counts = [max(1, round(fraction * part.shape[0])) for part in self.sequences]
         length = min(self.length, max(SHORTEST, round(fraction * self.count * self.length / sum(counts))))
         chosen = tuple(part[:count, :length] for part, count in zip(self.sequences, counts, strict=True))
-        return CalibrationSet(self.codes, chosen, self.packing)
+        return CalibrationSet(self.codes, chosen, self.packing, self.weights)
 
     @property
     def tokens_per_language(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from mwanda.calibration.mixes import mix_of, mixes
 from mwanda.calibration.packing import CalibrationSet, check_no_padding, document_start, pack, stream_tokens
 from mwanda.errors import ConfigurationError, CorpusError
+from mwanda.statistics.weights import LanguageWeights
 
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Calibration:
         target: codes of the only languages that give text under `sampling=target`.
         packing: `concatenate` joins sentences by a line break and cuts; sentences may start in one sequence and end
             in the next.
+        weights: how much each language counts in norms, means over languages and second moments: `uniform`, every token
+            alike; `balanced`, the second moments of each language scaled to unit mean trace; or a weight by code, as if
+            a language stood so many times in the set (one for those that are not named).
         start_token: lead each sequence with the token that starts a document.
         seed: of the order in which sentences are taken; null takes them as they stand.
 
@@ -66,6 +70,7 @@ class Calibration:
     languages: list[str] | None = None
     target: list[str] | None = None
     packing: Literal["concatenate"] = "concatenate"
+    weights: Literal["uniform", "balanced"] | dict[str, Annotated[float, Ge(0)]] = "uniform"
     start_token: bool = True
     seed: int | None = None
 
@@ -154,7 +159,23 @@ class Calibration:
         check_no_padding(tokenizer, packed, taken)
         lead = "each led by the document start token" if start is not None else "without a start token"
         packing = f"{self.packing}: sentences joined by a line break, cut into {self.length} tokens, {lead}"
-        return CalibrationSet(tuple(packed), tuple(packed.values()), packing)
+        return CalibrationSet(tuple(packed), tuple(packed.values()), packing, self.weighting(list(packed)))
+
+    def weighting(self, codes: Sequence[str]) -> LanguageWeights:
+        """Return the weights of these languages.
+
+        Raises:
+            ConfigurationError: a weight is of a language that gives no text, or all weights are zero.
+        """
+        if not isinstance(self.weights, dict):
+            return LanguageWeights(balanced=self.weights == "balanced")
+        unknown = [code for code in self.weights if code not in codes]
+        if unknown:
+            raise ConfigurationError("calibration.weights", unknown[0], "gives no calibration text", codes)
+        given = tuple(self.weights.get(code, 1.0) for code in codes)
+        if not any(given):
+            raise ConfigurationError("calibration.weights", self.weights, "some language must weigh more than zero")
+        return LanguageWeights(None if set(given) == {1.0} else given)
 
     def divide(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return the number of sequences of each language, or of bytes if the size is given in bytes.

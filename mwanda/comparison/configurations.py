@@ -12,12 +12,13 @@ from mwanda.comparison.statistics import (
 )
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language, find
+from mwanda.languages.groups import calibrated
 
 
-FIRST = ("model", "criterion", "schedule", "pattern", "sparsity")
+FIRST = ("model", "criterion", "solver", "schedule", "pattern", "sparsity")
 """What a configuration is named by, in this order, where it varies."""
 
-NAMED = ("model", "criterion", "schedule", "pattern")
+NAMED = ("model", "criterion", "solver", "schedule", "pattern")
 """Groups whose further keys only mean something beside the name of the choice."""
 
 FALLBACK = ("criterion", "schedule", "sparsity")
@@ -49,9 +50,9 @@ class Configuration:
         """The change of every language, by seed."""
         return {run.seed: changes(run.perplexity) for run in self.runs}
 
-    def calibrated(self) -> set[str]:
+    def calibrated(self) -> frozenset[str]:
         """Return the languages whose text calibrated the pruning."""
-        return set(self.runs[0].results.get("calibration", {}).get("tokens_per_language", {}))
+        return calibrated(self.runs[0].results.get("calibration", {}).get("tokens_per_language", {}))
 
 
 def name_of(settings: Settings) -> str:

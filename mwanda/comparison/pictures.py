@@ -12,6 +12,7 @@ from mwanda.comparison.records import Run
 from mwanda.comparison.tables import Section, partner
 from mwanda.comparison.tidy import task_scores
 from mwanda.evaluation.task_scores import headline
+from mwanda.languages.ratios import geometric_mean, ratio
 
 
 Picture = tuple[str, str]
@@ -246,22 +247,16 @@ def _layer_line(inside: Mapping[str, Any], key: str) -> dict[float, float]:
 
 def _mean_ratio(configuration: Configuration, code: str) -> float:
     """Return a language's geometric mean of the ratio over seeds."""
-    ratios = [one[code].ratio for one in configuration.by_seed.values()]
-    return _geometric(ratios)
+    return geometric_mean(one[code].ratio for one in configuration.by_seed.values())
 
 
 def _percent(configuration: Configuration, other: Configuration | None, code: str) -> float:
     assert other is not None
-    mine, theirs = configuration.by_seed, other.by_seed
-    pairs = [(mine[seed][code].pruned, theirs[seed][code].pruned) for seed in mine if seed in theirs]
-    if not pairs or any(math.isinf(after) for _, after in pairs):
+    first, second = configuration.by_seed, other.by_seed
+    pairs = [(first[seed][code].pruned, second[seed][code].pruned) for seed in first if seed in second]
+    if not pairs or any(math.isinf(theirs) for _, theirs in pairs):
         return math.nan
-    return 100 * (_geometric([before / after for before, after in pairs]) - 1)
-
-
-def _geometric(values: Sequence[float]) -> float:
-    mean = sum(map(math.log, values)) / len(values)
-    return math.exp(mean) if mean < 700 else math.inf
+    return 100 * (geometric_mean(ratio(theirs, mine) for mine, theirs in pairs) - 1)
 
 
 def _mean_line(lines: Series) -> dict[float, float]:

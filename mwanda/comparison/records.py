@@ -9,6 +9,7 @@ from typing import Any
 
 from mwanda.comparison.files import damaged_files
 from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job import status
 from mwanda.job.record import FAMILY, checked, read_json, read_yaml
 from mwanda.job.results import RESULTS
 
@@ -17,7 +18,18 @@ CONFIGURATION = "config.yaml"
 UNREADABLE = "unreadable"
 Settings = dict[str, str]
 
-GROUPS = ("langs", "model", "corpus", "calibration", "criterion", "schedule", "pattern", "pruner", "evaluation")
+GROUPS = (
+    "langs",
+    "model",
+    "corpus",
+    "calibration",
+    "criterion",
+    "solver",
+    "schedule",
+    "pattern",
+    "pruner",
+    "evaluation",
+)
 CHANGES_NO_NUMBER = {
     "_target_",
     "seed",
@@ -64,6 +76,7 @@ class Run:
         own = {
             "model": str(results["model"]["id"]),
             "criterion": str(results["criterion"]["name"]),
+            "solver": str(results.get("solver", {"name": "threshold"})["name"]),
             "schedule": str(results["schedule"]["name"]),
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
@@ -71,6 +84,7 @@ class Run:
         for group in GROUPS:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
+        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
         return own
 
     @property
@@ -108,7 +122,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError("DIR", folder, "there is no such folder")
-    wanted = {RESULTS, CONFIGURATION}
+    wanted = {RESULTS, CONFIGURATION, status.FILE}
     places = sorted(
         {
             Path(place).resolve()
@@ -132,39 +146,34 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 def _read(folder: Path, name: str) -> Run | Unfinished | None:
     """Return the run in a folder; None where the files are of something else."""
     path, ours = folder / RESULTS, _is_of_a_run(folder)
-    if not path.is_file():
-        return Unfinished(name, *_status(folder)) if ours else None
     try:
-        content = read_json(path)
-        of_a_run = isinstance(content, dict) and str(content.get("schema", "")).startswith(FAMILY)
-        if not (ours or of_a_run):
-            return None
-        results = checked(content, path)
-        if results["status"] != "complete":
-            failure = results.get("error") or {}
-            told = f"{failure.get('type', '')}: {failure.get('message', '')}"
-            return Unfinished(name, str(results["status"]), told)
-        run = Run(name, results, _configuration(folder / CONFIGURATION), folder, damaged_files(folder, results))
-        _ = run.settings  # which the sections of the configuration make
-        return run
+        if path.exists() or path.is_symlink():
+            content = read_json(path)
+            if not ours and (not isinstance(content, dict) or not str(content.get("schema")).startswith(FAMILY)):
+                return None
+            results = checked(content, path)
+        else:
+            results = None
+        if results is not None and results["status"] == "complete":
+            run = Run(name, results, _configuration(folder / CONFIGURATION), folder, damaged_files(folder, results))
+            _ = run.settings  # which the sections of the configuration make
+            return run
     except (RecordError, RecursionError) as error:
         reason = str(error) if isinstance(error, RecordError) else f"{CONFIGURATION}: is nested too deeply"
         return Unfinished(name, UNREADABLE, reason.replace(f"{folder}/", ""))
+    found = status.seen(folder)
+    if found is not None:  # which knows of the last attempt, where results.json may be of one before
+        state, told = found
+        return Unfinished(name, state, status.why(state, told) or str(told.get("stage", "")))
+    if results is not None:
+        failure = results.get("error") or {}
+        return Unfinished(name, str(results["status"]), f"{failure.get('type', '')}: {failure.get('message', '')}")
+    reason = f"no {RESULTS} and no {status.FILE}: killed as it began"
+    return Unfinished(name, "unfinished", reason) if ours else None
 
 
 def _is_of_a_run(folder: Path) -> bool:
-    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file() or (folder / "status.json").is_file()
-
-
-def _status(folder: Path) -> tuple[str, str]:
-    """Return what a run without results says of itself."""
-    try:
-        status = read_json(folder / "status.json")
-    except RecordError:
-        status = None
-    if not isinstance(status, dict):
-        return "unfinished", f"no {RESULTS}: still running, or killed"
-    return str(status.get("state", "unfinished")), str(status.get("error") or status.get("stage") or "no results yet")
+    return any((folder / name).is_file() for name in ("overrides.yaml", "run.log")) or status.read(folder) is not None
 
 
 def _configuration(path: Path) -> Mapping[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mwanda.languages.ratios import exponential, ratio
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -36,7 +38,7 @@ class Change:
     @property
     def ratio(self) -> float:
         """Pruned over dense."""
-        return self.pruned / self.dense
+        return ratio(self.dense, self.pruned)
 
     @property
     def hurt(self) -> bool | None:
@@ -56,8 +58,8 @@ def changes(perplexity: Mapping[str, Any]) -> dict[str, Change]:
             found[code] = Change(
                 dense["perplexity"],
                 _or_infinite(pruned["perplexity"]),
-                _exponential(pair.get("low")),
-                _exponential(pair.get("high")),
+                exponential(pair.get("low")),
+                exponential(pair.get("high")),
                 pair.get("significant"),
             )
     return found
@@ -76,15 +78,6 @@ def over_seeds(values: Iterable[float | None]) -> Estimate | None:
     return Estimate(mean, math.sqrt(variance), len(numbers))
 
 
-def geometric_mean(values: Iterable[float]) -> float | None:
-    """Return `exp` of the mean logarithm; None of nothing."""
-    numbers = list(values)
-    if not numbers:
-        return None
-    mean = sum(map(math.log, numbers)) / len(numbers)
-    return math.exp(mean) if mean < 700 else math.inf
-
-
 def share_hurt(measured: Sequence[Change]) -> float | None:
     """Return the share of languages that are significantly worse; None where one was not tested."""
     marks = [change.hurt for change in measured]
@@ -101,7 +94,3 @@ def spread(measured: Sequence[Change]) -> float | None:
 
 def _or_infinite(value: float | None) -> float:
     return math.inf if value is None else value
-
-
-def _exponential(value: float | None) -> float | None:
-    return None if value is None else math.exp(min(value, 700))

@@ -9,13 +9,16 @@ from mwanda.comparison.configurations import FIRST, Configuration, configuration
 from mwanda.comparison.records import Run, Settings
 from mwanda.comparison.statistics import (
     Estimate,
-    geometric_mean,
     over_seeds,
     share_hurt,
     spread,
 )
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language
+from mwanda.languages.groups import GROUPINGS as KNOWN
+from mwanda.languages.groups import SEEN, UNSEEN, calibration_labels, members
+from mwanda.languages.ratios import geometric_mean, ratio
+from mwanda.languages.table import UNKNOWN
 
 
 BASELINE: Settings = {"criterion": "wanda", "schedule": "uniform"}
@@ -24,9 +27,7 @@ Row = dict[str, Any]
 
 GROUPINGS: dict[str, Callable[[Language], str]] = {
     "language": lambda language: language.code,
-    "resource_level": lambda language: language.resource_level,
-    "family": lambda language: language.family,
-    "script": lambda language: language.script,
+    **{name: KNOWN[name] for name in ("resource_level", "family", "script")},
 }
 
 MOST_COLUMNS = 8
@@ -137,24 +138,22 @@ def _summary(
     baseline: Settings | None,
 ) -> Summary:
     by_seed = [{code: one[code] for code in languages} for one in configuration.by_seed.values()]
-    calibrated = configuration.calibrated()
-    seen = [code for code in languages if code in calibrated]
-    unseen = [code for code in languages if code not in calibrated]
+    by_calibration = members(calibration_labels(languages, configuration.calibrated()), languages)
 
-    def ratio(codes: Sequence[str]) -> Estimate | None:
+    def mean_ratio(codes: Sequence[str]) -> Estimate | None:
         return over_seeds(geometric_mean(one[code].ratio for code in codes) for one in by_seed)
 
     values = {
         "dense": over_seeds(geometric_mean(one[code].dense for code in languages) for one in by_seed),
         "pruned": over_seeds(geometric_mean(one[code].pruned for code in languages) for one in by_seed),
-        "ratio": ratio(languages),
+        "ratio": mean_ratio(languages),
         "worst": over_seeds(max((change.ratio for change in one.values()), default=None) for one in by_seed),
         "spread": over_seeds(spread(list(one.values())) for one in by_seed),
         "hurt": over_seeds(share_hurt(list(one.values())) for one in by_seed),
-        "seen": ratio(seen),
-        "unseen": ratio(unseen),
+        "seen": mean_ratio(by_calibration.get(SEEN, [])),
+        "unseen": mean_ratio(by_calibration.get(UNSEEN, [])),
         "baseline": _against(configuration, every, languages, baseline),
-        **{f"group:{name}": ratio(codes) for name, codes in groups.items()},
+        **{f"group:{name}": mean_ratio(codes) for name, codes in groups.items()},
     }
     worst = tuple(max(one, key=lambda code: one[code].ratio) for one in by_seed if one)
     return Summary(configuration, values, worst)
@@ -176,7 +175,7 @@ def _against(
         mine, theirs = (
             geometric_mean(one.by_seed[seed][code].pruned for code in languages) for one in (configuration, other)
         )
-        return None if mine is None or theirs is None or math.isinf(theirs) else mine / theirs - 1
+        return None if math.isinf(theirs) else ratio(theirs, mine) - 1
 
     return over_seeds(excess(seed) for seed in seeds)
 
@@ -190,8 +189,6 @@ def _groups(languages: Sequence[str], grouping: str | None) -> dict[str, tuple[s
 
 
 def _by(languages: Sequence[str], grouping: str) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {}
-    for code in languages:
-        language = language_of(code)
-        groups.setdefault(GROUPINGS[grouping](language) if language else "unknown", []).append(code)
-    return {name: tuple(codes) for name, codes in groups.items()}
+    known = {code: language_of(code) for code in languages}
+    labels = {code: GROUPINGS[grouping](language) if language else UNKNOWN for code, language in known.items()}
+    return {name: tuple(codes) for name, codes in members(labels, languages).items()}

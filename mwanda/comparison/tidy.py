@@ -17,6 +17,7 @@ TIDY = (
     "configuration",
     "model",
     "criterion",
+    "solver",
     "schedule",
     "pattern",
     "sparsity",

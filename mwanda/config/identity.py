@@ -111,7 +111,16 @@ def exact_hash(config: Mapping[str, Any]) -> str:
 
 
 def _numeric(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
+    """Return what can change the numbers, without the keys that were added later and change nothing."""
+    kept = {key: value for key, value in config.items() if key not in NOT_SEMANTIC}
+    for key, value in schema.ADDED.items():
+        group, _, name = key.partition(".")
+        section = kept.get(group)
+        if not name and section == value:
+            del kept[group]
+        elif isinstance(section, Mapping) and section.get(name) == value:
+            kept[group] = _without(section, [name])
+    return kept
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ GROUPS = (
     "corpus",
     "calibration",
     "criterion",
+    "solver",
     "schedule",
     "pattern",
     "pruner",
@@ -31,6 +32,15 @@ GROUPS = (
 )
 
 MAY_BE_NOTHING = ("evaluation", "inside", "export")
+
+ADDED: dict[str, Any] = {
+    "solver": {"_target_": "mwanda.solvers.threshold.Threshold"},
+    "calibration.weights": "uniform",
+    "corpus.drop_overlap": False,
+    "schedule.level": "block",
+}
+"""Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
+leave that value out, so that what is old and complete is known as the same run."""
 
 Mode = Literal["run", "inspect", "prepare"]
 
@@ -66,6 +76,7 @@ class Settings(BaseModel):
     corpus: dict[str, Any]
     calibration: dict[str, Any]
     criterion: dict[str, Any]
+    solver: dict[str, Any] = Field(default_factory=lambda: dict(ADDED["solver"]))
     schedule: dict[str, Any]
     pattern: dict[str, Any]
     pruner: dict[str, Any]

@@ -24,12 +24,12 @@ class C4:
         drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
+    name: ClassVar[str] = "c4"
     parallel: ClassVar[bool] = False  # sentence N does not say the same in every language
     path: str = "allenai/c4"
     revision: str | None = None
     documents: Annotated[int, Gt(0)] = 500
     drop_overlap: bool = False
-    name: str = "c4"
 
     def has(self, language: Language) -> bool:
         """Return whether there is a configuration of that language."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.errors import CorpusError
@@ -25,8 +26,8 @@ class Embedded:
         drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
+    name: ClassVar[str] = "embedded"
     drop_overlap: bool = False
-    name: str = "embedded"
 
     def has(self, language: Language) -> bool:
         """Return whether it is one of the languages of the corpus."""

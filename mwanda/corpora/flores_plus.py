@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from mwanda.corpora.base import Split
 from mwanda.corpora.hub import Dataset
@@ -19,10 +20,10 @@ class FloresPlus:
         drop_overlap: leave calibration lines out that evaluation text holds as well, instead of refusing them.
     """
 
+    name: ClassVar[str] = "flores_plus"
     path: str = "openlanguagedata/flores_plus"
     revision: str | None = None
     drop_overlap: bool = False
-    name: str = "flores_plus"
 
     def has(self, language: Language) -> bool | None:
         """Return True for what FLORES+ 2.0 has; later versions may have more."""

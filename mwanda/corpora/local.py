@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mwanda.corpora.base import Split, sound
 from mwanda.errors import ConfigurationError, CorpusError, nearest_choices
@@ -44,11 +44,11 @@ class Local:
         ConfigurationError: the folder does not exist, or cannot be read.
     """
 
+    name: ClassVar[str] = "local"
     path: str
     field: str = "text"
     files: Mapping[str, str] | None = None
     drop_overlap: bool = False
-    name: str = "local"
 
     def __post_init__(self) -> None:
         try:

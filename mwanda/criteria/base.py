@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.patterns.base import ComparisonGroup
+from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -43,24 +44,10 @@ class ColumnWeighted(ABC):
 
 
 @runtime_checkable
-class Reconstruction(Criterion, Protocol):
-    """A criterion that also changes the weights it keeps, to make up for those it removes."""
+class BringsSolver(Criterion, Protocol):
+    """A criterion of a method that also says what becomes of its scores; the plain solver gives way to that."""
 
-    def reconstruct(
-        self,
-        weight: Float[Tensor, "out in"],
-        statistics: LanguageStatistics,
-        planned: int,
-        cell: int | None,
-        prune_per_group: int,
-    ) -> Float[Tensor, "out in"]:
-        """Return the new weights in float32.
-
-        Args:
-            weight: what is there; its zeros stay zero.
-            statistics: of its inputs, as `needs` says.
-            planned: zeros that the result holds, when `cell` is None.
-            cell: inputs of a row that are compared with each other (N:M), or None for any.
-            prune_per_group: weights to remove in each cell.
-        """
+    @property
+    def solver(self) -> Solver:
+        """The solver of the method, with its settings."""
         ...

@@ -15,8 +15,8 @@ from mwanda.statistics import (
     Needs,
     activation_probability,
     language_root_mean_square,
+    pooled,
     pooled_norm,
-    seen,
 )
 
 
@@ -52,10 +52,10 @@ class LanguageAware:
         """
         importance = self._shared(statistics)
         if self.variance_weight > 0:
-            scale = statistics.tokens.sum().sqrt()
+            scale = pooled(statistics, statistics.tokens).sqrt()
             importance = importance + self.variance_weight * scale * self._disagreement(statistics)
         if self.probability_exponent > 0:
-            probability = _mean(activation_probability(statistics), seen(statistics))
+            probability = _mean(activation_probability(statistics), statistics.votes)
             importance = importance * probability.pow(self.probability_exponent)
         return importance
 
@@ -63,11 +63,11 @@ class LanguageAware:
         if self.shared == "pooled":
             return pooled_norm(statistics)
         # √N · mean_l a_lj, written so that the factor is exactly one when there is one language.
-        ratio = statistics.tokens.sum() / statistics.tokens.clamp(min=1).double()
-        return _mean((statistics.sum_squares * ratio[:, None]).sqrt(), seen(statistics)).float()
+        ratio = pooled(statistics, statistics.tokens) / statistics.tokens.clamp(min=1).double()
+        return _mean((statistics.sum_squares * ratio[:, None]).sqrt(), statistics.votes).float()
 
     def _disagreement(self, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
-        profiles, weights = language_root_mean_square(statistics), seen(statistics)
+        profiles, weights = language_root_mean_square(statistics), statistics.votes
         if self.normalised:
             norms = torch.linalg.vector_norm(profiles, dim=1, keepdim=True)
             # In this order, as the common norm over that of a silent language would be infinite.
@@ -90,4 +90,4 @@ class MWanda(LanguageAware, ColumnWeighted):
 
 
 def _mean(values: Float[Tensor, "L in"], weights: Float[Tensor, " L"]) -> Float[Tensor, " in"]:
-    return (values * weights[:, None]).sum(dim=0) / weights.sum().clamp(min=1)
+    return (values * weights[:, None]).sum(dim=0) / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

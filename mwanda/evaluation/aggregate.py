@@ -1,19 +1,13 @@
 """What perplexities per language, and their changes, come to over all languages and groups of them."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mwanda.evaluation.perplexity import LanguagePerplexity
-from mwanda.evaluation.significance import Comparison, aggregate_pairs, exponential
+from mwanda.evaluation.significance import Comparison, aggregate_pairs
 from mwanda.languages import Language
-
-
-GROUPINGS: dict[str, Callable[[Language], str]] = {
-    "by_family": lambda language: language.family,
-    "by_script": lambda language: language.script,
-    "by_resource_level": lambda language: language.resource_level,
-}
+from mwanda.languages.groups import GROUPINGS, calibration_labels, labels, members
+from mwanda.languages.ratios import geometric_mean
 
 
 def aggregate(measured: Mapping[str, LanguagePerplexity], languages: Sequence[Language]) -> dict[str, Any]:
@@ -30,7 +24,7 @@ def aggregate(measured: Mapping[str, LanguagePerplexity], languages: Sequence[La
         "worst": values[worst],
         "worst_language": worst,
         "mean_bits_per_byte": sum(one.bits_per_byte for one in measured.values()) / len(measured),
-        **{name: _by(languages, values, key) for name, key in GROUPINGS.items()},
+        **{f"by_{grouping}": _by(labels(languages, grouping), values) for grouping in GROUPINGS},
     }
 
 
@@ -42,20 +36,11 @@ def aggregate_change(comparison: Comparison, languages: Sequence[Language], seen
         languages: with their families, scripts and resource levels.
         seen: codes of the languages whose text calibrated the pruning.
     """
-    groups = {name: {each.code: key(each) for each in languages} for name, key in GROUPINGS.items()}
-    groups["by_calibration"] = {code: "seen" if code in seen else "unseen" for code in comparison.pairs}
+    groups = {f"by_{grouping}": labels(languages, grouping) for grouping in GROUPINGS}
+    groups["by_calibration"] = calibration_labels(comparison.pairs, seen)
     return aggregate_pairs(comparison, groups)
 
 
-def geometric_mean(values: Iterable[float]) -> float:
-    """Return `exp` of the mean logarithm."""
-    logarithms = [math.log(value) for value in values]
-    return exponential(math.fsum(logarithms) / len(logarithms))
-
-
-def _by(languages: Sequence[Language], values: Mapping[str, float], key: Callable[[Language], str]) -> dict[str, float]:
-    groups: dict[str, list[float]] = {}
-    for language in languages:
-        if language.code in values:
-            groups.setdefault(key(language), []).append(values[language.code])
-    return {name: geometric_mean(groups[name]) for name in sorted(groups)}
+def _by(groups: Mapping[str, str], values: Mapping[str, float]) -> dict[str, float]:
+    measured = sorted(members(groups, values).items())
+    return {name: geometric_mean(values[code] for code in codes) for name, codes in measured}

@@ -4,15 +4,12 @@ Legend: N positions, D hidden size, V vocabulary, C a chunk of it.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
-VOCABULARY_CHUNK = 2048
-"""Logits of one chunk of the vocabulary stay in the processor's cache, which makes this faster than whole rows."""
+from mwanda.models.head import VOCABULARY_CHUNK, OutputHead
 
 
 def losses(
@@ -30,17 +27,15 @@ def losses(
     no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit. Where the target's
     logit is infinite its share of the probability is unknown, and the loss is infinite as well.
     """
-    target = (hidden.float() * weight[targets].float()).sum(dim=1)
-    if bias is not None:
-        target = target + bias[targets]
-    target = _shape(target, scale, softcap)[:, None]
+    head = OutputHead(weight, bias, scale, softcap)
+    target = head.of_tokens(hidden, targets)[:, None]
     total = torch.zeros_like(target)
-    for piece in _logits(hidden, weight, bias, scale, softcap, chunk):
+    for piece in head.chunks(hidden, chunk):
         total += piece.sub_(target).exp_().sum(dim=1, keepdim=True)
     found = total.log_().squeeze(1)
     lost = ~torch.isfinite(found)
     if bool(lost.any()):
-        parts = [part.logsumexp(dim=1) for part in _logits(hidden[lost], weight, bias, scale, softcap, chunk)]
+        parts = [part.logsumexp(dim=1) for part in head.chunks(hidden[lost], chunk)]
         found[lost] = _loss(torch.logsumexp(torch.stack(parts), dim=0), target[lost, 0])
     return found
 
@@ -48,24 +43,6 @@ def losses(
 def _loss(total: Float[Tensor, " N"], target: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Return the loss of targets, given the logarithm of what all logits sum to."""
     return torch.where(target == math.inf, math.inf, total - target)
-
-
-def _logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, chunk: int
-) -> Iterator[Float[Tensor, "N C"]]:
-    """Yield the logits of one chunk of the vocabulary after another, in the same memory: fresh pages cost time."""
-    count, memory = len(hidden), hidden.new_empty(len(hidden) * min(chunk, len(weight)))
-    for begin in range(0, len(weight), chunk):
-        rows = weight[begin : begin + chunk]
-        piece = torch.mm(hidden, rows.T, out=memory[: count * len(rows)].view(count, len(rows))).float()
-        if bias is not None:
-            piece += bias[begin : begin + chunk]
-        yield _shape(piece, scale, softcap)
-
-
-def _shape(logits: Tensor, scale: float, softcap: float | None) -> Tensor:
-    logits = logits * scale if scale != 1.0 else logits
-    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
 class Scorer:
@@ -78,14 +55,7 @@ class Scorer:
     def __init__(self, model: nn.Module):
         self._model = model
         self._decoder = getattr(model, "base_model", model)
-        config = model.config
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        self._weight: Tensor | None = getattr(head, "weight", None)
-        self._bias: Tensor | None = getattr(head, "bias", None)
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._scale = float(getattr(config, "logit_scale", None) or 1.0)
-        divisor = getattr(config, "logits_scaling", None)
-        self._scale = self._scale / divisor if divisor else self._scale
+        self._head = OutputHead.of(model)
         self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
         self.gives_numbers = True
         self.fast = self._agrees()
@@ -114,21 +84,22 @@ class Scorer:
 
     def _losses(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Return losses, where the head is: a model that is spread over GPUs ends on another than it begins."""
-        assert self._weight is not None
-        place = self._weight.device
-        return losses(hidden.to(place), targets.to(place), self._weight, self._bias, self._scale, self._softcap)
+        head = self._head
+        assert head is not None
+        place = head.weight.device
+        return losses(hidden.to(place), targets.to(place), head.weight, head.bias, head.scale, head.softcap)
 
     @torch.no_grad()
     def _agrees(self) -> bool:
-        if self._weight is None:
+        if self._head is None:
             return False
-        tokens = torch.arange(8, device=self.device)[None] % self._weight.shape[0]
+        tokens = torch.arange(8, device=self.device)[None] % self._head.vocabulary
         own = self._model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
         self.gives_numbers = not bool(own.isnan().any())
         states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
-        if states.shape[-1] != self._weight.shape[1]:
+        if states.shape[-1] != self._head.weight.shape[1]:
             return False
         expected = torch.nn.functional.cross_entropy(own, tokens[0, 1:].to(own.device), reduction="none").cpu()
         found = self._losses(states[0, :-1], tokens[0, 1:]).cpu()
-        tolerance = 1e-3 if self._weight.dtype == torch.float32 else 5e-2
+        tolerance = 1e-3 if self._head.weight.dtype == torch.float32 else 5e-2
         return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance)) and math.isfinite(float(found[0]))

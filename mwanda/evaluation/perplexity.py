@@ -17,7 +17,8 @@ from mwanda.evaluation.finite import Which, check_losses
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.protocol import Protocol, StartToken, Window, windows
 from mwanda.evaluation.sentence_losses import SentenceLosses
-from mwanda.evaluation.significance import exponential, intervals
+from mwanda.evaluation.significance import intervals
+from mwanda.languages.ratios import exponential
 from mwanda.models import blocks_of
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights

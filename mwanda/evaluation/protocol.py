@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
-
-from mwanda.errors import ComparisonError
 
 
 StartToken = Literal[True, "first", False]
@@ -46,54 +44,6 @@ class Protocol:
     def hash(self) -> str:
         """A short digest; perplexities under different hashes are not comparable."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def protocol_of(results: Mapping[str, Any]) -> str | None:
-    """Return name, hash and corpus of the protocol of a results.json, or None where it has no perplexity."""
-    found = _protocol(results)
-    return f"{found['name']} {found['hash']} on {found['corpus']}" if found else None
-
-
-def differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what a table of these runs has to say of how they were measured, a line each; nothing where all agree."""
-    told = []
-    protocols = list(dict.fromkeys(protocol_of(one) or "no perplexity" for one in results))
-    if len(protocols) > 1:
-        settings = [_protocol(one).get("settings") or {} for one in results if _protocol(one)]
-        changed = [key for key in settings[0] if len({each.get(key) for each in settings}) > 1] if settings else []
-        why = f" ({', '.join(changed)})" if changed else ""
-        told.append(f"measured under different protocols{why}, and not comparable: {'; '.join(protocols)}")
-    sizes: dict[str, set[tuple[int, int]]] = {}
-    for one in results:
-        for code, measured in (_perplexity(one).get("dense") or {}).items():
-            sizes.setdefault(code, set()).add((measured["bytes"], measured["tokens"]))
-    text = [code for code, found in sizes.items() if len({size for size, _ in found}) > 1]
-    if text and len(protocols) == 1:
-        told.append(f"measured on different text, and not comparable: {', '.join(sorted(text))}")
-    if not text and any(len(found) > 1 for found in sizes.values()):
-        told.append("tokens differ: compare bits per byte or ratios to the dense model, not perplexities")
-    return told
-
-
-def check_same_protocol(results: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse runs whose perplexities were not measured alike.
-
-    Raises:
-        ComparisonError: there is no run, one has no perplexity, or protocols, text or tokens differ.
-    """
-    if not results or any(protocol_of(one) is None for one in results):
-        raise ComparisonError("there is no perplexity to compare; choose runs with evaluation=perplexity")
-    told = differences(results)
-    if told:
-        raise ComparisonError(told[0])
-
-
-def _perplexity(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    return results.get("perplexity") or {}
-
-
-def _protocol(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _perplexity(results).get("protocol") or {}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""Intervals, paired tests and what they come to over languages and seeds; nothing but arrays and plain values.
+"""Intervals, paired tests and what they come to over languages; nothing but arrays and plain values.
 
 A sentence is a line of the evaluation text. Bootstraps resample sentences within each language, percentile method,
 95 %. Languages with the same number of sentences are resampled alike, one by one: those of a parallel corpus say the
 same in every language, so that what one of them does to several languages stays together. An interval covers which
-sentences were drawn; neither which languages were chosen nor which text calibrated the pruning (see `over_seeds`).
+sentences were drawn; neither which languages were chosen nor which text calibrated the pruning (other seeds tell that).
 
 Legend: S series, K statistics, L languages, U sentences, R resamples.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,8 +21,9 @@ from scipy.stats import DegenerateDataWarning, bootstrap, wilcoxon
 
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.finite import overflows
-from mwanda.evaluation.protocol import check_same_protocol
 from mwanda.evaluation.sentence_losses import SentenceLosses
+from mwanda.languages.groups import members
+from mwanda.languages.ratios import exponential
 
 
 LEVEL = 0.05
@@ -180,7 +181,7 @@ def aggregate_pairs(comparison: Comparison, groups: Mapping[str, Mapping[str, st
             "high": high,
         },
         **{
-            name: {group: _group(comparison, codes) for group, codes in _members(labels, pairs).items()}
+            name: {group: _group(comparison, codes) for group, codes in sorted(members(labels, pairs).items())}
             for name, labels in groups.items()
         },
     }
@@ -205,64 +206,6 @@ def holm(p_values: Sequence[float]) -> Float[ndarray, " L"]:
     return corrected
 
 
-def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return mean, sample standard deviation and n over runs that differ in nothing but the seed.
-
-    Args:
-        results: the contents of their results.json.
-
-    Returns:
-        `seeds`; `languages`: for each language `perplexity` and `bits_per_byte` of the pruned model and `log_ratio`;
-        `aggregate`: the same of `log_ratio` (the geometric mean's logarithm), `spread`, `share_hurt`, and the geometric
-        mean and worst perplexity of the pruned model.
-
-    Raises:
-        ComparisonError: there is no run, or one has no perplexity, the seed of another, or differs in more.
-    """
-    check_same_protocol(results)
-    configurations = {str(one.get("config_hash_without_seed")) for one in results}
-    if len(configurations) > 1 or "None" in configurations:
-        raise ComparisonError("the runs differ in more than the seed; choose runs of one config_hash_without_seed")
-    seeds = [one["seed"] for one in results]
-    if len(set(seeds)) < len(seeds):
-        raise ComparisonError(f"seeds {', '.join(map(str, seeds))}: one is there twice; leave out a repeated run")
-    sections = [one["perplexity"] for one in results]
-    languages = {
-        code: {
-            **{
-                name: spread(each["pruned"][code][name] for each in sections)
-                for name in ("perplexity", "bits_per_byte")
-            },
-            "log_ratio": spread(each["paired"][code]["log_ratio"] for each in sections),
-        }
-        for code in sections[0]["paired"]
-    }
-    totals = [each["aggregate"] for each in sections]
-    return {
-        "seeds": seeds,
-        "languages": languages,
-        "aggregate": {
-            "log_ratio": spread(_logarithm(each["paired"]["ratio"]) for each in totals),
-            "spread": spread(each["paired"]["spread"]["log_ratio"] for each in totals),
-            "share_hurt": spread(each["paired"]["share_hurt"] for each in totals),
-            "geometric_mean": spread(each["pruned"]["geometric_mean"] for each in totals),
-            "worst": spread(each["pruned"]["worst"] for each in totals),
-        },
-    }
-
-
-def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
-    """Return mean, sample standard deviation (none of one value) and n; none where a value is missing or infinite."""
-    every = list(values)
-    numbers = [value for value in every if value is not None and math.isfinite(value)]
-    whole = len(numbers) == len(every) > 0
-    return {
-        "mean": float(np.mean(numbers)) if whole else None,
-        "standard_deviation": float(np.std(numbers, ddof=1)) if whole and len(numbers) > 1 else None,
-        "n": len(every),
-    }
-
-
 def log_ratio(
     before: Float[ndarray, "*shape"], after: Float[ndarray, "*shape"], tokens: Float[ndarray, "*shape"]
 ) -> Float[ndarray, "*shape"]:
@@ -275,12 +218,6 @@ def ends(draws: Float[ndarray, " R"]) -> tuple[float, float]:
     low = np.quantile(draws, LEVEL / 2, method="lower")  # between two infinite values lies no number
     high = np.quantile(draws, 1 - LEVEL / 2, method="higher")
     return float(low), float(high)
-
-
-def exponential(value: float) -> float:
-    """Return `exp`, infinite where it is too large for a number."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(value))
 
 
 def _scored(losses: SentenceLosses, *series: Sequence[float]) -> Float[ndarray, "S U"]:
@@ -324,6 +261,7 @@ def _group(comparison: Comparison, codes: Sequence[str]) -> dict[str, Any]:
     """Return the geometric-mean ratio of some languages, its interval, and the shares that are hurt or helped."""
     pairs = [comparison.pairs[code] for code in codes]
     with np.errstate(invalid="ignore"):  # one language is lost and another found: their mean is no number
+        # Of ratios that are logarithms the geometric mean is the plain one, here as of each resample.
         low, high = ends(np.mean([comparison.draws[code] for code in codes], axis=0))
         ratio = float(np.mean([pair.log_ratio for pair in pairs]))
     return {
@@ -336,14 +274,6 @@ def _group(comparison: Comparison, codes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _members(labels: Mapping[str, str], codes: Iterable[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for code in codes:
-        if code in labels:
-            groups.setdefault(labels[code], []).append(code)
-    return {name: groups[name] for name in sorted(groups)}
-
-
 def _minus(after: Any, before: Any) -> Any:
     with np.errstate(invalid="ignore", over="ignore"):
         return np.subtract(after, before)
@@ -351,7 +281,3 @@ def _minus(after: Any, before: Any) -> Any:
 
 def _or(value: float, otherwise: float) -> float:
     return otherwise if math.isnan(value) else value
-
-
-def _logarithm(value: float | None) -> float | None:
-    return None if value is None else math.log(value)

@@ -17,7 +17,9 @@ from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import check_request
+from mwanda.pruner.method import Method
 from mwanda.schedules import Schedule
+from mwanda.solvers import Solver
 from mwanda.tracking import Tracker
 
 
@@ -55,6 +57,7 @@ class Parts:
     evaluation_corpus: Corpus
     calibration: Calibration
     criterion: Criterion
+    solver: Solver
     schedule: Schedule
     pattern: Pattern
     pruner: Pruner
@@ -94,6 +97,7 @@ class Parts:
             evaluation_corpus=schema.build("evaluation.corpus", second or nodes["corpus"]),
             calibration=calibration,
             criterion=built["criterion"],
+            solver=built["solver"],
             schedule=built["schedule"],
             pattern=built["pattern"],
             pruner=built["pruner"],
@@ -106,9 +110,15 @@ class Parts:
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))
+        parts.calibration.weighting(codes)
         if parts.harness is not None:
             parts.harness.choose(parts.languages)
         return parts
+
+    @property
+    def method(self) -> Method:
+        """The criterion with the solver that goes with it."""
+        return Method.of(self.criterion, self.solver)
 
     @property
     def perplexity(self) -> Perplexity | None:

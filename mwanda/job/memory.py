@@ -22,6 +22,8 @@ GIB = 2**30
 LIBRARIES = GIB // 2
 
 PER_SCORE = 4 + 4 + 1 + 4
+PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
+"""Bytes that a solver of second moments takes for each of them (factorised in float64), and for each weight."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Plan:
         order: of the pruner.
         offload: of the model.
         activations: of the pruner.
-        needs: of the criterion.
+        needs: of the criterion and the solver.
         languages: of the calibration set.
         tokens: of the calibration set.
         batch_tokens: of one forward pass.
@@ -69,11 +71,15 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
     widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
     waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
     inputs = hidden + wide if plan.order == "arrival" else hidden
+    solved = matrices if Needs.SECOND_MOMENTS in plan.needs else []
     return {
         "weights": weights * width,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
         "activations": (waiting * (hidden + inputs) + plan.batch_tokens * 4 * widest) * width,
         "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
+        "second moments of the largest matrix while they are solved for": max(
+            (PER_MOMENT * each.shape[1] ** 2 + PER_SOLVED_WEIGHT * each.weight.numel() for each in solved), default=0
+        ),
     }
 
 
@@ -120,9 +126,8 @@ def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-a
 
 
 def _statistics_bytes(features: int, plan: Plan) -> int:
-    # The moment; its copies in float64 are there for one matrix at a time.
     moment = features * features * 4 if Needs.SECOND_MOMENTS in plan.needs else 0
-    each = (8 if plan.needs else 0) + (16 if Needs.COUNTS in plan.needs else 0)
+    each = 8 * (bool(plan.needs) + 2 * (Needs.COUNTS in plan.needs) + (Needs.MEANS in plan.needs))
     return moment + plan.languages * features * each
 
 

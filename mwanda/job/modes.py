@@ -16,7 +16,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     from mwanda.system import device
 
     source, calibration, pruner = parts.source, parts.calibration, parts.pruner
-    needs = parts.criterion.needs
+    needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
     return memory.Plan(

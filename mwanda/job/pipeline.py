@@ -22,6 +22,7 @@ from mwanda.job.results import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
 from mwanda.pruner.audit import check_blocks
+from mwanda.pruner.damage.measure import check_causal
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.system.distributed import World
@@ -125,6 +126,7 @@ class Pipeline:
                 scratch=folder / WORK,
                 progress=self._progress,
             ),
+            parts.solver,
         )
         self.seconds |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
@@ -176,6 +178,8 @@ class Pipeline:
                 "model.device_map", "auto", "gives one process all GPUs, so that several cannot share them", ["none"]
             )
         config = source.load_config()
+        if parts.schedule.looks_at == "gradients":
+            check_causal(config)
         if parts.evaluation is not None and not is_causal(config):
             raise ConfigurationError(
                 "evaluation",
@@ -194,7 +198,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
-        check_blocks(blocks, parts.pattern, parts.criterion.group, parts.settings.sparsity, loaded.weights)
+        check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded
 
@@ -298,7 +302,8 @@ class Pipeline:
 
     def _identity(self) -> RunIdentity:
         choices = self.spec.choices
-        tags = [choices[group] for group in ("model", "criterion", "schedule", "pattern") if group in choices]
+        groups = ("model", "criterion", "solver", "schedule", "pattern")
+        tags = [choices[group] for group in groups if group in choices]
         name = self.spec.settings.name
         return RunIdentity(results.run_id(self.spec), name, self.spec.study, "run", tuple(tags), self.spec.folder)
 

@@ -13,6 +13,7 @@ from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.job.record import read_record
+from mwanda.languages.groups import calibrated
 from mwanda.system.files import write_json
 
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from mwanda.pruner import PruningReport
 
 
-SCHEMA = "mwanda.results/1"
+SCHEMA_FAMILY = "mwanda.results/"
+SCHEMA = f"{SCHEMA_FAMILY}1"
 RESULTS = "results.json"
 
 
@@ -91,7 +93,8 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "codes": [language.code for language in parts.languages],
         },
         "criterion": {"name": spec.choice("criterion", parts.criterion), "settings": spec.config["criterion"]},
-        "sparsity": _sparsity(report, parts.settings.sparsity, parts.pattern.name),
+        "solver": {"name": spec.choice("solver", parts.method.solver), "settings": spec.settings.solver},
+        "sparsity": _sparsity(report, parts),
         "calibration": {
             "corpus": parts.corpus.name,
             "sequences": calibration.count,
@@ -101,6 +104,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "packing": calibration.packing,
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
+            "weights": parts.calibration.weights,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
@@ -108,6 +112,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
         "schedule": {
             "name": spec.choice("schedule", parts.schedule),
             "signal": [list(each) for each in report.signals],
+            **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
         },
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
@@ -133,7 +138,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
-    seen = [code for code, tokens in outcome.calibration.tokens_per_language.items() if tokens]
+    seen = calibrated(outcome.calibration.tokens_per_language)
     return {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
@@ -146,7 +151,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
     layers = []
     for layer, wanted in enumerate(report.sparsities):
@@ -154,9 +159,9 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
         layers.append({"layer": layer, "target": wanted, "achieved": achieved})
     return {
-        "target": target,
+        "target": parts.settings.sparsity,
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
-        "pattern": pattern,
+        "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
         "per_layer": layers,
         "per_matrix": [
@@ -166,6 +171,7 @@ def _sparsity(report: "PruningReport", target: float, pattern: str) -> dict[str,
                 "zeros": plan.zeros,
                 "zeros_before": plan.zeros_before,
                 "mask": plan.mask,
+                **({"target": plan.target} if parts.schedule.level == "matrix" else {}),
             }
             for plan in report.plans
         ],

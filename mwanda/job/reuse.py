@@ -44,11 +44,13 @@ def calibration_set(
     text: Mapping[str, Sequence[str]],
 ) -> CalibrationSet:
     """Return the calibration sequences, tokenised by this run or another one."""
-    key = {"calibration": asdict(calibration), "text": store.text_digest(text)}
+    settings = {name: value for name, value in asdict(calibration).items() if name != "weights"}  # of the same text
+    key = {"calibration": settings, "text": store.text_digest(text)}
     found = cache.find("blocks", key)
     if found is not None:
         codes = tuple(found.metadata["codes"])
-        return CalibrationSet(codes, tuple(found.tensors[code] for code in codes), found.metadata["packing"])
+        sequences = tuple(found.tensors[code] for code in codes)
+        return CalibrationSet(codes, sequences, found.metadata["packing"], calibration.weighting(codes))
     made = calibration.build(tokenizer, text)
     tensors = dict(zip(made.codes, made.sequences, strict=True))
     cache.keep("blocks", key, tensors, {"codes": made.codes, "packing": made.packing})

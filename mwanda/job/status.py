@@ -280,11 +280,13 @@ def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
 
     Of a status that cannot be read there is nothing but an exception that says why.
     """
+    if not (folder / FILE).exists():
+        return None
     try:
         status = _read(folder / FILE)
     except RecordError as error:
         if not any((folder / name).is_file() for name in OF_A_RUN):
-            return None  # nothing has begun, or the file is of another program
+            return None  # the file is of another program
         if is_complete(folder):
             return "complete", {}
         return "unreadable", {"exception": {"type": type(error).__name__, "message": str(error)}}
@@ -293,6 +295,14 @@ def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
     if status["state"] == "running" and not is_alive(status):
         return "lost", status
     return status["state"], status
+
+
+def why(state: Seen, status: Mapping[str, Any] | None) -> str:
+    """Return why a run has ended before it was complete, in a line; nothing while it goes on."""
+    if state == "lost":
+        return "the process is gone without a word (killed?)"
+    exception = status.get("exception") if status is not None and state != "complete" else None
+    return "" if exception is None else f"{exception['type']}: {exception['message']}"
 
 
 def note_end(folder: Path, kind: str, message: str) -> None:

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from mwanda.evaluation.task_scores import headline
 from mwanda.languages import Language
+from mwanda.languages.ratios import exponential, ratio
 from mwanda.system.terminal import console, number
-from mwanda.tracking.summary import exponential
 
 
 BAR_WIDTH = 30
@@ -43,10 +43,6 @@ def summary(
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
 
 
-def _ratio(after: float | None, before: float | None) -> float | None:
-    return None if after is None or not before or math.isinf(before) else after / before
-
-
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
     protocol, paired = perplexity["protocol"], perplexity.get("paired") or {}
@@ -64,10 +60,10 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
     table.add_column("family")
     for heading in ("dense", "pruned", "ratio", "95 % interval", "bits/byte"):
         table.add_column(heading, justify="right")
-    ratios = {code: _ratio(pruned[code]["perplexity"], dense[code]["perplexity"]) for code in dense}
-    measured = sorted(ratio for ratio in ratios.values() if ratio is not None)
+    ratios = {code: ratio(dense[code]["perplexity"], pruned[code]["perplexity"]) for code in dense}
+    measured = sorted(each for each in ratios.values() if each is not None)
     for code in sorted(dense, key=lambda each: (ratios[each] is None, ratios[each] or 0.0)):
-        language, before, after, ratio = languages[code], dense[code], pruned[code], ratios[code]
+        language, before, after, change = languages[code], dense[code], pruned[code], ratios[code]
         pair = paired.get(code) or {}
         mark = f" {MARK}" if pair.get("significant") else "  " if paired else ""
         table.add_row(
@@ -75,7 +71,7 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
             language.family,
             number(before["perplexity"]),
             number(after["perplexity"]),
-            f"[{_colour(ratio, measured)}]× {number(ratio)}[/]{mark}",
+            f"[{_colour(change, measured)}]× {number(change)}[/]{mark}",
             _interval(*(exponential(pair.get(end)) for end in ("low", "high"))),
             f"{number(before['bits_per_byte'])} → {number(after['bits_per_byte'])}",
         )
@@ -85,9 +81,9 @@ def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) 
         # The worst language before and after may be two languages, whose ratio would mean nothing.
         codes = [totals[which]["worst_language"] for which in ("dense", "pruned")]
         name = f"{label} ({' → '.join(dict.fromkeys(codes))})" if key == "worst" else label
-        overall = "" if key == "worst" and len(set(codes)) > 1 else f"× {number(_ratio(last, first))}"
-        change = totals.get("paired") or {}
-        ends = _interval(change.get("low"), change.get("high")) if key == "geometric_mean" and change else ""
+        overall = "" if key == "worst" and len(set(codes)) > 1 else f"× {number(ratio(first, last))}"
+        every = totals.get("paired") or {}
+        ends = _interval(every.get("low"), every.get("high")) if key == "geometric_mean" and every else ""
         overall += "  " if overall and paired else ""  # below the marks
         table.add_row(f"[bold]{name}[/]", "", number(first), f"[bold]{number(last)}[/]", overall, ends, "")
     return table

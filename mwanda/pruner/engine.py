@@ -6,6 +6,7 @@
 - `arrival`: a matrix is pruned as soon as its input over the whole calibration set is known; one pass.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,25 +19,35 @@ from torch import nn
 
 from mwanda.calibration import Batch, CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.errors import AuditError, CalibrationError, ConfigurationError, SparsityError
+from mwanda.errors import AuditError, ConfigurationError
 from mwanda.models import Block, blocks_of
 from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner.allocation import Allocation, allocate, units_of
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks
+from mwanda.pruner.batches import batches_of, sequences_per_batch
+from mwanda.pruner.damage import Sample, measure_damage
+from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations, offloading_of
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
 from mwanda.pruner.walk import Visitor, Walk
-from mwanda.schedules import Schedule
+from mwanda.schedules import BlockMatrix, Schedule
+from mwanda.schedules.base import LooksAtGradients
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
 
 Order = Literal["block", "arrival", "oneshot"]
+
+DAMAGE = "damage"
+"""What the checkpoint calls the signals of a schedule that looks at gradients."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +60,7 @@ class PruningReport:
         order: in which it was done.
         plans: what was planned and counted, a matrix each.
         sparsities: of each block.
-        signals: of the schedule, a block each.
+        signals: of the schedule, a block or a matrix each.
         blocks: their names.
         pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
         seconds: spent on each stage.
@@ -105,17 +116,19 @@ class Pruner:
         pattern: Pattern,
         sparsity: float,
         runtime: Runtime | None = None,
+        solver: Solver | None = None,
     ) -> PruningReport:
-        """Zero the weights that `criterion` scores lowest, under `schedule` and `pattern`, and audit the outcome.
+        """Zero the weights that `solver` chooses by `criterion`'s scores, and audit the outcome.
 
         Args:
             model: in evaluation mode; its weights are changed.
             calibration: what its inputs are taken from.
             criterion: scores weights.
-            schedule: spreads sparsity over blocks.
+            schedule: spreads sparsity over blocks or matrices.
             pattern: which weights compete.
             sparsity: over all prunable weights.
             runtime: what it is carried out with; None for one process, in memory, that writes nothing.
+            solver: makes a mask, or new weights, of the scores; None prunes the lowest, or as the criterion says.
 
         Raises:
             SparsityError: the target or the pattern does not suit the model; nothing has been changed then.
@@ -127,7 +140,7 @@ class Pruner:
             model,
             blocks_of(model),
             calibration,
-            criterion,
+            Method.of(criterion, solver),
             schedule,
             pattern,
             self,
@@ -141,7 +154,7 @@ class _Task:
     model: nn.Module
     blocks: list[Block]
     calibration: CalibrationSet
-    criterion: Criterion
+    method: Method
     schedule: Schedule
     pattern: Pattern
     settings: Pruner
@@ -151,11 +164,16 @@ class _Task:
     def run(self, sparsity: float) -> PruningReport:
         start = perf_counter()
         check_request(sparsity, self.pattern, self.schedule)
-        zeros = check_blocks(self.blocks, self.pattern, self.criterion.group, sparsity, self.runtime.weights)
-        order = self.settings.order if self.criterion.needs else "oneshot"
+        zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
+        order = self.settings.order if self.method.needs else "oneshot"
+        if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
+            name, unused = type(self.method.solver).__name__, type(self.method.criterion).__name__
+            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", name, unused)
         dense = self._dense_pre_pass(order)
-        sparsities = self._allocate(sparsity, dense.signals, zeros)
-        remover = self._plan(sparsities, zeros)
+        with self.seconds.on("schedule"):
+            alike = self.pattern.fixed_sparsity() is not None
+            allocation = allocate(self.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
+        remover = self._plan(allocation, zeros)
         pooled = dense.calibrator.pooled
         if order == "oneshot":
             self._prune_all(remover, dense.statistics)
@@ -169,7 +187,7 @@ class _Task:
         seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
         names = [block.name for block in self.blocks]
         plans = list(remover.planned.values())  # in the order of the model, also when resumed
-        return PruningReport(order, plans, sparsities, dense.signals, names, pooled, seconds)
+        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds)
 
     def _check_budget(self, sparsity: float, plans: Sequence[MatrixPlan], groups: int) -> None:
         """Hold what was counted against what was asked for: one weight per comparison group is lost to rounding down.
@@ -186,12 +204,17 @@ class _Task:
 
     def _dense_pre_pass(self, order: Order) -> Dense:
         """Return dense statistics and signals of the whole model, when anything is decided from them."""
-        by_criterion = order == "oneshot" and bool(self.criterion.needs)
-        needs = self.schedule.needs | (self.criterion.needs if by_criterion else Needs.NOTHING)
+        by_criterion = order == "oneshot" and bool(self.method.needs)
+        needs = self.schedule.needs | (self.method.needs if by_criterion else Needs.NOTHING)
         visitor = Dense(self._calibrator(needs), self.schedule, keep_statistics=by_criterion)
-        if needs and not self._take_from_artifacts(visitor):
-            with visitor.hooks:
-                self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+        if isinstance(self.schedule, LooksAtGradients):
+            visitor.signals = self._look_at_gradients(self.schedule)
+        if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
+            if needs:
+                with visitor.hooks:
+                    self._walk(visitor, "calibrate", 1.0 if by_criterion else self.schedule.signal_fraction)
+            else:
+                self._look_at_weights(visitor, {})
             self._keep_as_artifact(visitor)
         if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
@@ -206,14 +229,48 @@ class _Task:
             return False
         if visitor.keep_statistics:
             visitor.calibrator.pooled = list(found.metadata["pooled"])
-            statistics = deep(found.tensors)
-            for block in visit(
-                self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")
-            ):
-                visitor.take(block, {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices})
+            self._look_at_weights(visitor, deep(found.tensors, self.calibration.weights))
         else:
             visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
         return True
+
+    def _look_at_gradients(self, schedule: LooksAtGradients) -> list[tuple[float, ...]]:
+        """Return the signals of all units, measured by this run, an interrupted attempt of it, or another one."""
+        checkpoint = self.runtime.checkpoint
+        noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
+        if noted is None:
+            signals = self._signals_of_damage(schedule)
+            noted = json.dumps(signals)
+            if checkpoint is not None:
+                checkpoint.note(DAMAGE, noted)
+        return [tuple(signal) for signal in json.loads(noted)]
+
+    def _signals_of_damage(self, schedule: LooksAtGradients) -> list[Sequence[float]]:
+        settings = self.settings
+        curves = measure_damage(
+            self.model,
+            self.blocks,
+            self.calibration,
+            self.method.criterion,
+            self.pattern,
+            Sample(schedule.levels, schedule.signal_fraction, schedule.labels, schedule.draws, schedule.seed),
+            settings.batch_size,
+            settings.expert_tokens,
+            settings.activations,
+            self.runtime,
+            self.seconds,
+        ).curves()
+        return [
+            schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
+            for block in self.blocks
+            for unit in units_of(block, schedule.level)
+        ]
+
+    def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
+        """Visit all blocks without a forward pass, with statistics that are there already."""
+        for block in visit(self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")):
+            known = {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices if m.name in statistics}
+            visitor.take(block, known)
 
     def _keep_as_artifact(self, visitor: Dense) -> None:
         if self.runtime.artifacts is None:
@@ -233,16 +290,19 @@ class _Task:
             "batch_size": settings.batch_size,
             "expert_tokens": settings.expert_tokens,
         }
+        if not self.calibration.weights.uniform:
+            key["weights"] = repr(self.calibration.weights)
         if visitor.keep_statistics:
             return "statistics", key | {"calibration": self.calibration.fingerprint()}
-        looked_at = self.calibration.part(self.schedule.signal_fraction).fingerprint()
-        return "signals", key | {"schedule": repr(self.schedule), "calibration": looked_at}
+        looks_at_text = self.schedule.looks_at != "weights"
+        text = self.calibration.part(self.schedule.signal_fraction).fingerprint() if looks_at_text else None
+        return "signals", key | {"schedule": repr(self.schedule), "calibration": text}
 
     def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
         kind = ByBlock if order == "block" else OnArrival
         record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.criterion.needs), remover, record)
+        visitor = kind(self._calibrator(self.method.needs), remover, record)
         self._walk(visitor, "calibrate and prune", 1.0)
         return visitor.calibrator.pooled
 
@@ -257,7 +317,12 @@ class _Task:
 
     def _calibrator(self, needs: Needs) -> Calibrator:
         return Calibrator(
-            len(self.calibration.codes), needs, self.settings.expert_tokens, self.runtime.world, self.seconds
+            len(self.calibration.codes),
+            needs,
+            self.settings.expert_tokens,
+            self.runtime.world,
+            self.seconds,
+            self.calibration.weights,
         )
 
     def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
@@ -278,54 +343,22 @@ class _Task:
     def _batches(self, fraction: float = 1.0) -> list[Batch]:
         """Return this process's calibration batches, or those of a fraction of each language's tokens."""
         chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
-        if chosen.count < self.runtime.world.size:
-            # A process without a batch would visit no block, and the others would wait for its statistics for ever.
-            raise CalibrationError(
-                f"{self.runtime.world.size} processes share {chosen.count} calibration sequences; "
-                "start no more than those"
-            )
-        # As many tokens as in a batch of whole sequences. The batches are those of one process (where there are enough
-        # sequences), so that their numbers are too; each process takes every N-th.
-        wanted = self.settings.batch_size * self.calibration.length // chosen.length
-        size = min(wanted, max(1, chosen.count // self.runtime.world.size))
-        return self.runtime.world.shard(chosen.batches(size, input_device(self.model)))
+        world, wanted = self.runtime.world, self.settings.batch_size
+        size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
+        return batches_of(chosen, size, world, input_device(self.model))
 
-    def _allocate(self, sparsity: float, signals: Sequence[tuple[float, ...]], zeros: ZeroCounts) -> list[float]:
-        with self.seconds.on("schedule"):
-            sizes = [block.size for block in self.blocks]
-            shares = [size / sum(sizes) for size in sizes]
-            lower = [
-                sum(int(zeros[matrix.name].sum()) for matrix in block.matrices) / block.size for block in self.blocks
-            ]
-            sparsities = self.schedule.allocate(signals, shares, sparsity, lower)
-            achieved = sum(share * value for share, value in zip(shares, sparsities, strict=True))
-            # A block that is empty already is the one case in which a sparsity of 1 is right.
-            bounded = all(0 <= value < 1 or value == floor for value, floor in zip(sparsities, lower, strict=True))
-            if not (abs(achieved - sparsity) <= 1e-9 and bounded):
-                raise SparsityError(f"the schedule gave {achieved:.6f} over all blocks where {sparsity} was asked for")
-            return sparsities
-
-    def _plan(self, sparsities: Sequence[float], zeros: ZeroCounts) -> Remover:
+    def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> Remover:
         """Decide how much goes of each matrix, before any is touched."""
         quotas, planned = {}, {}
         for block in self.blocks:
-            targets = self._targets(block, sparsities[block.index], zeros)
-            for matrix, target in zip(block.matrices, targets, strict=True):
-                counts = zeros[matrix.name]
+            for matrix in block.matrices:
+                counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
                 before = int(counts.sum())
                 quotas[matrix.name] = quota
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)
-        return Remover(self.criterion, self.pattern, quotas, planned)
-
-    def _targets(self, block: Block, sparsity: float, zeros: ZeroCounts) -> list[float]:
-        """Return the sparsity of each matrix: the block's, or less where another holds more zeros than that already."""
-        if self.pattern.fixed_sparsity() is not None:
-            return [sparsity] * len(block.matrices)
-        shares = [matrix.weight.numel() / block.size for matrix in block.matrices]
-        lower = [int(zeros[matrix.name].sum()) / matrix.weight.numel() for matrix in block.matrices]
-        return Uniform().allocate((), shares, sparsity, lower)
+        return Remover(self.method, self.pattern, quotas, planned)
 
 
 @torch.no_grad()
@@ -337,7 +370,7 @@ def dense_pre_pass(
         model,
         blocks_of(model),
         calibration,
-        Magnitude(),
+        Method.of(Magnitude()),
         schedule,
         Unstructured(),
         settings,
@@ -357,10 +390,10 @@ def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None
     fixed = pattern.fixed_sparsity()
     if fixed is not None and abs(sparsity - fixed) > 1e-12:
         raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and schedule.needs:
+    if fixed is not None and not isinstance(schedule, Uniform):
         raise ConfigurationError(
             "schedule",
             type(schedule).__name__.lower(),
-            f"pattern={pattern.name} is the same in all blocks",
+            f"pattern={pattern.name} is the same in all matrices",
             ["uniform"],
         )

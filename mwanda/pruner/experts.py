@@ -30,6 +30,15 @@ class Between(nn.Module):
         return made
 
 
+class Product(nn.Module):
+    """Multiplies the rows that are sent to one expert by one of its matrices, so that both can be seen."""
+
+    def forward(self, rows: Float[Tensor, "n I"], weight: Float[Tensor, "O I"], expert: int) -> Float[Tensor, "n O"]:
+        """Return `rows · weightᵀ`; `expert` is for who watches."""
+        return linear(rows, weight)
+
+
+_PRODUCTS: WeakKeyDictionary[nn.Module, dict[str, Product]] = WeakKeyDictionary()
 _BETWEEN: WeakKeyDictionary[nn.Module, Between] = WeakKeyDictionary()
 
 
@@ -41,6 +50,11 @@ def place_of(matrix: Matrix) -> nn.Module:
     if matrix.expert is None or matrix.parameter == EXPERT_PARAMETERS[0]:
         return matrix.module
     return _BETWEEN.setdefault(matrix.module, Between())
+
+
+def product_of(module: nn.Module, parameter: str) -> Product:
+    """Return the module that is called, `in_two_steps`, for each expert's product with this parameter."""
+    return _PRODUCTS.setdefault(module, {name: Product() for name in EXPERT_PARAMETERS})[parameter]
 
 
 @contextmanager
@@ -77,8 +91,7 @@ def _forward(
     between = _BETWEEN.get(module)
     if between is not None:
         made = between(made, top_k_index)
-    parts = zip(made.split(counts), module.down_proj, strict=True)
-    products = torch.cat([linear(rows, weight) for rows, weight in parts])
+    products = torch.cat(list(_products(module, EXPERT_PARAMETERS[1], made.split(counts))))
     by_token = products[order.argsort()].view(*top_k_index.shape, -1)
     return (by_token * top_k_weights[..., None]).sum(dim=1).to(hidden_states.dtype)
 
@@ -86,8 +99,15 @@ def _forward(
 def _first(
     module: Any, hidden: Float[Tensor, "N H"], tokens: Int[Tensor, " S"], counts: list[int]
 ) -> Float[Tensor, "S I"]:
-    parts = zip(tokens.split(counts), module.gate_up_proj, strict=True)
-    return torch.cat([module._apply_gate(linear(hidden[own], weight)) for own, weight in parts])
+    rows = (hidden[own] for own in tokens.split(counts))
+    return torch.cat([module._apply_gate(product) for product in _products(module, EXPERT_PARAMETERS[0], rows)])
+
+
+def _products(module: Any, parameter: str, rows: Iterable[Float[Tensor, "n I"]]) -> Iterator[Float[Tensor, "n O"]]:
+    """Yield each expert's product, made when it is asked for."""
+    multiply = product_of(module, parameter)
+    for expert, (own, weight) in enumerate(zip(rows, module.get_parameter(parameter), strict=True)):
+        yield multiply(own, weight, expert)
 
 
 ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)

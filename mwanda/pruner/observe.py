@@ -1,6 +1,6 @@
 """Collects language statistics from the inputs of linear layers, and of the experts of a mixture."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from mwanda.calibration import Batch
 from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
 from mwanda.pruner.experts import Between, in_order_of_experts, place_of
-from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
+from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs, SequenceSums
 
 
 class Observer:
@@ -25,6 +25,8 @@ class Observer:
         languages: how many there are.
         needs: what of the inputs is asked for.
         current: which batch is on its way, when nobody says so by `reading`.
+        weighting: how much each language counts.
+        token_weights: by matrix, what a token of each language weighs in the second moments; one where none are given.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Observer:
         languages: int,
         needs: Needs = Needs.COUNTS,
         current: Callable[[], Batch | None] = lambda: None,
+        weighting: LanguageWeights = UNIFORM,
+        token_weights: Mapping[str, Float[Tensor, " L"]] | None = None,
     ):
         self.statistics = {
-            matrix.name: LanguageStatistics.zeros(languages, matrix.shape[1], matrix.weight.device, needs)
+            matrix.name: LanguageStatistics.zeros(languages, matrix.shape[1], matrix.weight.device, needs, weighting)
             for matrix in matrices
         }
-        self._needs, self._current = needs, current
+        self._needs, self._current, self._weights = needs, current, token_weights or {}
         self._matrices: dict[nn.Module, list[Matrix]] = {}
         for matrix in matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
@@ -77,9 +81,11 @@ class Observer:
                 raise CalibrationError(f"{type(place).__name__} is not called with hidden states and their routing")
             self._add_experts(matrices, isinstance(place, Between), args[0], args[1], batch)
             return
+        name = matrices[0].name
         if self._last is None or self._last[0] is not args[0]:
-            self._last = (args[0], SequenceSums.of(by_sequence(args[0], batch.tokens), self._needs))
-        self.statistics[matrices[0].name].add(self._last[1], batch.languages)
+            inputs = by_sequence(args[0], batch.tokens)
+            self._last = (args[0], SequenceSums.of(inputs, self._needs, self._weights_of(name, batch.languages)))
+        self.statistics[name].add(self._last[1], batch.languages)
 
     def _add_experts(
         self,
@@ -105,7 +111,13 @@ class Observer:
         names = {matrix.expert: matrix.name for matrix in matrices}
         for expert, language, part in zip((runs // count).tolist(), (runs % count).split(1), parts, strict=True):
             values = part if in_order else inputs[part]
-            self.statistics[names[expert]].add(SequenceSums.of(values[None], self._needs), language)
+            name = names[expert]
+            sums = SequenceSums.of(values[None], self._needs, self._weights_of(name, language))
+            self.statistics[name].add(sums, language)
+
+    def _weights_of(self, name: str, languages: Int[Tensor, " B"]) -> Float[Tensor, " B"] | None:
+        weights = self._weights.get(name)
+        return None if weights is None else weights[languages.to(weights.device)]
 
     def _see(self, place: nn.Module, args: tuple[Any, ...]) -> None:
         batch = self._batch or self._current()

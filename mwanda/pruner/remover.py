@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.criteria import Criterion
-from mwanda.criteria.base import ColumnWeighted, Reconstruction
+from mwanda.criteria.base import ColumnWeighted
 from mwanda.export.bits import pack, unpack
 from mwanda.kernels.lowest import AT_ONCE, CACHED, SCRATCH
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
 from mwanda.pruner.audit import MatrixPlan
+from mwanda.pruner.method import Method
+from mwanda.solvers import Budget, Layer, MaskSolver, WeightSolver
+from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import LanguageStatistics
 
 
@@ -30,14 +32,14 @@ class Remover:
     """Zeroes weights in place, after a plan that was made for every matrix beforehand.
 
     Args:
-        criterion: scores weights.
+        method: scores weights, and makes a mask or new weights of the scores.
         pattern: says which of them compete.
         quotas: how much of each matrix goes.
         planned: what is expected of each matrix.
         plans: those of the matrices that have been pruned.
     """
 
-    criterion: Criterion
+    method: Method
     pattern: Pattern
     quotas: Mapping[str, Quota]
     planned: Mapping[str, MatrixPlan]
@@ -45,31 +47,28 @@ class Remover:
     _last: tuple[LanguageStatistics | None, Float[Tensor, " in"]] | None = None
 
     def __post_init__(self) -> None:
-        self._reconstruction = self.criterion if isinstance(self.criterion, Reconstruction) else None
-        own: object = type(self.criterion).score
-        by_columns = isinstance(self.criterion, ColumnWeighted) and own is ColumnWeighted.score
-        weighted: Any = self.criterion if by_columns and self.criterion.group == "row" else None
-        self._weighted: ColumnWeighted | None = weighted
+        criterion: Any = self.method.criterion
+        own: object = type(criterion).score
+        by_columns = isinstance(criterion, ColumnWeighted) and own is ColumnWeighted.score
+        plain = isinstance(self.method.solver, Threshold)
+        self._weighted: ColumnWeighted | None = criterion if plain and by_columns and criterion.group == "row" else None
 
     def remove(self, matrix: Matrix, statistics: LanguageStatistics | None) -> None:
-        """Zero the weights that the criterion scores lowest."""
-        weight, quota, group = matrix.weight, self.quotas[matrix.name], self.criterion.group
-        if self._reconstruction is not None:
-            assert statistics is not None
-            new = self._reconstruction.reconstruct(
-                weight, statistics, quota.planned, self.pattern.cell, quota.prune_per_group
-            )
-            weight.copy_(_cast(new, weight.dtype))
-        elif self._weighted is not None:
+        """Prune one matrix in place."""
+        weight, quota, solver = matrix.weight, self.quotas[matrix.name], self.method.solver
+        if self._weighted is not None:
             assert statistics is not None
             columns = self._column_weights(self._weighted, statistics)
             self._remove_by_rows(weight, columns, quota.prune_per_group, self.planned[matrix.name].zeros_before > 0)
         else:
-            scores = self.criterion.score(weight, statistics)
-            if self.planned[matrix.name].zeros_before:
-                # A weight that is zero already goes before others that score zero (their input may never be active).
-                scores = scores.masked_fill(weight == 0, -1)
-            weight.masked_fill_(removed(self.pattern, scores, quota.prune_per_group, group), 0)
+            budget = Budget(quota.planned, quota.prune_per_group, self.pattern.cell, self.method.group)
+            scores = self.method.criterion.score(weight, statistics) if solver.takes_scores else None
+            layer = Layer(weight, statistics, budget, scores)
+            if isinstance(solver, WeightSolver):
+                weight.copy_(_cast(solver.solve(layer), weight.dtype))
+            else:
+                assert isinstance(solver, MaskSolver)
+                weight.masked_fill_(solver.select(layer), 0)
         self.plans.append(self.planned[matrix.name])
 
     def _column_weights(self, criterion: ColumnWeighted, statistics: LanguageStatistics) -> Float[Tensor, " in"]:
@@ -113,8 +112,8 @@ class Remover:
             bits &= kept
 
     def record(self, matrix: Matrix) -> Tensor:
-        """Return what is needed to do the same again: packed bits, or the weights where a criterion changes them."""
-        if self._reconstruction is not None:
+        """Return what is needed to do the same again: packed bits, or the weights where a solver changes them."""
+        if self.method.changes_weights:
             return matrix.weight.contiguous()
         return pack(matrix.weight != 0)
 

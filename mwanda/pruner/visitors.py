@@ -1,7 +1,7 @@
 """What is done at each block, in the three orders and in the dense pre-pass of a schedule."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
-from mwanda.criteria.base import Reconstruction
 from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
+from mwanda.pruner.allocation import units_of
 from mwanda.pruner.experts import place_of
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
 from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
-from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.solvers.threshold import Threshold
+from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs
 from mwanda.system.distributed import World
 
 
@@ -41,6 +42,10 @@ class Seconds:
             self.by_stage[stage] += perf_counter() - start
 
 
+Show = Callable[[Observer], None]
+"""Lets an observer see all batches of this process, as they reach its matrices."""
+
+
 @dataclass
 class Calibrator:
     """Makes observers, and completes what they saw.
@@ -51,6 +56,7 @@ class Calibrator:
         fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
         world: the processes that share the batches.
         seconds: the clock.
+        weighting: how much each language counts.
         pooled: matrices of experts that were given the statistics of all.
     """
 
@@ -59,23 +65,64 @@ class Calibrator:
     fewest_tokens: int
     world: World
     seconds: Seconds
+    weighting: LanguageWeights = UNIFORM
     pooled: list[str] = field(default_factory=list)
     _unchecked: dict[str, LanguageStatistics] = field(default_factory=dict)
 
-    def observer(self, matrices: Sequence[Matrix], lockstep: Lockstep[Batch] | None = None) -> Observer:
-        """Return an observer that has seen nothing; with `lockstep` it sees the batches on their way."""
+    def observer(
+        self,
+        matrices: Sequence[Matrix],
+        lockstep: Lockstep[Batch] | None = None,
+        token_weights: Mapping[str, Tensor] | None = None,
+        needs: Needs | None = None,
+    ) -> Observer:
+        """Return an observer that has seen nothing.
+
+        Args:
+            matrices: to be watched.
+            lockstep: with it, the observer sees the batches on their way.
+            token_weights: see `token_weights`.
+            needs: what of the inputs is asked for, if not all.
+        """
         current = (lambda: lockstep.batch) if lockstep is not None else (lambda: None)
-        return Observer(matrices, self.languages, self.needs, current)
+        asked = self.needs if needs is None else needs
+        return Observer(matrices, self.languages, asked, current, self.weighting, token_weights or {})
+
+    def token_weights(self, matrices: Sequence[Matrix], show: Show) -> dict[str, Tensor]:
+        """Return for each matrix the weight of a token of each language in its second moments, or nothing if all are 1.
+
+        Balanced weights depend on the sums of squares of a whole language, so that all batches are shown once more,
+        for these sums alone; in return one matrix of second moments is enough, and its weights are exact.
+        """
+        if Needs.SECOND_MOMENTS not in self.needs or self.weighting.uniform:
+            return {}
+        if not self.weighting.balanced:
+            return {m.name: self.weighting.tensor(self.languages, m.weight.device) for m in matrices}
+        observer = self.observer(matrices, needs=Needs.NORMS)
+        show(observer)
+        statistics = dict(observer.statistics)
+        self._add_up(statistics)
+        pool_rare_experts(statistics, matrices, self.fewest_tokens)
+        return {name: each.weights for name, each in statistics.items()}
+
+    def observed(self, matrices: Sequence[Matrix], show: Show) -> dict[str, LanguageStatistics]:
+        """Return what all processes saw of matrices to whose observer `show` shows all batches."""
+        observer = self.observer(matrices, token_weights=self.token_weights(matrices, show))
+        show(observer)
+        return self.complete(observer, matrices)
 
     def complete(self, observer: Observer, matrices: Sequence[Matrix]) -> dict[str, LanguageStatistics]:
         """Return what all processes saw, and give experts that saw too little the statistics of their neighbours."""
         statistics = dict(observer.statistics)
         # In float64 (second moments in float32): processes differ from one by no more than the order of a sum does.
-        self.world.all_reduce(tensor for each in statistics.values() for tensor in each.tensors() if tensor is not None)
+        self._add_up(statistics)
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
         return statistics
+
+    def _add_up(self, statistics: Mapping[str, LanguageStatistics]) -> None:
+        self.world.all_reduce(tensor for each in statistics.values() for tensor in each.tensors() if tensor is not None)
 
     def check(self) -> None:
         """Check everything completed since the last time; once a block, so that a device is not waited for often.
@@ -111,7 +158,8 @@ class Dense(Visitor):
 
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Watch the block's matrices while the batches pass."""
-        self._observer = self.calibrator.observer(block.matrices, lockstep)
+        weights = self.calibrator.token_weights(block.matrices, lambda each: run_all(each, arrivals, lockstep))
+        self._observer = self.calibrator.observer(block.matrices, lockstep, weights)
         self.hooks.enter_context(self._observer.watching())
 
     def leave(self, block: Block) -> Decision:
@@ -121,33 +169,37 @@ class Dense(Visitor):
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()
         self._observer = None
-        signal = self._signal(block, statistics)
+        signals = self._take_signals(block, statistics)
         kept = statistics if self.keep_statistics else {}
         self.statistics |= kept
-        return Decision(flat(kept), {"signal": signal, "pooled": self.calibrator.pooled})
+        return Decision(flat(kept), {"signals": signals, "pooled": self.calibrator.pooled})
 
     def take(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> None:
-        """Take the statistics of a dense block from another run, and the signals from them."""
-        self._signal(block, statistics)
+        """Take the statistics of a dense block from another run, and the signals from them and its weights."""
+        self._take_signals(block, statistics)
         self.statistics |= statistics
 
-    def _signal(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> tuple[float, ...]:
-        if not self.schedule.needs:
-            return ()
+    def _take_signals(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> list[tuple[float, ...]]:
+        if self.schedule.looks_at not in ("weights", "inputs"):
+            return []
         with self.calibrator.seconds.on("schedule"):
-            pairs = [BlockMatrix(matrix.weight, statistics[matrix.name]) for matrix in block.matrices]
-            signal = tuple(self.schedule.signal(pairs))
-        self.signals.append(signal)
-        return signal
+            units = [
+                [BlockMatrix(matrix.weight, statistics.get(matrix.name)) for matrix in unit]
+                for unit in units_of(block, self.schedule.level)
+            ]
+            signals = [tuple(self.schedule.signal(unit)) for unit in units]
+        self.signals += signals
+        return signals
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Take signals and statistics from the checkpoint."""
         self.calibrator.pooled = list(decision.metadata["pooled"])
-        if self.schedule.needs:
-            # JSON has no NaN, which is the signal of one language.
-            self.signals.append(tuple(math.nan if value is None else value for value in decision.metadata["signal"]))
+        # JSON has no NaN, which is the signal of one language.
+        self.signals += [
+            tuple(math.nan if value is None else value for value in signal) for signal in decision.metadata["signals"]
+        ]
         if self.keep_statistics:
-            self.statistics |= deep(decision.tensors)
+            self.statistics |= deep(decision.tensors, self.calibrator.weighting)
 
 
 @dataclass
@@ -177,7 +229,7 @@ class _Pruning(Visitor):
             self.remover.repeat(matrix, decision.tensors.get(matrix.name))
 
     def _remove(self, matrices: Sequence[Matrix], statistics: dict[str, LanguageStatistics]) -> None:
-        if isinstance(self.remover.criterion, Reconstruction):
+        if not isinstance(self.remover.method.solver, Threshold):
             self.calibrator.check()  # before anything is solved for: what is not finite has no solution
         with self.calibrator.seconds.on("prune"):
             for matrix in matrices:
@@ -189,14 +241,8 @@ class ByBlock(_Pruning):
 
     def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
         """Observe and prune."""
-        observer = self.calibrator.observer(block.matrices)
-        with observer.watching():
-            for arrival in arrivals:
-                lockstep.fetch(arrival)
-                with observer.reading(arrival.batch):
-                    arrival.module(*arrival.args, **arrival.kwargs)
-                lockstep.offload(arrival)
-        self._remove(block.matrices, self.calibrator.complete(observer, block.matrices))
+        statistics = self.calibrator.observed(block.matrices, lambda observer: run_all(observer, arrivals, lockstep))
+        self._remove(block.matrices, statistics)
 
 
 @dataclass
@@ -227,10 +273,11 @@ class OnArrival(_Pruning):
         self._remove([matrix], {matrix.name: self._seen})
 
     def _observed(self, matrices: Sequence[Matrix], arrivals: Arrivals) -> dict[str, LanguageStatistics]:
-        observer = self.calibrator.observer(matrices)
-        for arrival in arrivals:
-            observer.add(arrival.module, arrival.args, arrival.batch)
-        return self.calibrator.complete(observer, matrices)
+        def show(observer: Observer) -> None:
+            for arrival in arrivals:
+                observer.add(arrival.module, arrival.args, arrival.batch)
+
+        return self.calibrator.observed(matrices, show)
 
     def _same(self, inputs: Sequence[Tensor]) -> bool:
         """Return whether these are the very tensors that the matrix before was called with (query, key, value)."""
@@ -247,20 +294,30 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
 
 
+def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+    """Run the block that all batches are about to enter for each of them, with the observer watching."""
+    with observer.watching():
+        for arrival in arrivals:
+            lockstep.fetch(arrival)
+            with observer.reading(arrival.batch):
+                arrival.module(*arrival.args, **arrival.kwargs)
+            lockstep.offload(arrival)
+
+
 def flat(statistics: Mapping[str, LanguageStatistics]) -> dict[str, Tensor]:
     """Return the sums of matrices as tensors by `MATRIX/FIELD`."""
     return {
         f"{name}/{field}": tensor
         for name, each in statistics.items()
         for field, tensor in vars(each).items()
-        if tensor is not None
+        if isinstance(tensor, Tensor)
     }
 
 
-def deep(tensors: Mapping[str, Tensor]) -> dict[str, LanguageStatistics]:
+def deep(tensors: Mapping[str, Tensor], weighting: LanguageWeights = UNIFORM) -> dict[str, LanguageStatistics]:
     """Return the statistics that `flat` has taken apart."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, part = key.rpartition("/")
         parts.setdefault(name, {})[part] = value
-    return {name: LanguageStatistics(**mine) for name, mine in parts.items()}
+    return {name: LanguageStatistics(**mine, weighting=weighting) for name, mine in parts.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from annotated_types import Gt, Le
@@ -21,23 +21,43 @@ SIGNAL_FRACTION = 0.125
 """With an eighth of the default calibration set no block's sparsity moves by more than docs/performance.md says."""
 
 SignalFraction = Annotated[float, Gt(0), Le(1)]
+Level = Literal["block", "matrix"]
+Looks = Literal["nothing", "weights", "inputs", "gradients"]
 
 
 @dataclass(frozen=True)
 class BlockMatrix:
-    """One matrix of a block with what calibration saw of its inputs."""
+    """One matrix of a block with what is known of it.
+
+    Args:
+        weight: its dense weights.
+        statistics: of its inputs, where a schedule looks at them.
+        damage: where a schedule looks at gradients, what each language would suffer from pruning this matrix alone to
+            each of a few sparsities, in nats a token.
+    """
 
     weight: Float[Tensor, "out in"]
-    statistics: LanguageStatistics
+    statistics: LanguageStatistics | None = None
+    damage: Float[Tensor, "L levels"] | None = None
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Gives each block a sparsity."""
+    """Gives each block, or each matrix, a sparsity: both are called units here."""
+
+    @property
+    def level(self) -> Level:
+        """Whether a unit is a block or a matrix."""
+        ...
+
+    @property
+    def looks_at(self) -> Looks:
+        """What `signal` looks at: `nothing` (it is not called), the `weights`, or also `inputs` or `gradients`."""
+        ...
 
     @property
     def needs(self) -> Needs:
-        """What `signal` has to know of the inputs; with `nothing` it is not called before `allocate`."""
+        """What `signal` has to know of the inputs."""
         ...
 
     @property
@@ -49,20 +69,45 @@ class Schedule(Protocol):
         ...
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
-        """Return this block's signals, high = keep more; a schedule may combine several."""
+        """Return the signals of the unit that consists of these matrices; a schedule may combine several."""
         ...
 
     def allocate(
         self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
     ) -> list[float]:
-        """Return a sparsity per block with `Σ shares · sparsity = target`.
+        """Return a sparsity per unit with `Σ shares · sparsity = target`.
 
         Args:
-            signals: what `signal` returned, block by block; empty when `needs` is `nothing`.
-            shares: each block's share of the prunable weights, summing to one.
-            target: the sparsity over all blocks.
-            lower: the share of each block that is zero already.
+            signals: what `signal` returned, unit by unit in the order of the model; empty when it looks at nothing.
+            shares: each unit's share of the prunable weights, summing to one.
+            target: the sparsity over all units.
+            lower: the share of each unit that is zero already.
         """
+        ...
+
+
+@runtime_checkable
+class LooksAtGradients(Schedule, Protocol):
+    """A schedule whose `signal` is told the damage that pruning a matrix alone would do."""
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The sparsities at which the damage is measured, rising."""
+        ...
+
+    @property
+    def labels(self) -> float:
+        """The share of a sequence's positions at which tokens are drawn from the model's predictions."""
+        ...
+
+    @property
+    def draws(self) -> int:
+        """How many times they are drawn."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of what is drawn."""
         ...
 
 

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project, spread
 from mwanda.statistics import LanguageStatistics, Needs, language_root_mean_square
 
 
@@ -26,6 +26,7 @@ class CWL:
         width: λ; sparsities spread over `[S − λ, S + λ]` before the budget is met.
         similarity: how two language profiles are compared.
         weighting: `equal` for all matrices of a block, or by their `size`.
+        level: see Schedule.
         signal_fraction: see Schedule.
     """
 
@@ -33,8 +34,10 @@ class CWL:
     width: Annotated[float, Ge(0)] = 0.08
     similarity: Similarity = "pearson"
     weighting: Literal["equal", "size"] = "equal"
+    level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NORMS
+    looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""
@@ -50,8 +53,9 @@ class CWL:
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
 
 
-def _profiles(statistics: LanguageStatistics) -> Float[Tensor, "L in"]:
+def _profiles(statistics: LanguageStatistics | None) -> Float[Tensor, "L in"]:
     """Return the profiles of the languages that have tokens here (an expert need not meet every one)."""
+    assert statistics is not None
     return language_root_mean_square(statistics)[statistics.tokens > 0]
 
 

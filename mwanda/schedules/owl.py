@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.kernels.lowest import rows_at_once
-from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project, spread
 from mwanda.statistics import Needs, pooled_norm
 
 
@@ -22,17 +22,20 @@ class OWL:
     Args:
         outlier_threshold: M; a score is an outlier when it exceeds M times the mean of the block's scores.
         width: λ; sparsities spread over `[S − λ, S + λ]` before the budget is met.
+        level: see Schedule.
         signal_fraction: see Schedule.
     """
 
     outlier_threshold: Annotated[float, Gt(0)] = 5.0
     width: Annotated[float, Ge(0)] = 0.08
+    level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NORMS
+    looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `D_k`, the share of outliers among the block's Wanda scores."""
-        return (outlier_ratio(partial(_wanda_scores, matrices), self.outlier_threshold),)
+        return (outlier_ratio(partial(wanda_scores, matrices), self.outlier_threshold),)
 
     def allocate(
         self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
@@ -55,9 +58,10 @@ def outlier_ratio(scores: Callable[[], Iterable[Float[Tensor, "rows in"]]], thre
     return int(torch.stack([(part > limit).sum() for part in scores()]).sum()) / count
 
 
-def _wanda_scores(matrices: Sequence[BlockMatrix]) -> Iterator[Float[Tensor, "rows in"]]:
+def wanda_scores(matrices: Sequence[BlockMatrix]) -> Iterator[Float[Tensor, "rows in"]]:
     """Yield the scores a few rows at a time, so that nothing of a block's size is made."""
     for matrix in matrices:
+        assert matrix.statistics is not None
         norm = pooled_norm(matrix.statistics)
         for rows in matrix.weight.split(rows_at_once(matrix.weight)):
             yield rows.abs().float().mul_(norm)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, SignalFraction, project, spread
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project, spread
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl import OWL
 from mwanda.statistics import Needs
@@ -21,6 +21,7 @@ class OWLCWL:
         protect: as in CWL.
         width: λ; the spread that each schedule alone would have.
         cwl_weight: the part of CWL in the sum, between 0 (OWL alone) and 1 (CWL alone).
+        level: see Schedule.
         signal_fraction: see Schedule.
     """
 
@@ -28,8 +29,10 @@ class OWLCWL:
     protect: Literal["shared", "specific"] = "shared"
     width: Annotated[float, Ge(0)] = 0.08
     cwl_weight: Annotated[float, Ge(0), Le(1)] = 0.5
+    level: Level = "block"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NORMS
+    looks_at: ClassVar[Looks] = "inputs"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return OWL's signal and CWL's."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mwanda.schedules.base import BlockMatrix, project
+from mwanda.schedules.base import BlockMatrix, Level, Looks, project
 from mwanda.statistics import Needs
 
 
@@ -12,8 +12,10 @@ from mwanda.statistics import Needs
 class Uniform:
     """`s_k = S`, but for blocks that hold more zeros than that already."""
 
+    level: Level = "block"
     signal_fraction: ClassVar[float] = 1.0
     needs: ClassVar[Needs] = Needs.NOTHING
+    looks_at: ClassVar[Looks] = "nothing"
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return nothing: no block is different."""

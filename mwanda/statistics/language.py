@@ -3,7 +3,7 @@
 Shapes: L languages, B sequences, T tokens per sequence, I input features.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Flag
 
@@ -12,18 +12,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mwanda.statistics.second_moment import second_moment
+from mwanda.statistics.weights import UNIFORM, LanguageWeights
+
 
 class Needs(Flag):
     """What a criterion or a schedule has to know of the inputs; what two of them need is `first | second`.
 
     `NORMS` are the sums of squares per language, and part of all others: `COUNTS` adds the counts of positive and of
-    non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`.
+    non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`, `MEANS` the sums of the inputs themselves.
     """
 
     NOTHING = 0
     NORMS = 1
     COUNTS = 1 | 2
     SECOND_MOMENTS = 1 | 4
+    MEANS = 1 | 8
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,29 @@ class SequenceSums:
     positive: Int[Tensor, "B I"] | None = None
     nonzero: Int[Tensor, "B I"] | None = None
     second_moment: Float[Tensor, "I I"] | None = None
+    values: Float[Tensor, "B I"] | None = None
 
     @classmethod
-    def of(cls, inputs: Float[Tensor, "B T I"], needs: Needs = Needs.COUNTS) -> "SequenceSums":
-        """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64."""
+    def of(
+        cls, inputs: Float[Tensor, "B T I"], needs: Needs = Needs.COUNTS, weights: Float[Tensor, " B"] | None = None
+    ) -> "SequenceSums":
+        """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64.
+
+        Args:
+            inputs: of the matrices.
+            needs: what is asked for.
+            weights: of each sequence in the second moment, `Σ_b w_b Σ_t x_bt x_btᵀ`; None weighs all of them one.
+        """
         values = inputs.detach().float()
         counted = Needs.COUNTS in needs
-        flat = values.flatten(0, 1)
+        rows = values if weights is None else values * weights.sqrt().to(values)[:, None, None]
         return cls(
             squares=_sum_of_squares(values),
             tokens=values.shape[1],
             positive=_count(values > 0) if counted else None,
             nonzero=_count(values != 0) if counted else None,
-            second_moment=flat.T @ flat if Needs.SECOND_MOMENTS in needs else None,
+            second_moment=second_moment(rows.flatten(0, 1)) if Needs.SECOND_MOMENTS in needs else None,
+            values=_sum_of_values(values) if Needs.MEANS in needs else None,
         )
 
 
@@ -58,6 +72,10 @@ RUN = 256
 def _sum_of_squares(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
     reduce = reduce_on_cpu if values.device.type == "cpu" else reduce_anywhere
     return torch.stack([reduce(part) for part in values.split(RUN, dim=1)]).sum(dim=0, dtype=torch.float64)
+
+
+def _sum_of_values(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
+    return torch.stack([part.sum(dim=1) for part in values.split(RUN, dim=1)]).sum(dim=0, dtype=torch.float64)
 
 
 def reduce_on_cpu(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
@@ -88,8 +106,13 @@ class LanguageStatistics:
     """Per language and input feature: `q_lj`, the counts of positive and of non-zero inputs, and `N_l`.
 
     Sums are kept in float64 (counts in int64), so that neither the order nor the size of batches matters beyond
-    the rounding of one sequence. Memory is independent of the number of tokens. Counts and the second moments
-    `H = Σ_t x_t x_tᵀ` (over all languages, in float32) are there when they were asked for.
+    the rounding of one sequence. Memory is independent of the number of tokens. Counts, the second moments
+    `H = Σ_l w_l Σ_t x_t x_tᵀ` (over all languages, in float32) and the sums of the inputs are there when they were
+    asked for.
+
+    Sums per language are those of its tokens as they are; `weights` are the `w_l` that whoever pools over languages
+    multiplies them by, and `votes` those of a mean in which each language counts once. The functions below that pool
+    do so already. The second moments are weighted as they are streamed.
     """
 
     sum_squares: Float[Tensor, "L I"]
@@ -97,10 +120,17 @@ class LanguageStatistics:
     positive: Int[Tensor, "L I"] | None = None
     nonzero: Int[Tensor, "L I"] | None = None
     second_moment: Float[Tensor, "I I"] | None = None
+    sum_values: Float[Tensor, "L I"] | None = None
+    weighting: LanguageWeights = UNIFORM
 
     @classmethod
     def zeros(
-        cls, languages: int, features: int, device: torch.device | str = "cpu", needs: Needs = Needs.COUNTS
+        cls,
+        languages: int,
+        features: int,
+        device: torch.device | str = "cpu",
+        needs: Needs = Needs.COUNTS,
+        weighting: LanguageWeights = UNIFORM,
     ) -> "LanguageStatistics":
         """Return statistics that have seen nothing."""
         shape, counted = (languages, features), Needs.COUNTS in needs
@@ -110,57 +140,106 @@ class LanguageStatistics:
             positive=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
             nonzero=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
             second_moment=torch.zeros(features, features, device=device) if Needs.SECOND_MOMENTS in needs else None,
+            sum_values=torch.zeros(shape, dtype=torch.float64, device=device) if Needs.MEANS in needs else None,
+            weighting=weighting,
         )
 
     @classmethod
     def total(cls, parts: Iterable["LanguageStatistics"]) -> "LanguageStatistics":
         """Return the statistics of all that `parts` have seen together."""
-        whole, *others = [part.tensors() for part in parts]
-        sums = [tensor.clone() if tensor is not None else None for tensor in whole]
+        first, *others = parts
+        sums = [tensor.clone() if tensor is not None else None for tensor in first.tensors()]
         for other in others:
-            for mine, more in zip(sums, other, strict=True):
+            for mine, more in zip(sums, other.tensors(), strict=True):
                 if mine is not None and more is not None:
                     mine += more
-        squares, tokens, *rest = sums
-        assert squares is not None
-        assert tokens is not None
-        return cls(squares, tokens, *rest)
+        return first._with(sums)
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """Return the sums themselves, in the order of the fields."""
-        return self.sum_squares, self.tokens, self.positive, self.nonzero, self.second_moment
+        return self.sum_squares, self.tokens, self.positive, self.nonzero, self.second_moment, self.sum_values
 
     def to(self, device: torch.device) -> "LanguageStatistics":
         """Return the same on another device."""
-        squares, tokens, *rest = (None if tensor is None else tensor.to(device) for tensor in self.tensors())
+        return self._with([None if tensor is None else tensor.to(device) for tensor in self.tensors()])
+
+    def _with(self, tensors: Sequence[Tensor | None]) -> "LanguageStatistics":
+        squares, tokens, positive, nonzero, second_moment, values = tensors
         assert squares is not None
         assert tokens is not None
-        return LanguageStatistics(squares, tokens, *rest)
+        return LanguageStatistics(squares, tokens, positive, nonzero, second_moment, values, self.weighting)
 
     def add(self, sums: SequenceSums, languages: Int[Tensor, " B"]) -> None:
         """Add a batch whose sequence `b` is in language `languages[b]`."""
         languages = languages.to(self.tokens.device, non_blocking=True)
-        squares = sums.squares.to(self.sum_squares)
-        if squares.device.type == "cpu":
-            self.sum_squares.index_add_(0, languages, squares)
-        else:
-            add_by_language(self.sum_squares, languages, squares)
+        self._add_by_language(self.sum_squares, languages, sums.squares)
         self.tokens.index_add_(0, languages, torch.full_like(languages, sums.tokens))
         for mine, seen in ((self.positive, sums.positive), (self.nonzero, sums.nonzero)):
             if mine is not None and seen is not None:
                 mine.index_add_(0, languages, seen.to(mine))
         if self.second_moment is not None and sums.second_moment is not None:
             self.second_moment += sums.second_moment.to(self.second_moment)
+        if self.sum_values is not None and sums.values is not None:
+            self._add_by_language(self.sum_values, languages, sums.values)
+
+    @staticmethod
+    def _add_by_language(
+        totals: Float[Tensor, "L I"], languages: Int[Tensor, " B"], values: Float[Tensor, "B I"]
+    ) -> None:
+        if totals.device.type == "cpu":
+            totals.index_add_(0, languages, values.to(totals))
+        else:
+            add_by_language(totals, languages, values.to(totals))
 
     @property
     def languages(self) -> int:
         """The number of languages."""
         return self.sum_squares.shape[0]
 
+    @property
+    def weights(self) -> Float[Tensor, " L"]:
+        """The weight `w_l` of each token of language l, in float64; of a language that is never active, zero.
+
+        One for each under uniform weights; those that are given; or, balanced, these times `in / Σ_j q_lj`.
+        """
+        weights = self.weighting.tensor(self.languages, self.tokens.device)
+        if not self.weighting.balanced:
+            return weights
+        trace = self.sum_squares.mean(dim=1)
+        return torch.where(trace > 0, weights / trace, 0)
+
+    @property
+    def votes(self) -> Float[Tensor, " L"]:
+        """The weight of each language in a mean over languages, in float32; zero for one without a token here.
+
+        An expert need not meet every language.
+        """
+        votes = (self.tokens > 0).float()
+        if self.weighting.given is None:
+            return votes
+        return votes * self.weighting.tensor(self.languages, votes.device).float()
+
+
+def pooled(statistics: LanguageStatistics, sums: Float[Tensor, "L ..."]) -> Float[Tensor, "..."]:
+    """Return `Σ_l w_l s_l` of sums per language."""
+    if statistics.weighting.uniform:
+        return sums.sum(dim=0)
+    total: Tensor = torch.tensordot(statistics.weights, sums.double(), dims=1)
+    return total
+
 
 def pooled_norm(statistics: LanguageStatistics) -> Float[Tensor, " I"]:
-    """Return `‖X_j‖₂ = sqrt(Σ_l q_lj)` over all tokens of all languages (Wanda, eq. 1)."""
-    return statistics.sum_squares.sum(dim=0).sqrt().float()
+    """Return `‖X_j‖₂ = sqrt(Σ_l w_l q_lj)` over all tokens of all languages (Wanda, eq. 1, where each w_l is one)."""
+    return pooled(statistics, statistics.sum_squares).sqrt().float()
+
+
+def mean_and_variance(statistics: LanguageStatistics) -> tuple[Float[Tensor, " I"], Float[Tensor, " I"]]:
+    """Return the mean and the population variance of each input over all weighted tokens."""
+    assert statistics.sum_values is not None, "needs = Needs.MEANS"
+    tokens = pooled(statistics, statistics.tokens).double().clamp(min=torch.finfo(torch.float64).tiny)
+    mean = pooled(statistics, statistics.sum_values) / tokens
+    variance = pooled(statistics, statistics.sum_squares) / tokens - mean.square()
+    return mean.float(), variance.clamp(min=0).float()
 
 
 def language_root_mean_square(statistics: LanguageStatistics) -> Float[Tensor, "L I"]:
@@ -172,8 +251,3 @@ def activation_probability(statistics: LanguageStatistics) -> Float[Tensor, "L I
     """Return `p_lj = c_lj / N_l`, the share of tokens on which a feature is positive (LAPE, Tang et al. 2024)."""
     assert statistics.positive is not None, "needs = Needs.COUNTS"
     return (statistics.positive.double() / statistics.tokens.clamp(min=1)[:, None]).float()
-
-
-def seen(statistics: LanguageStatistics) -> Float[Tensor, " L"]:
-    """Return 1 for a language with tokens and 0 for one without (an expert need not meet every language)."""
-    return (statistics.tokens > 0).float()

@@ -93,12 +93,7 @@ def table(rows: Iterable[Row]) -> Any:
 
 def error_of(row: Row) -> str:
     """Return why a run ended, in a line."""
-    exception = row.status.get("exception") if row.status else None
-    if row.state == "lost":
-        return "the process is gone without a word (killed?)"
-    if exception is None or row.state == "complete":
-        return ""
-    return f"{exception['type']}: {exception['message']}"[:LONGEST_ERROR]
+    return status.why(row.state, row.status)[:LONGEST_ERROR]
 
 
 def counts(rows: Iterable[Row]) -> str:

@@ -1,10 +1,10 @@
 """results.json as a dashboard wants it: single values by name, and tables."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mwanda.languages import known
+from mwanda.languages.ratios import exponential, ratio
 
 
 Results = Mapping[str, Any]
@@ -62,16 +62,6 @@ def layer_rows(results: Results) -> list[Row]:
     return [[layer.get(column) for column in LAYER_COLUMNS] for layer in layers]
 
 
-def exponential(logarithm: float | None) -> float | None:
-    """Return the ratio that a logarithm stands for; a model that is destroyed has an infinite one."""
-    if logarithm is None:
-        return None
-    try:
-        return math.exp(logarithm)
-    except OverflowError:
-        return math.inf
-
-
 def _language_row(perplexity: Results, code: str) -> Row:
     dense, pruned = (_part(_part(perplexity, version), code) for version in VERSIONS)
     either, pair = {**dense, **pruned}, _part(_part(perplexity, "paired"), code)
@@ -92,7 +82,7 @@ def _language_row(perplexity: Results, code: str) -> Row:
 
 def _ratio(perplexity: Results, code: str) -> float | None:
     dense, pruned = (_part(_part(perplexity, version), code).get("perplexity") for version in VERSIONS)
-    return pruned / dense if pruned is not None and dense else None
+    return ratio(dense, pruned)
 
 
 def _codes(perplexity: Results) -> list[str]:

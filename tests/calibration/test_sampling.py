@@ -19,6 +19,7 @@ from mwanda.calibration import Calibration, CalibrationSet
 from mwanda.calibration.mixes import mixes
 from mwanda.calibration.sampling import Sampling, _first_bytes
 from mwanda.errors import ConfigurationError, CorpusError
+from mwanda.statistics import LanguageWeights
 
 
 SAMPLINGS: tuple[Sampling, ...] = ("equal", "corpus", "temperature")
@@ -389,3 +390,30 @@ def test_text_with_unknown_characters_is_taken_where_padding_and_unknown_are_one
     )
     built = Calibration(sequences=1, length=16).build(tokenizer, {"eng_Latn": ["abc äbc xyz", "cba"] * 9})
     assert bool((built.sequences[0] == tokenizer.unk_token_id).any())
+
+
+def test_weights_are_those_of_the_languages_in_their_order() -> None:
+    codes = ["eng_Latn", "swh_Latn", "tam_Taml"]
+    assert Calibration().weighting(codes) == LanguageWeights()
+    assert Calibration(weights="balanced").weighting(codes) == LanguageWeights(balanced=True)
+    assert Calibration(weights={"tam_Taml": 3, "eng_Latn": 0}).weighting(codes) == LanguageWeights((0, 1, 3))
+    assert Calibration(weights={"swh_Latn": 1.0}).weighting(codes).uniform
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        ({"fra_Latn": 2}, r"calibration\.weights=fra_Latn: gives no calibration text; choices: .*swh_Latn"),
+        ({"eng_Latn": 0, "swh_Latn": 0}, r"calibration\.weights=.*: some language must weigh more than zero"),
+    ],
+)
+def test_weights_of_others_or_of_nobody_are_refused(weights: dict[str, float], line: str) -> None:
+    with pytest.raises(ConfigurationError, match=line):
+        Calibration(weights=weights).weighting(["eng_Latn", "swh_Latn"])
+
+
+def test_a_set_has_its_weights_and_its_parts_too() -> None:
+    sentences = {"eng_Latn": ["a" * 60], "swh_Latn": ["b" * 60]}
+    found = Calibration(sequences=4, length=16, weights={"swh_Latn": 2}).build(tiny_tokenizer(), sentences)
+    assert found.weights == found.part(0.5).weights == LanguageWeights((1, 2))
+    assert found.fingerprint() == replace(found, weights=LanguageWeights()).fingerprint()

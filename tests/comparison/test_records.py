@@ -8,6 +8,8 @@ from synthetic_results import results, save
 
 from mwanda.comparison.records import find_runs
 from mwanda.errors import ConfigurationError
+from mwanda.job.status import Reporter, note_end
+from mwanda.system.files import write_json
 
 
 def test_every_run_is_found_once_and_named_shortly(tmp_path: Path) -> None:
@@ -23,17 +25,36 @@ def test_what_is_not_complete_is_listed_with_the_reason(tmp_path: Path) -> None:
     failure = {"type": "CalibrationError", "message": "inputs are not finite"}
     save(tmp_path / "failed", {**results(), "status": "failed", "error": failure})
     (save(tmp_path / "killed", {}) / "results.json").unlink()
-    running = save(tmp_path / "running", {})
-    (running / "results.json").unlink()
-    (running / "status.json").write_text(json.dumps({"state": "running", "stage": "prune"}))
     (save(tmp_path / "torn", {}) / "results.json").write_text("{")
     runs, unfinished = find_runs([tmp_path])
     assert [run.name for run in runs] == ["done"]
     assert {each.name: (each.status, each.reason.split(":")[0]) for each in unfinished} == {
         "failed": ("failed", "CalibrationError"),
-        "killed": ("unfinished", "no results.json"),
-        "running": ("running", "prune"),
+        "killed": ("unfinished", "no results.json and no status.json"),
         "torn": ("unreadable", "results.json"),
+    }
+
+
+def test_a_run_that_goes_on_is_told_from_one_that_was_killed_and_one_that_is_gone(tmp_path: Path) -> None:
+    for name in ("running", "killed", "gone", "again", "refused"):
+        (save(tmp_path / name, {}) / "results.json").unlink()
+        Reporter(tmp_path / name, "hash", [], name).stage("prune")
+    note_end(tmp_path / "killed", "SIGKILL", "the process was killed")
+    said = json.loads((tmp_path / "gone" / "status.json").read_text())
+    write_json(tmp_path / "gone" / "status.json", said | {"born": said["born"] - 1000})
+    failure = {"type": "MemoryError", "message": "of the attempt before"}
+    write_json(tmp_path / "again" / "results.json", {**results(), "status": "failed", "error": failure})
+    refusal = json.loads((tmp_path / "refused" / "status.json").read_text())
+    exception = {"type": "CorpusError", "message": "no text"}
+    write_json(tmp_path / "refused" / "status.json", refusal | {"state": "failed", "exception": exception})
+    runs, unfinished = find_runs([tmp_path])
+    assert runs == []
+    assert {each.name: (each.status, each.reason) for each in unfinished} == {
+        "running": ("running", "prune"),
+        "killed": ("failed", "SIGKILL: the process was killed"),
+        "gone": ("lost", "the process is gone without a word (killed?)"),
+        "again": ("running", "prune"),
+        "refused": ("failed", "CorpusError: no text"),
     }
 
 

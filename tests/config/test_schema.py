@@ -150,7 +150,7 @@ def test_the_top_level_is_checked(config: dict[str, Any], key: str, value: objec
         schema.read(config | {key: value})
 
 
-@pytest.mark.parametrize("key", schema.Settings.model_fields)
+@pytest.mark.parametrize("key", schema.Settings.model_fields.keys() - {"solver"})
 def test_every_key_of_the_top_level_must_be_given(config: dict[str, Any], key: str) -> None:
     del config[key]
     with pytest.raises(ConfigurationError, match=rf"^{key}=\(nothing\): must be given$"):
@@ -218,6 +218,18 @@ def test_text_for_evaluation_can_lie_in_a_folder(config: dict[str, Any], tmp_pat
     assert parts.corpus.name == "embedded"
 
 
+@pytest.mark.parametrize("key", ["corpus.name", "evaluation.corpus.name", "pattern.name", "criterion.needs"])
+def test_what_the_record_says_of_a_choice_cannot_be_typed(config: dict[str, Any], key: str) -> None:
+    *groups, name = key.split(".")
+    config["evaluation"]["corpus"] = dict(config["corpus"])
+    node = config
+    for group in groups:
+        node = node[group]
+    node[name] = "flores_plus"
+    with pytest.raises(UnknownKeyError, match=f"^{key}="):
+        Parts.of(RunSpec.of(config))
+
+
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
@@ -274,6 +286,12 @@ def test_the_hash_goes_by_what_a_set_of_languages_comes_to(config: dict[str, Any
     assert len(hashes) == 1
 
 
+def test_runs_that_differ_in_nothing_but_the_seed_are_repetitions(config: dict[str, Any]) -> None:
+    one, two, other = (RunSpec.of(config | each) for each in ({"seed": 1}, {"seed": 2}, {"seed": 2, "sparsity": 0.25}))
+    assert one.config_hash_without_seed == two.config_hash_without_seed != other.config_hash_without_seed
+    assert one.config_hash != two.config_hash
+
+
 def test_a_job_of_a_sweep_is_the_same_run_in_its_folder(config: dict[str, Any], tmp_path: Path) -> None:
     alone = RunSpec.of(config, {"criterion": "mwanda"}, ["typed"])
     swept = alone.in_sweep(tmp_path / "mine" / "job")
@@ -328,6 +346,19 @@ def test_a_single_knob_changes_the_hash(config: dict[str, Any]) -> None:
     changed = copy.deepcopy(config)
     changed["criterion"]["variance_weight"] += 1e-9
     assert identity.config_hash(changed) != identity.config_hash(config)
+
+
+def test_runs_from_before_there_were_solvers_and_weights_have_the_hash_of_today_s_defaults(
+    config: dict[str, Any],
+) -> None:
+    before = copy.deepcopy(config)
+    del before["solver"], before["calibration"]["weights"]
+    assert schema.read(before) == schema.read(config).model_copy(update={"calibration": before["calibration"]})
+    for digest in (identity.config_hash, identity.exact_hash):
+        assert digest(before) == digest(config)
+        for weights in ("balanced", {"eng_Latn": 2.0}):
+            assert digest(config | {"calibration": config["calibration"] | {"weights": weights}}) != digest(config)
+        assert digest(config | {"solver": {"_target_": "mwanda.solvers.swap.Swap"}}) != digest(config)
 
 
 def test_the_order_of_keys_does_not_change_the_hash(config: dict[str, Any]) -> None:

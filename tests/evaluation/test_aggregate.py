@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mwanda.evaluation.aggregate import aggregate, aggregate_change, geometric_mean
+from mwanda.evaluation.aggregate import aggregate, aggregate_change
 from mwanda.evaluation.perplexity import LanguagePerplexity
 from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import compare
@@ -77,12 +75,3 @@ def test_groups_are_named_in_order_whatever_the_order_of_the_languages() -> None
         "Indo-European",
         "Uralic",
     ]
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(1, 1e30), min_size=1, max_size=200), st.floats(0.1, 10))
-def test_the_geometric_mean_scales_with_its_values(values: list[float], factor: float) -> None:
-    """So that the ratio to the dense model is the same whether taken before or after."""
-    scaled = geometric_mean([factor * value for value in values])
-    assert scaled == pytest.approx(factor * geometric_mean(values), rel=1e-9)
-    assert min(values) * (1 - 1e-9) <= geometric_mean(values) <= max(values) * (1 + 1e-9)

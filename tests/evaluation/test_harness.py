@@ -122,7 +122,7 @@ def test_likelihoods_are_those_of_lm_eval_however_they_are_computed(monkeypatch:
     assert len(set(fast)) > 40
     with monkeypatch.context() as patch:
         patch.setattr("mwanda.evaluation.harness.only_compares", lambda _: False)
-        patch.setattr("mwanda.evaluation.harness.LOGITS_AT_ONCE", 1)
+        patch.setattr("mwanda.evaluation.lm_eval_adapter.LOGITS_AT_ONCE", 1)
         slow = likelihoods()
     assert fast == pytest.approx(slow, rel=1e-4)
 

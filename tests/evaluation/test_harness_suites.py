@@ -8,9 +8,9 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from mwanda.config.schema import build
 from mwanda.errors import ConfigurationError
-from mwanda.evaluation import suites
-from mwanda.evaluation.harness import Full, Harness
+from mwanda.evaluation import Full, Harness, Perplexity, suites
 from mwanda.languages import find
 
 
@@ -115,17 +115,24 @@ def test_a_match_needs_another_language_than_the_pivot() -> None:
         names("parallel_match", codes=("eng_Latn",))
 
 
-@pytest.mark.parametrize("kind", [Harness, Full])
-def test_settings_that_mean_nothing_are_refused(kind: type[Harness]) -> None:
+FULL = "mwanda.evaluation.harness.Full"
+
+
+@pytest.mark.parametrize("kind", ["mwanda.evaluation.harness.Harness", FULL])
+def test_settings_that_mean_nothing_are_refused(kind: str) -> None:
     with pytest.raises(ConfigurationError, match=r"evaluation\.tasks=\[\]: names no task; choices: parallel_cloze"):
-        kind(tasks=())
+        build("evaluation", {"_target_": kind, "tasks": []})
     with pytest.raises(ConfigurationError, match=r"evaluation\.pivot=English: is not a FLORES\+ code"):
-        kind(pivot="English")
+        build("evaluation", {"_target_": kind, "pivot": "English"})
 
 
-def test_full_checks_both_of_its_parts() -> None:
+def test_full_is_made_of_both_parts_and_each_checks_its_own_keys() -> None:
+    full = build("evaluation", {"_target_": FULL, "window": 8, "stride": 8, "limit": 3})
+    assert full == Full(Harness(limit=3), Perplexity(window=8, stride=8))
     with pytest.raises(ConfigurationError, match=r"evaluation\.stride=9: exceeds"):
-        Full(window=8, stride=9)
+        build("evaluation", {"_target_": FULL, "window": 8, "stride": 9})
+    with pytest.raises(ConfigurationError, match=r"evaluation\.windw=8: there is no key 'windw'"):
+        build("evaluation", {"_target_": FULL, "windw": 8})
 
 
 def test_choosing_needs_no_lm_eval() -> None:

@@ -1,14 +1,12 @@
 """Windows that score each token once, and the hash of the protocol."""
 
 from dataclasses import fields, replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mwanda.errors import ComparisonError
-from mwanda.evaluation.protocol import Protocol, Window, check_same_protocol, differences, protocol_of, windows
+from mwanda.evaluation.protocol import Protocol, Window, windows
 
 
 START = 7
@@ -127,50 +125,3 @@ def test_no_two_changes_have_one_hash() -> None:
 def test_the_hash_is_the_same_in_every_process_and_version() -> None:
     assert Protocol().hash == "246edf677d4d"
     assert Protocol(window=64, stride=32, sentences=5).hash == Protocol(64, 32, True, "\n", 5).hash
-
-
-# ---- what may stand in one table
-
-
-def run(name: str = "document/2", size: int = 40, tokens: int = 20, code: str = "eng_Latn") -> dict[str, Any]:
-    """Return the parts of a results.json that say how it was measured."""
-    protocol = {"name": name, "hash": "abc", "corpus": "embedded"}
-    measured = {code: {"perplexity": 2.0, "bytes": size, "tokens": tokens}}
-    return {"perplexity": {"protocol": protocol, "dense": measured, "pruned": measured}}
-
-
-def test_runs_that_were_measured_alike_need_no_words() -> None:
-    assert differences([]) == differences([run()]) == differences([run(), run(), run(code="swh_Latn")]) == []
-    check_same_protocol([run(), run()])
-    assert protocol_of(run()) == "document/2 abc on embedded"
-    assert protocol_of({"perplexity": {}}) is None
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (run("sentence/1"), "different protocols.*document/2 abc on embedded; sentence/1 abc on embedded"),
-        (run(size=41), "different text, and not comparable: eng_Latn"),
-        (run(tokens=21), "tokens differ: compare bits per byte"),
-    ],
-)
-def test_what_differs_is_said_in_a_line_and_refused(other: dict[str, Any], message: str) -> None:
-    (line,) = differences([run(), other, run()])
-    with pytest.raises(ComparisonError, match=message):
-        check_same_protocol([run(), other])
-    assert "\n" not in line
-
-
-def test_the_settings_that_differ_are_named() -> None:
-    runs = [run(), run()]
-    for one, protocol in zip(runs, (Protocol(), Protocol(stride=256, sentences=4)), strict=True):
-        one["perplexity"]["protocol"] |= protocol.as_record()
-    (line,) = differences(runs)
-    assert line.startswith("measured under different protocols (stride, sentences), and not comparable: document/2 ")
-
-
-def test_a_run_without_perplexity_is_named_and_refused() -> None:
-    (line,) = differences([run(), {"perplexity": {}}])
-    assert line.endswith("document/2 abc on embedded; no perplexity")
-    with pytest.raises(ComparisonError, match="evaluation=perplexity"):
-        check_same_protocol([{}])

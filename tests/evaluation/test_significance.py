@@ -1,6 +1,5 @@
 """Intervals, tests and aggregates against cases worked by hand and against SciPy's own bootstrap."""
 
-import copy
 import itertools
 import json
 import math
@@ -19,12 +18,9 @@ from mwanda.evaluation.significance import (
     aggregate_pairs,
     compare,
     ends,
-    exponential,
     holm,
     intervals,
-    over_seeds,
     paired_test,
-    spread,
 )
 
 
@@ -181,11 +177,6 @@ def test_infinite_losses_give_infinite_ends_and_no_warning() -> None:
     assert (gone.pairs["a"].p, aggregate_pairs(gone, {})["share_hurt"]) == (1.0, 0.0)
 
 
-def test_exponentials_beyond_numbers_are_infinite() -> None:
-    assert exponential(1e4) == exponential(math.inf) == math.inf
-    assert exponential(0.0) == 1.0
-
-
 # ---- pairs
 
 
@@ -302,63 +293,3 @@ def test_one_unit_leaves_the_aggregate_without_an_interval() -> None:
 
 def test_ends_are_percentiles() -> None:
     assert ends(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
-
-
-# ---- seeds
-
-
-def run_of(seed: int, ratio: float, **changes: Any) -> dict[str, Any]:
-    """Return the parts of a results.json that are averaged over seeds."""
-    log_ratio = math.log(ratio)
-    measured = {"perplexity": 10 * ratio, "bits_per_byte": ratio, "bytes": 40, "tokens": 20}
-    change = {"ratio": ratio, "share_hurt": 0.5, "spread": {"log_ratio": 0.1 * seed}}
-    return {
-        "seed": seed,
-        "config_hash_without_seed": "abc",
-        "perplexity": {
-            "protocol": {"name": "document/2", "hash": "123", "corpus": "embedded"},
-            "dense": {"eng_Latn": {"perplexity": 10.0, "bits_per_byte": 1.0, "bytes": 40, "tokens": 20}},
-            "pruned": {"eng_Latn": measured},
-            "paired": {"eng_Latn": {"log_ratio": log_ratio}},
-            "aggregate": {"pruned": {"geometric_mean": 10 * ratio, "worst": 10 * ratio}, "paired": change},
-        },
-    } | changes
-
-
-def test_over_seeds_worked_by_hand() -> None:
-    """2, 4 and 6: mean 4, sample standard deviation 2."""
-    found = over_seeds([run_of(seed, ratio) for seed, ratio in ((0, 2.0), (1, 4.0), (2, 6.0))])
-    assert found["seeds"] == [0, 1, 2]
-    assert found["languages"]["eng_Latn"]["bits_per_byte"] == {"mean": 4.0, "standard_deviation": 2.0, "n": 3}
-    assert found["languages"]["eng_Latn"]["perplexity"] == {"mean": 40.0, "standard_deviation": 20.0, "n": 3}
-    assert found["languages"]["eng_Latn"]["log_ratio"]["mean"] == pytest.approx(math.log(48) / 3)
-    assert found["aggregate"]["log_ratio"]["mean"] == pytest.approx(math.log(48) / 3)
-    assert found["aggregate"]["spread"] == pytest.approx({"mean": 0.1, "standard_deviation": 0.1, "n": 3})
-    assert found["aggregate"]["share_hurt"] == {"mean": 0.5, "standard_deviation": 0.0, "n": 3}
-    assert found["aggregate"]["worst"]["mean"] == 40.0
-    assert json.loads(json.dumps(found)) == found
-
-
-def test_one_seed_has_no_deviation_and_a_missing_number_no_mean() -> None:
-    assert over_seeds([run_of(0, 2.0)])["aggregate"]["worst"] == {"mean": 20.0, "standard_deviation": None, "n": 1}
-    assert spread([1.0, None]) == spread([1.0, math.inf]) == {"mean": None, "standard_deviation": None, "n": 2}
-    assert spread([]) == {"mean": None, "standard_deviation": None, "n": 0}
-    infinite = run_of(1, 2.0)
-    infinite["perplexity"]["aggregate"]["paired"]["ratio"] = None
-    assert over_seeds([run_of(0, 2.0), infinite])["aggregate"]["log_ratio"]["mean"] is None
-
-
-def test_runs_that_are_no_repetitions_are_refused() -> None:
-    first, other = run_of(0, 2.0), run_of(1, 3.0, config_hash_without_seed="def")
-    with pytest.raises(ComparisonError, match="differ in more than the seed"):
-        over_seeds([first, other])
-    with pytest.raises(ComparisonError, match="seeds 0, 0: one is there twice"):
-        over_seeds([first, run_of(0, 2.0)])
-    with pytest.raises(ComparisonError, match="no perplexity"):
-        over_seeds([])
-    with pytest.raises(ComparisonError, match="no perplexity"):
-        over_seeds([first, run_of(1, 2.0, perplexity={})])
-    protocol = copy.deepcopy(run_of(1, 2.0))
-    protocol["perplexity"]["protocol"]["hash"] = "456"
-    with pytest.raises(ComparisonError, match="different protocols"):
-        over_seeds([first, protocol])

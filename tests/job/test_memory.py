@@ -28,3 +28,27 @@ def test_arrival_holds_the_widest_inputs_of_all_tokens_as_well(family: str) -> N
         matrix.shape[1] * (choices.get(matrix.parameter, 1)) for block in blocks_of(model) for matrix in block.matrices
     ]
     assert activations(family, "arrival") - activations(family, "block") == TOKENS * max(widths) * 4
+
+
+def statistics(order: str, needs: Needs) -> dict[str, int]:
+    model = tiny_model("llama")
+    plan = Plan(order, "none", "device", needs, 3, TOKENS, BATCH_TOKENS, torch.float32)  # type: ignore[arg-type]
+    return estimate(model, blocks_of(model), plan)
+
+
+def test_each_order_holds_the_second_moments_of_the_inputs_that_it_watches_at_once() -> None:
+    model = tiny_model("llama")
+    squares = [[4 * matrix.shape[1] ** 2 for matrix in block.matrices] for block in blocks_of(model)]
+    expected = {"oneshot": sum(map(sum, squares)), "block": sum(squares[0]), "arrival": max(squares[0])}
+    for order, size in expected.items():
+        found, without = statistics(order, Needs.SECOND_MOMENTS), statistics(order, Needs.NORMS)
+        assert found["statistics"] - without["statistics"] == size
+        (solving,) = found.keys() & {name for name in found if "solved" in name}
+        assert found[solving] > without[solving] == 0
+
+
+def test_every_sum_by_language_takes_its_eight_bytes() -> None:
+    features = max(matrix.shape[1] for block in blocks_of(tiny_model("llama")) for matrix in block.matrices)
+    sizes = {needs: statistics("arrival", needs)["statistics"] for needs in Needs.__members__.values()}
+    each = {Needs.NOTHING: 0, Needs.NORMS: 1, Needs.COUNTS: 3, Needs.MEANS: 2}
+    assert {needs: sizes[needs] for needs in each} == {needs: 8 * 3 * features * count for needs, count in each.items()}

@@ -26,7 +26,6 @@ from mwanda.corpora import embedded
 from mwanda.corpora.embedded import all_sentences
 from mwanda.errors import (
     AuditError,
-    ComparisonError,
     ConfigurationError,
     CorpusError,
     InputError,
@@ -35,7 +34,7 @@ from mwanda.errors import (
 )
 from mwanda.evaluation.perplexity import Perplexity
 from mwanda.evaluation.sentence_losses import read_sentence_losses
-from mwanda.evaluation.significance import compare, over_seeds
+from mwanda.evaluation.significance import compare
 from mwanda.export import masks
 from mwanda.job import components, folder
 from mwanda.job.run import run
@@ -315,17 +314,6 @@ def test_text_is_tokenised_once_for_both_models(model: Path, tmp_path: Path, mon
     assert results["perplexity"]["protocol"]["name"] == "sentence/1"
 
 
-def test_runs_of_several_seeds_are_one_configuration_and_another_sparsity_is_not(model: Path, tmp_path: Path) -> None:
-    runs = [tiny_job.run(model, tmp_path / str(seed), f"seed={seed}") for seed in (1, 2)]
-    found = over_seeds(runs)
-    assert found["seeds"] == [1, 2]
-    values = [one["perplexity"]["pruned"]["eng_Latn"]["perplexity"] for one in runs]
-    assert values[0] != values[1]
-    assert found["languages"]["eng_Latn"]["perplexity"]["mean"] == pytest.approx(sum(values) / 2)
-    with pytest.raises(ComparisonError, match="differ in more than the seed"):
-        over_seeds([runs[0], tiny_job.run(model, tmp_path / "other", "seed=2", "sparsity=0.25")])
-
-
 def test_zeros_that_were_there_are_counted(tmp_path: Path) -> None:
     folder = save_tiny_model("bloom", tmp_path / "model")
     sparse = transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -401,7 +389,7 @@ def test_the_tracker_hears_of_every_stage_and_the_results(model: Path, tmp_path:
     _, identity, seen = listener.calls[0]
     assert seen == {**spec.config, "langs": {"codes": list(tiny_job.LANGUAGES)}}
     assert (identity.run_id, identity.group, identity.folder) == (results["run_id"], "my sweep", tmp_path / "run")
-    assert identity.tags == ("bloom", "mwanda", "uniform", "unstructured")
+    assert identity.tags == ("bloom", "mwanda", "threshold", "uniform", "unstructured")
     assert [call[1] for call in listener.calls[1:7]] == list(results["timing"])
     assert listener.calls[-2] == ("results", results)
     assert listener.calls[-1] == ("finish", False)

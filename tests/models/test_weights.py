@@ -23,6 +23,10 @@ from mwanda.models import Block, blocks_of
 from mwanda.models.weights import Resident, Streamed, Weights, visit
 from mwanda.pruner import Pruner, PruningReport
 from mwanda.pruner.engine import Order
+from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.statistics import LanguageStatistics
 from mwanda.system.files import write_tensors
@@ -94,15 +98,28 @@ def run_streamed(
     return all_weights(model, weights), report
 
 
-def llama_job(order: Order, criterion: Criterion | None = None) -> Job:
+def llama_job(order: Order, criterion: Criterion | None = None, schedule: Schedule | None = None) -> Job:
     model = tiny_model("llama", num_hidden_layers=3)
-    return Job(model, CALIBRATION, Pruner(order, 3), criterion or MWanda(), OWLCWL(2.0))
+    return Job(model, CALIBRATION, Pruner(order, 3), criterion or MWanda(), schedule or OWLCWL(2.0))
 
 
 @every_order
 @pytest.mark.parametrize("criterion", [MWanda(), SparseGPT(), Magnitude()], ids=["mwanda", "sparsegpt", "magnitude"])
 def test_blocks_on_disk_are_pruned_as_those_in_memory(tmp_path: Path, order: Order, criterion: Criterion) -> None:
     job = llama_job(order, criterion)
+    assert_same(run_streamed(job, tmp_path), job.run())
+
+
+@every_order
+@pytest.mark.parametrize("schedule", [Fisher(draws=2), AlphaPruning(), LSA(level="matrix")], ids=repr)
+def test_schedules_see_blocks_on_disk_as_those_in_memory(tmp_path: Path, order: Order, schedule: Schedule) -> None:
+    job = llama_job(order, schedule=schedule)
+    assert_same(run_streamed(job, tmp_path), job.run())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "mixtral"])
+def test_gradients_pass_blocks_on_disk_of_every_kind(tmp_path: Path, family: str) -> None:
+    job = Job(tiny_model(family), CALIBRATION, Pruner("block", 3, activations="disk"), Wanda(), Fisher())
     assert_same(run_streamed(job, tmp_path), job.run())
 
 
@@ -144,7 +161,7 @@ class Watching(Wanda):
 
 
 @every_order
-@pytest.mark.parametrize("family", ["plain", "t5"])
+@pytest.mark.parametrize("family", ["plain", "t5", "llama"])
 def test_one_block_at_a_time_is_in_memory(tmp_path: Path, order: Order, family: str) -> None:
     model, stored = emptied(PlainDecoder() if family == "plain" else tiny_model(family))
     blocks, seen = blocks_of(model), []
@@ -154,7 +171,8 @@ def test_one_block_at_a_time_is_in_memory(tmp_path: Path, order: Order, family: 
                 lambda *_, index=block.index: seen.append((in_memory(model), {index}))
             )
     watching = Watching(look=lambda: seen.append((in_memory(model), in_memory(model))))
-    job = Job(model, CALIBRATION, Pruner(order, 3), watching, OWLCWL(2.0))
+    schedule = Fisher() if family == "llama" else OWLCWL(2.0)
+    job = Job(model, CALIBRATION, Pruner(order, 3), watching, schedule)
     job.run(model=model, weights=Streamed(stored, tmp_path, CPU))
     assert len(seen) > len(blocks)
     assert all(there == expected and len(there) == 1 for there, expected in seen)
@@ -254,10 +272,10 @@ def test_only_blocks_that_a_run_has_kept_are_taken_from_the_folder(
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "folder" / "file.safetensors"
-    for operation in range(3):  # writing, permissions, the new name
+    for operation in range(4):  # a place for it, writing, permissions, the new name
         assert killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), operation, monkeypatch)
         assert not path.exists()
-    assert not killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), 3, monkeypatch)
+    assert not killed_at(lambda: write_tensors(path, {"a": torch.ones(3)}), 4, monkeypatch)
     assert path.exists()
 
 

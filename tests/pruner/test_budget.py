@@ -14,13 +14,36 @@ from mwanda.patterns import Quota
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.engine import Order
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.atp import ATP
 from mwanda.schedules.cwl import CWL
+from mwanda.schedules.dlp import DLP
+from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 
 
-every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWL(2.0), CWL(), OWLCWL(2.0)], ids=repr)
+SPREADING: list[Schedule] = [
+    OWL(2.0),
+    CWL(),
+    OWLCWL(2.0),
+    OWL(2.0, level="matrix"),
+    CWL(level="matrix"),
+    OWLCWL(2.0, level="matrix"),
+    AlphaPruning(tail="middle"),
+    AlphaPruning(level="matrix"),
+    ATP(),
+    ATP(level="matrix"),
+    DLP(),
+    DLP(level="matrix"),
+    LSA(),
+    LSA(level="matrix"),
+    Fisher(level="block"),
+    Fisher(signal_fraction=1.0, labels=1.0),
+]
+every_schedule = pytest.mark.parametrize("schedule", [Uniform(), Uniform("matrix"), *SPREADING], ids=repr)
 
 
 @pytest.fixture
@@ -45,7 +68,7 @@ def test_zeros_meet_the_budget_at_odd_sizes(
     assert sum(plan.target * math.prod(plan.shape) for plan in report.plans) == pytest.approx(sparsity * size, abs=1e-6)
 
 
-@pytest.mark.parametrize("schedule", [OWL(2.0), CWL(), OWLCWL(2.0)], ids=repr)
+@pytest.mark.parametrize("schedule", SPREADING, ids=repr)
 def test_blocks_differ_under_a_schedule(model: PlainDecoder, schedule: Schedule) -> None:
     report = prune_plain(model, schedule=schedule)
     assert max(report.sparsities) - min(report.sparsities) > 0.02

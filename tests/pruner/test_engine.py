@@ -205,9 +205,9 @@ def test_an_input_that_matrices_share_is_reduced_once_on_arrival(monkeypatch: py
     reduced = []
     plain = SequenceSums.of
 
-    def counted(inputs: Tensor, needs: Needs) -> SequenceSums:
+    def counted(inputs: Tensor, needs: Needs, weights: Tensor | None = None) -> SequenceSums:
         reduced.append(inputs)
-        return plain(inputs, needs)
+        return plain(inputs, needs, weights)
 
     monkeypatch.setattr(SequenceSums, "of", counted)
     assert len(prune_plain(tiny_model("llama"), 0.5, "arrival", batch_size=CALIBRATION.count).plans) == 14

@@ -16,6 +16,7 @@ from tiny_models import save_tiny_model, tiny_calibration, tiny_model
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ConfigurationError, MemoryShortageError
 from mwanda.export.masks import load
+from mwanda.job.folder import CHECKPOINT, WORK
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
@@ -78,8 +79,8 @@ def test_an_interrupted_run_is_taken_up_and_ends_as_one_that_was_not(
             tiny_job.run(model, folder, *settings)
         results = tiny_job.run(model, folder, *settings, "resume=true")
         assert numbers(results) == numbers(expected)
-        assert not (folder / folder.CHECKPOINT).exists()
-        assert not (folder / folder.WORK).exists()
+        assert not (folder / CHECKPOINT).exists()
+        assert not (folder / WORK).exists()
         assert same_masks(folder, tmp_path / "whole")
 
 

@@ -54,9 +54,9 @@ def test_an_input_that_matrices_share_is_reduced_once(
     reduced = []
     plain = SequenceSums.of
 
-    def counted(inputs: Tensor, needs: Needs) -> SequenceSums:
+    def counted(inputs: Tensor, needs: Needs, weights: Tensor | None = None) -> SequenceSums:
         reduced.append(inputs)
-        return plain(inputs, needs)
+        return plain(inputs, needs, weights)
 
     monkeypatch.setattr(SequenceSums, "of", counted)
     watch(model, Observer(matrices, languages=3), batch_size=CALIBRATION.count)

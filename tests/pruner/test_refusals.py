@@ -26,6 +26,7 @@ from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.engine import Order
 from mwanda.schedules import BlockMatrix
+from mwanda.schedules.base import Level, Looks
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -70,6 +71,9 @@ class FixedSchedule:
     """Gives each block what it was told."""
 
     sparsities: tuple[float, ...]
+    level: Level = "block"
+    looks_at: Looks = "nothing"
+    signal_fraction: float = 1.0
     needs: Needs = Needs.NOTHING
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -20,18 +21,30 @@ from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
+from mwanda.criteria.wanda import Wanda
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
 from mwanda.schedules.cwl import CWL
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import Needs
+from mwanda.solvers.admm import ADMM
+from mwanda.solvers.dsnot import DSnoT
+from mwanda.solvers.sparsegpt import SparseGPT as SparseGPTSolver
+from mwanda.solvers.swap import Swap
+from mwanda.statistics import LanguageWeights, Needs
 
 
-every_schedule = pytest.mark.parametrize("schedule", [Uniform(), OWLCWL(2.0)], ids=["uniform", "owl_cwl"])
+every_schedule = pytest.mark.parametrize(
+    "schedule",
+    [Uniform(), OWLCWL(2.0), OWLCWL(2.0, level="matrix"), AlphaPruning(), Fisher()],
+    ids=["uniform", "owl_cwl", "owl_cwl of matrices", "alphapruning", "fisher"],
+)
+SOLVERS = {"swap": Swap(), "dsnot": DSnoT(), "sparsegpt": SparseGPTSolver(column_order="loss"), "admm": ADMM()}
 every_criterion = pytest.mark.parametrize("criterion", [MWanda(), SparseGPT()], ids=["mwanda", "sparsegpt"])
 
 
@@ -59,6 +72,19 @@ def test_a_run_interrupted_at_any_step_goes_on_to_the_same_weights(
     job = plain_job(order, criterion, schedule)
     expected, steps = uninterrupted(job)
     for step in range(steps):
+        folder = tmp_path / str(step)
+        interrupt(job, folder, step)
+        assert_same(job.run(folder), expected)
+
+
+@every_order
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_run_with_any_solver_goes_on_to_the_same_weights(tmp_path: Path, order: Order, solver: str) -> None:
+    weights = LanguageWeights((1.0, 2.0, 0.5), balanced=True)
+    calibration = replace(CALIBRATION, weights=weights)
+    job = Job(PlainDecoder(), calibration, Pruner(order, 3), Wanda(), OWLCWL(2.0), solver=SOLVERS[solver])
+    expected, steps = uninterrupted(job)
+    for step in range(1, steps, 2):
         folder = tmp_path / str(step)
         interrupt(job, folder, step)
         assert_same(job.run(folder), expected)
@@ -234,6 +260,7 @@ from mwanda.criteria.mwanda import MWanda
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.owl_cwl import OWLCWL
 
 

@@ -127,17 +127,19 @@ def test_without_a_folder_nothing_is_finished_and_nothing_is_made(tmp_path: Path
 class Apart(World):
     """One of several processes whose others are not there to be waited for."""
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Do not wait."""
 
 
-@pytest.mark.parametrize("journal_of", [("other", World()), ("key", Apart(0, 2))], ids=["key", "number of processes"])
+@pytest.mark.parametrize(
+    "checkpoint_of", [("other", World()), ("key", Apart(0, 2))], ids=["key", "number of processes"]
+)
 def test_a_checkpoint_of_another_run_is_not_used(
-    tmp_path: Path, journal_of: tuple[str, World], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, checkpoint_of: tuple[str, World], caplog: pytest.LogCaptureFixture
 ) -> None:
     finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
     with caplog.at_level(logging.WARNING):
-        assert RunCheckpoint(tmp_path, *journal_of).finished("prune") == 0
+        assert RunCheckpoint(tmp_path, *checkpoint_of).finished("prune") == 0
     assert "is not used" in caplog.text
     assert RunCheckpoint(tmp_path, "key").finished("prune") == 1
 

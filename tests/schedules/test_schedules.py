@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from mwanda.schedules import BlockMatrix, Schedule
-from mwanda.schedules.base import project, spread
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.atp import ATP
+from mwanda.schedules.base import Level, Looks, project, spread
 from mwanda.schedules.cwl import CWL, Similarity, mean_similarity
+from mwanda.schedules.dlp import DLP
+from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL, outlier_ratio
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
@@ -24,7 +30,17 @@ from mwanda.statistics import LanguageStatistics, Needs
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
-SCHEDULES: dict[str, Schedule] = {"uniform": Uniform(), "owl": OWL(), "cwl": CWL(), "owl_cwl": OWLCWL()}
+SCHEDULES: dict[str, Schedule] = {
+    "uniform": Uniform(),
+    "owl": OWL(),
+    "cwl": CWL(),
+    "owl_cwl": OWLCWL(),
+    "alphapruning": AlphaPruning(),
+    "atp": ATP(width=0.0),
+    "dlp": DLP(),
+    "lsa": LSA(),
+    "fisher": Fisher(),
+}
 NEAR_THE_ENDS = [0.0, 1e-12, 1e-6, 1e-3, 0.999, 0.9991, 0.9995, 1 - 1e-6, 1 - 1e-9]
 
 Profiles = NDArray[np.float64]
@@ -125,14 +141,26 @@ def columns(*values: float, signals: int) -> list[tuple[float, ...]]:
     return [(value,) * signals for value in values]
 
 
-SIGNAL_COUNTS = {"uniform": 0, "owl": 1, "cwl": 1, "owl_cwl": 2}
+SIGNAL_COUNTS = {"uniform": 0, "atp": 0, "owl_cwl": 2, "fisher": 3} | dict.fromkeys(
+    ("owl", "cwl", "alphapruning", "dlp", "lsa"), 1
+)
+LOOKS: dict[str, Looks] = {"uniform": "nothing", "atp": "nothing", "alphapruning": "weights", "fisher": "gradients"}
+LEVELS: list[Level] = ["block", "matrix"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_knows_both_levels(name: str, level: Level) -> None:
+    assert replace(cast(Any, SCHEDULES[name]), level=level).level == level
 
 
 @pytest.mark.parametrize("value", [0.0, 0.9, math.nan])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_is_uniform_when_all_signals_tie_or_are_undefined(name: str, value: float) -> None:
-    signals = columns(value, value, value, signals=SIGNAL_COUNTS[name])
-    found = SCHEDULES[name].allocate(signals, shares_of([3, 5, 9]), 0.6, [0.0] * 3)
+    shares = shares_of([3, 5, 9])
+    # Damage is a sum over weights: it ties when it is the same for each of them.
+    values = [value * share for share in shares] if name == "fisher" else [value] * 3
+    found = SCHEDULES[name].allocate(columns(*values, signals=SIGNAL_COUNTS[name]), shares, 0.6, [0.0] * 3)
     assert found == pytest.approx([0.6] * 3, abs=1e-12)
 
 
@@ -156,8 +184,10 @@ def test_uniform_gives_exactly_the_target(target: float) -> None:
 def test_schedules_keep_the_protocol(name: str) -> None:
     schedule = SCHEDULES[name]
     assert isinstance(schedule, Schedule)
-    assert schedule.needs == (Needs.NOTHING if name == "uniform" else Needs.NORMS)
-    assert len(schedule.signal([block_matrix(np.eye(4), np.ones((4, 4)) + np.eye(4))])) == SIGNAL_COUNTS[name]
+    assert schedule.looks_at == LOOKS.get(name, "inputs")
+    assert (schedule.needs == Needs.NOTHING) == (schedule.looks_at != "inputs")
+    matrix = block_matrix(np.eye(4), np.ones((4, 4)) + np.eye(4))
+    assert len(schedule.signal([matrix, matrix])) == SIGNAL_COUNTS[name]
 
 
 def published_owl(outliers: Sequence[float], target: float, width: float) -> NDArray[np.float64]:
@@ -183,10 +213,12 @@ def test_owl_equals_the_published_map_for_equal_blocks(outliers: list[float], ta
 def block_matrix(weight: Profiles, profiles: Profiles) -> BlockMatrix:
     """Return a matrix whose languages each saw one token that is their profile."""
     languages, features = profiles.shape
-    statistics = LanguageStatistics.zeros(languages, features)
+    statistics = LanguageStatistics.zeros(languages, features, needs=Needs.COUNTS | Needs.SECOND_MOMENTS)
     statistics.sum_squares += torch.from_numpy(profiles).double().square()
     statistics.tokens += 1
-    return BlockMatrix(torch.from_numpy(weight).float(), statistics)
+    assert statistics.second_moment is not None
+    statistics.second_moment += torch.from_numpy(profiles.T @ profiles).float()
+    return BlockMatrix(torch.from_numpy(weight).float(), statistics, torch.ones(languages, 3))
 
 
 def test_outlier_ratio_equals_a_count_by_hand() -> None:

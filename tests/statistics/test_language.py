@@ -18,6 +18,7 @@ from mwanda.statistics import (
     pooled_norm,
 )
 from mwanda.statistics.language import add_by_language, reduce_anywhere, reduce_on_cpu
+from mwanda.statistics.second_moment import second_moment
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -203,3 +204,12 @@ def test_sums_of_squares_are_part_of_all_that_is_needed_of_inputs() -> None:
     assert all(Needs.NORMS in needs for needs in Needs)
     assert Needs.COUNTS not in Needs.SECOND_MOMENTS
     assert not Needs.NOTHING
+
+
+@pytest.mark.parametrize("features", [1, 8, 256, 257, 320, 640])
+def test_second_moments_are_those_of_one_product_to_the_bit(features: int) -> None:
+    """However they are made: what was pruned by them yesterday is pruned by them today."""
+    rows = random_inputs(1, 40, features)[0]
+    found = second_moment(rows)
+    assert torch.equal(found, rows.T @ rows)
+    assert torch.equal(found, found.T)

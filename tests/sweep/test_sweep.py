@@ -25,6 +25,7 @@ from mwanda.config import compose
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.export.masks import load
 from mwanda.job import folder, status
+from mwanda.job.results import SCHEMA, write_results
 from mwanda.sweep import local, overview, plan, slurm, worker
 from mwanda.system import conf
 from mwanda.system.files import write_json
@@ -235,7 +236,7 @@ def finish(job: plan.Job, state: str, exports: str | None = None) -> None:
         write_json(job.folder / status.FILE, content | {"state": "running", "born": content["born"] - 100})
         return
     if state == "complete":
-        write_json(job.folder / "results.json", {"status": "complete", "config_hash": job.config_hash})
+        write_results(job.folder, {"schema": SCHEMA, "status": "complete", "config_hash": job.config_hash})
     if exports is not None:
         (job.folder / exports).touch()
     reporter.end(state, None if state == "complete" else ValueError("no"))  # type: ignore[arg-type]

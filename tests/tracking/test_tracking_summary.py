@@ -8,7 +8,6 @@ import pytest
 from mwanda.tracking.summary import (
     LANGUAGE_COLUMNS,
     LAYER_COLUMNS,
-    exponential,
     language_rows,
     layer_rows,
     single_values,
@@ -130,9 +129,3 @@ def test_any_section_may_be_missing_or_empty(results: dict[str, Any], section: s
     assert left.items() < everything.items()
     assert bool(language_rows(results)) == (section != "perplexity")
     assert bool(layer_rows(results)) == (section != "sparsity")
-
-
-def test_a_destroyed_model_has_an_infinite_ratio() -> None:
-    assert exponential(1e4) == math.inf
-    assert exponential(0.0) == 1.0
-    assert exponential(None) is None

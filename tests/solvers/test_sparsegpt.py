@@ -8,53 +8,32 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from jaxtyping import Float
+from layers import PATTERNS, UNSTRUCTURED, correlated_inputs, layer, matrices, random_weight, statistics_of
 from pruning_oracle import capture, every_order
-from selection import chosen, planned, quota
+from selection import chosen, planned
 from tiny_models import tiny_calibration, tiny_model
 from torch import Tensor, nn
 
-from mwanda.criteria.base import Criterion, Reconstruction
+from mwanda.criteria.base import BringsSolver, Criterion
 from mwanda.criteria.magnitude import Magnitude
-from mwanda.criteria.sparsegpt import SparseGPT, inverse_factor
+from mwanda.criteria.sparsegpt import SparseGPT as SparseGPTCriterion
 from mwanda.criteria.wanda import Wanda
 from mwanda.models import blocks_of
 from mwanda.patterns import Pattern
 from mwanda.patterns.n_of_m import NOfM
-from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics, Needs, SequenceSums
+from mwanda.solvers import Budget, Layer, Solver, WeightSolver
+from mwanda.solvers.gram import gram_of
+from mwanda.solvers.sparsegpt import SparseGPT, by_loss, inverse_factor
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
-UNSTRUCTURED = Unstructured()
-PATTERNS: dict[str, Pattern] = {"unstructured": UNSTRUCTURED, "2of4": NOfM(2, 4), "4of8": NOfM(4, 8)}
 
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-
-
-def statistics_of(inputs: Float[Tensor, "N in"], languages: int = 1) -> LanguageStatistics:
-    """Return the statistics of inputs, which are divided into languages of one size."""
-    statistics = LanguageStatistics.zeros(languages, inputs.shape[1], needs=Needs.SECOND_MOMENTS)
-    for language, part in enumerate(inputs.chunk(languages)):
-        statistics.add(SequenceSums.of(part[None], Needs.SECOND_MOMENTS), torch.tensor([language]))
-    return statistics
-
-
-def correlated_inputs(tokens: int, features: int, seed: int = 0) -> Float[Tensor, "N in"]:
-    """Return inputs that say much about each other."""
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(tokens, max(1, features // 2), generator=generator)
-    mixing = torch.randn(hidden.shape[1], features, generator=generator)
-    return hidden @ mixing + 0.3 * torch.randn(tokens, features, generator=generator)
-
-
-def random_weight(rows: int, features: int, seed: int = 0) -> Float[Tensor, "out in"]:
-    return torch.randn(rows, features, generator=torch.Generator().manual_seed(1000 + seed))
 
 
 def hessian_of(inputs: Float[Tensor, "N in"], damping: float = 0.01) -> Float[Tensor, "in in"]:
@@ -102,11 +81,10 @@ def surgery(
 
 
 def reconstruct(
-    criterion: SparseGPT, weight: Tensor, statistics: LanguageStatistics, pattern: Pattern, sparsity: float
+    solver: SparseGPT, weight: Tensor, inputs: Tensor, pattern: Pattern, sparsity: float
 ) -> Float[Tensor, "out in"]:
     """Return what the pruner would make of a matrix."""
-    share = quota(pattern, weight == 0, sparsity, "matrix")
-    return criterion.reconstruct(weight, statistics, share.planned, pattern.cell, share.prune_per_group)
+    return solver.solve(layer(weight, inputs, pattern, sparsity, "matrix"))
 
 
 def error(before: Tensor, after: Tensor, inputs: Tensor) -> float:
@@ -115,9 +93,15 @@ def error(before: Tensor, after: Tensor, inputs: Tensor) -> float:
 
 
 def test_it_keeps_the_protocols() -> None:
-    assert isinstance(SparseGPT(), Reconstruction)
-    assert isinstance(SparseGPT(), Criterion)
-    assert not isinstance(Wanda(), Reconstruction)
+    assert isinstance(SparseGPT(), Solver)
+    assert isinstance(SparseGPT(), WeightSolver)
+    assert isinstance(SparseGPTCriterion(), Criterion)
+    assert isinstance(SparseGPTCriterion(), BringsSolver)
+    assert not isinstance(Wanda(), BringsSolver)
+
+
+def test_the_criterion_brings_the_solver_with_its_settings() -> None:
+    assert SparseGPTCriterion(0.1, 32).solver == SparseGPT(0.1, 32)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -125,7 +109,7 @@ def test_it_keeps_the_protocols() -> None:
 @pytest.mark.parametrize("columns", [1, 5, 8, 128])
 def test_unstructured_weights_are_those_of_optimal_brain_surgery(columns: int, sparsity: float, seed: int) -> None:
     inputs, weight = correlated_inputs(60, 16, seed), random_weight(6, 16, seed)
-    found = reconstruct(SparseGPT(columns=columns), weight, statistics_of(inputs), UNSTRUCTURED, sparsity)
+    found = reconstruct(SparseGPT(columns=columns), weight, inputs, UNSTRUCTURED, sparsity)
     expected = surgery(weight, inputs, UNSTRUCTURED, sparsity, columns)
     assert torch.equal(found == 0, expected == 0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
@@ -137,7 +121,7 @@ def test_unstructured_weights_are_those_of_optimal_brain_surgery(columns: int, s
 def test_grouped_weights_are_those_of_optimal_brain_surgery(pattern: NOfM, columns: int, seed: int) -> None:
     """How many columns are decided together is of no matter: a group is decided when its turn comes."""
     inputs, weight = correlated_inputs(60, 24, seed), random_weight(6, 24, seed)
-    found = reconstruct(SparseGPT(columns=columns), weight, statistics_of(inputs), pattern, 0.5)
+    found = reconstruct(SparseGPT(columns=columns), weight, inputs, pattern, 0.5)
     expected = surgery(weight, inputs, pattern, 0.5)
     assert torch.equal(found == 0, expected == 0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
@@ -145,7 +129,7 @@ def test_grouped_weights_are_those_of_optimal_brain_surgery(pattern: NOfM, colum
 
 def test_fewer_tokens_than_inputs_are_enough() -> None:
     inputs, weight = correlated_inputs(5, 16), random_weight(6, 16)
-    found = reconstruct(SparseGPT(0.1), weight, statistics_of(inputs), UNSTRUCTURED, 0.5)
+    found = reconstruct(SparseGPT(0.1), weight, inputs, UNSTRUCTURED, 0.5)
     expected = surgery(weight, inputs, UNSTRUCTURED, 0.5, damping=0.1)
     assert torch.equal(found == 0, expected == 0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
@@ -153,9 +137,7 @@ def test_fewer_tokens_than_inputs_are_enough() -> None:
 
 def test_the_factor_is_that_of_the_damped_inverse() -> None:
     inputs = correlated_inputs(60, 16)
-    moment = statistics_of(inputs).second_moment
-    assert moment is not None
-    factor = inverse_factor(moment, 0.01).double()
+    factor = inverse_factor(SparseGPT().hessian(gram_of(statistics_of(inputs)))).double()
     assert torch.equal(factor, factor.triu())
     torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(hessian_of(inputs)), rtol=1e-4, atol=1e-6)
 
@@ -167,14 +149,15 @@ def test_scores_are_those_of_the_formula() -> None:
     for column in range(16):
         curvature = torch.linalg.inv(hessian[column:, column:])[0, 0] if column != 5 else torch.inf
         expected = weight[:, column].double().square() / curvature
-        found = SparseGPT().score(weight, statistics_of(inputs))[:, column].double()
+        found = SparseGPTCriterion().score(weight, statistics_of(inputs))[:, column].double()
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
 def test_languages_are_pooled() -> None:
     inputs, weight = correlated_inputs(60, 16), random_weight(6, 16)
+    budget = layer(weight, inputs, group="matrix").budget
     alone, divided = (
-        reconstruct(SparseGPT(), weight, statistics_of(inputs, count), UNSTRUCTURED, 0.5) for count in (1, 3)
+        SparseGPT().solve(Layer(weight, statistics_of(inputs, languages), budget)) for languages in (1, 3)
     )
     torch.testing.assert_close(divided, alone, rtol=1e-3, atol=1e-5)
 
@@ -193,9 +176,9 @@ def test_with_independent_inputs_and_no_damping_it_removes_what_wanda_does(
     """Wanda is SparseGPT's metric with a diagonal Hessian; then there is nothing to adjust either."""
     weight, inputs = random_weight(4, features, seed), independent_inputs(features, seed)
     statistics = statistics_of(inputs)
-    criterion, wanda = SparseGPT(damping=1e-9), Wanda().score(weight, statistics)
+    criterion, wanda = SparseGPTCriterion(damping=1e-9), Wanda().score(weight, statistics)
     torch.testing.assert_close(criterion.score(weight, statistics).sqrt(), wanda, rtol=1e-5, atol=0)
-    found = reconstruct(criterion, weight, statistics, UNSTRUCTURED, sparsity)
+    found = reconstruct(criterion.solver, weight, inputs, UNSTRUCTURED, sparsity)
     mask = chosen(UNSTRUCTURED, wanda, sparsity, "matrix")
     assert torch.equal(found, weight.masked_fill(mask, 0))
 
@@ -205,31 +188,25 @@ def test_with_independent_inputs_and_no_damping_it_removes_what_wanda_does(
 def test_adjusting_leaves_less_error_than_the_same_mask_without(pattern: Pattern, seed: int) -> None:
     inputs, weight = correlated_inputs(100, 32, seed), random_weight(8, 32, seed)
     statistics = statistics_of(inputs)
-    found = reconstruct(SparseGPT(columns=16), weight, statistics, pattern, 0.5)
+    found = reconstruct(SparseGPT(columns=16), weight, inputs, pattern, 0.5)
     adjusted = error(weight, found, inputs)
     assert adjusted < 0.7 * error(weight, weight.masked_fill(found == 0, 0), inputs)
     mask = chosen(pattern, Wanda().score(weight, statistics), 0.5, "row")
     assert adjusted < 0.9 * error(weight, weight.masked_fill(mask, 0), inputs)
 
 
-@st.composite
-def matrices(draw: st.DrawFn, cell: int = 1) -> tuple[Tensor, Tensor]:
-    """Draw a weight matrix with zeros anywhere, of any size, and inputs some of which are never active."""
-    rows, features, tokens = draw(st.integers(1, 6)), cell * draw(st.integers(1, 20 // cell)), draw(st.integers(1, 8))
-    # A narrow choice makes ties and cancellations; 1e-45 is the smallest number that is not zero.
-    values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-45]) | st.floats(-10, 10, width=32)
-    weight = torch.from_numpy(draw(arrays("float32", (rows, features), elements=values)))
-    inputs = torch.from_numpy(draw(arrays("float32", (tokens, features), elements=values)))
-    dead = torch.tensor(draw(st.lists(st.booleans(), min_size=features, max_size=features)))
-    silent = torch.tensor(draw(st.lists(st.booleans(), min_size=features, max_size=features)))
-    return weight.masked_fill(dead & (draw(st.booleans())), 0), inputs.masked_fill(silent, 0)
-
-
 @PROPERTY
-@given(example=matrices(), sparsity=st.floats(0, 0.99), columns=st.sampled_from([1, 3, 7, 128]))
-def test_zeros_are_exactly_those_planned(example: tuple[Tensor, Tensor], sparsity: float, columns: int) -> None:
+@given(
+    example=matrices(),
+    sparsity=st.floats(0, 0.99),
+    columns=st.sampled_from([1, 3, 7, 128]),
+    order=st.sampled_from(["given", "loss"]),
+)
+def test_zeros_are_exactly_those_planned(
+    example: tuple[Tensor, Tensor], sparsity: float, columns: int, order: Any
+) -> None:
     weight, inputs = example
-    found = reconstruct(SparseGPT(columns=columns), weight, statistics_of(inputs), UNSTRUCTURED, sparsity)
+    found = reconstruct(SparseGPT(columns=columns, column_order=order), weight, inputs, UNSTRUCTURED, sparsity)
     if int((weight == 0).sum()) <= int(sparsity * weight.numel()):
         assert int((found == 0).sum()) == planned(UNSTRUCTURED, weight == 0, sparsity, "matrix")
     assert bool(torch.isfinite(found).all())
@@ -238,10 +215,17 @@ def test_zeros_are_exactly_those_planned(example: tuple[Tensor, Tensor], sparsit
 
 
 @PROPERTY
-@given(data=st.data(), pattern=st.sampled_from([NOfM(2, 4), NOfM(4, 8), NOfM(1, 3)]), columns=st.sampled_from([1, 9]))
-def test_zeros_of_groups_are_exactly_those_planned(data: st.DataObject, pattern: NOfM, columns: int) -> None:
+@given(
+    data=st.data(),
+    pattern=st.sampled_from([NOfM(2, 4), NOfM(4, 8), NOfM(1, 3)]),
+    columns=st.sampled_from([1, 9]),
+    order=st.sampled_from(["given", "loss"]),
+)
+def test_zeros_of_groups_are_exactly_those_planned(
+    data: st.DataObject, pattern: NOfM, columns: int, order: Any
+) -> None:
     weight, inputs = data.draw(matrices(pattern.of))
-    found = reconstruct(SparseGPT(columns=columns), weight, statistics_of(inputs), pattern, 0.5)
+    found = reconstruct(SparseGPT(columns=columns, column_order=order), weight, inputs, pattern, 0.5)
     before, after = ((part == 0).view(-1, pattern.of).sum(dim=1) for part in (weight, found))
     assert torch.equal(after, before.clamp(min=pattern.of - pattern.keep))
     assert int(after.sum()) == planned(pattern, weight == 0, 0.5, "matrix")
@@ -251,12 +235,10 @@ def test_zeros_of_groups_are_exactly_those_planned(data: st.DataObject, pattern:
 def test_a_kept_weight_that_is_adjusted_to_zero_still_counts_as_kept() -> None:
     """Among billions of weights some are cancelled exactly; the audit would stop the run for one zero too many."""
     statistics = statistics_of(correlated_inputs(9, 2, seed=1) * torch.tensor([1.0, 0.1]))
-    assert statistics.second_moment is not None
-    factor = inverse_factor(statistics.second_moment, 0.01)
+    factor = inverse_factor(SparseGPT().hessian(gram_of(statistics)))
     cancelled = 1 / factor[0, 0] * factor[0, 1]
-    found = SparseGPT().reconstruct(
-        torch.tensor([[1.0, cancelled]]), statistics, planned=1, cell=None, prune_per_group=1
-    )
+    budget = Budget(planned=1, prune_per_group=1, group="matrix")
+    found = SparseGPT().solve(Layer(torch.tensor([[1.0, cancelled]]), statistics, budget))
     assert found[0, 0] == 0
     assert 0 < found[0, 1] < 1e-30
 
@@ -267,7 +249,7 @@ def test_zeros_that_are_there_count_wherever_they_are() -> None:
     for block in (slice(0, 8), slice(12, 20), slice(6, 14)):
         some = weight.clone()
         some[:, block] = 0
-        found = reconstruct(SparseGPT(columns=8), some, statistics_of(inputs), UNSTRUCTURED, 0.5)
+        found = reconstruct(SparseGPT(columns=8), some, inputs, UNSTRUCTURED, 0.5)
         assert int((found == 0).sum()) == 60
         assert bool((found[:, block] == 0).all())
 
@@ -276,7 +258,7 @@ def test_weights_of_silent_inputs_go_first_and_change_nothing() -> None:
     inputs, weight = correlated_inputs(60, 16), random_weight(6, 16)
     silent = [1, 2, 9, 14]
     inputs[:, silent] = 0
-    found = reconstruct(SparseGPT(), weight, statistics_of(inputs), UNSTRUCTURED, 0.25)
+    found = reconstruct(SparseGPT(), weight, inputs, UNSTRUCTURED, 0.25)
     assert bool((found[:, silent] == 0).all())
     others = [column for column in range(16) if column not in silent]
     assert torch.equal(found[:, others], weight[:, others])
@@ -284,7 +266,7 @@ def test_weights_of_silent_inputs_go_first_and_change_nothing() -> None:
 
 def test_inputs_that_are_all_silent_give_some_mask_of_the_right_size() -> None:
     weight = random_weight(4, 8)
-    found = reconstruct(SparseGPT(), weight, statistics_of(torch.zeros(5, 8)), UNSTRUCTURED, 0.5)
+    found = reconstruct(SparseGPT(), weight, torch.zeros(5, 8), UNSTRUCTURED, 0.5)
     assert int((found == 0).sum()) == 16
     assert torch.equal(found[found != 0], weight[found != 0])
 
@@ -292,8 +274,51 @@ def test_inputs_that_are_all_silent_give_some_mask_of_the_right_size() -> None:
 def test_the_weight_is_left_alone() -> None:
     weight = random_weight(4, 8)
     before = weight.clone()
-    reconstruct(SparseGPT(), weight, statistics_of(correlated_inputs(9, 8)), UNSTRUCTURED, 0.5)
+    reconstruct(SparseGPT(), weight, correlated_inputs(9, 8), UNSTRUCTURED, 0.5)
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_order_by_loss_is_surgery_on_reordered_columns(seed: int) -> None:
+    inputs, weight = correlated_inputs(60, 20, seed), random_weight(6, 20, seed)
+    solver = SparseGPT(columns=8, column_order="loss")
+    scores = solver.scores(weight, inputs.T @ inputs)
+    losses = (scores * (scores <= scores.flatten().kthvalue(60).values)).sum(dim=0).tolist()
+    blocks = [
+        sorted(columns, key=lambda column: -losses[column]) for columns in (range(8), range(8, 16), range(16, 20))
+    ]
+    blocks.sort(key=lambda columns: -sum(losses[column] for column in columns))
+    found = reconstruct(solver, weight, inputs, UNSTRUCTURED, 0.5)
+    order = [column for columns in blocks for column in columns]
+    assert order != list(range(20))
+    assert len(blocks[-1]) == 4  # so that blocks of the plain surgery are those of the solver
+    expected = surgery(weight[:, order], inputs[:, order], UNSTRUCTURED, 0.5, 8)
+    assert torch.equal(found[:, order] == 0, expected == 0)
+    torch.testing.assert_close(found[:, order].double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_cells_stay_together_when_columns_are_reordered() -> None:
+    losses = torch.tensor([1.0, 0.0, 0.5, 0.7, 9.0, 0.0, 0.0, 0.1])
+    blocks = by_loss(losses, list(torch.arange(8).split(4)), cell=2)
+    assert [block.tolist() for block in blocks] == [[4, 5, 6, 7], [2, 3, 0, 1]]
+    assert [block.tolist() for block in by_loss(losses, list(torch.arange(8).split(4)), 1)] == [
+        [4, 7, 5, 6],
+        [0, 3, 2, 1],
+    ]
+
+
+@pytest.mark.parametrize("pattern", [NOfM(2, 4), NOfM(4, 8)], ids=["2of4", "4of8"])
+def test_reordered_columns_keep_the_cells_of_a_pattern(pattern: NOfM) -> None:
+    inputs, weight = correlated_inputs(60, 24), random_weight(6, 24)
+    found = reconstruct(SparseGPT(columns=8, column_order="loss"), weight, inputs, pattern, 0.5)
+    zeros = (found == 0).view(-1, pattern.of).sum(dim=1)
+    assert set(zeros.tolist()) == {pattern.of - pattern.keep}
+
+
+def test_shrunk_to_the_diagonal_nothing_is_adjusted() -> None:
+    inputs, weight = correlated_inputs(60, 16), random_weight(6, 16)
+    found = reconstruct(SparseGPT(shrinkage=1), weight, inputs, UNSTRUCTURED, 0.5)
+    torch.testing.assert_close(found, weight.masked_fill(found == 0, 0))
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(3, 2, 4), length=20)
@@ -303,7 +328,7 @@ def prune(
     model: nn.Module, order: Order, pattern: Pattern, criterion: Criterion | None = None, batch_size: int = 4
 ) -> None:
     pruner = Pruner(order, batch_size)
-    pruner.prune(model, CALIBRATION, criterion or SparseGPT(columns=8), Uniform(), pattern, 0.5)
+    pruner.prune(model, CALIBRATION, criterion or SparseGPTCriterion(columns=8), Uniform(), pattern, 0.5)
 
 
 def weight_as_seen(model: nn.Module, name: str) -> Float[Tensor, "out in"]:
@@ -378,7 +403,7 @@ def test_zeros_that_are_there_stay_in_a_pruned_model(order: Order) -> None:
     prune(model, "oneshot", UNSTRUCTURED, Magnitude("row"))
     before = {name: value == 0 for name, value in model.state_dict().items()}
     pruner = Pruner(order, 4)
-    report = pruner.prune(model, CALIBRATION, SparseGPT(), OWLCWL(2.0), UNSTRUCTURED, 0.6)
+    report = pruner.prune(model, CALIBRATION, SparseGPTCriterion(), OWLCWL(2.0), UNSTRUCTURED, 0.6)
     assert all(bool((value == 0)[before[name]].all()) for name, value in model.state_dict().items())
     size = sum(plan.shape[0] * plan.shape[1] for plan in report.plans)
     assert 0 <= 0.6 * size - sum(plan.zeros for plan in report.plans) < len(report.plans)
@@ -389,7 +414,7 @@ def test_outputs_move_less_than_under_wanda(order: Order) -> None:
     dense = tiny_model("llama")
     tokens = torch.cat(CALIBRATION.sequences)
     moved = []
-    for criterion in (SparseGPT(), Wanda()):
+    for criterion in (SparseGPTCriterion(), Wanda()):
         model = copy.deepcopy(dense)
         prune(model, order, UNSTRUCTURED, criterion)
         with torch.no_grad():

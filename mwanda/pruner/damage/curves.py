@@ -1,0 +1,59 @@
+"""What pruning each matrix alone would cost each language, from inner products with gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Damage:
+    """`D_ml(s) = ¼ E[⟨g_m, Δ_m(s)⟩²] / P`, where g is the gradient of `Σ_t log p(y_t) − log p(y'_t)`.
+
+    y and y' are two independent draws from the model's prediction at each of the P positions t of a sequence of
+    language l. Their difference has twice the variance of the score of one draw and needs no mean over the vocabulary,
+    so that this equals `½ E[⟨∇ Σ_t log p(y_t), Δ⟩²] / P`: the KL divergence of the pruned from the dense prediction to
+    second order, in nats a token. Different positions are uncorrelated, as labels are drawn from the model itself.
+
+    Args:
+        matrices: their names.
+        languages: of each sequence, as an index.
+        levels: sparsities.
+        positions: P.
+        products: `⟨g_m, Δ_m(s)⟩` of each sequence, draw, matrix and level.
+        rare: of each matrix those (itself among them) with which it shares its damage, where it is an expert that saw
+            too few tokens to be judged by them alone.
+    """
+
+    matrices: tuple[str, ...]
+    languages: Int[Tensor, " S"]
+    levels: tuple[float, ...]
+    positions: int
+    products: Float[Tensor, "S R M K"]
+    rare: "tuple[tuple[str, tuple[str, ...]], ...]" = ()
+
+    def curves(self) -> dict[str, Float[Tensor, "L K"]]:
+        """Return the damage of each matrix by language and level."""
+        squares = self.products.square().mean(dim=1) / (4 * self.positions)
+        found = by_language(squares, self.languages)
+        index = {name: place for place, name in enumerate(self.matrices)}
+        curves = {name: found[:, place] for name, place in index.items()}
+        pooled = {name: found[:, [index[each] for each in siblings]].mean(dim=1) for name, siblings in self.rare}
+        return curves | pooled
+
+
+def by_language(values: Float[Tensor, "S ..."], languages: Int[Tensor, " S"]) -> Float[Tensor, "L ..."]:
+    """Return the mean over the sequences of each language."""
+    belongs = (torch.arange(int(languages.max()) + 1)[:, None] == languages).to(values)
+    weights = belongs / belongs.sum(dim=1, keepdim=True)
+    return torch.einsum("ls,s...->l...", weights, values)
+
+
+def siblings_of(names: Sequence[str], rare: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return, for each rare expert, all experts of its parameter: their names differ in the last part alone."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0], []).append(name)
+    return tuple((name, tuple(groups[name.rpartition(".")[0]])) for name in rare)

@@ -1,0 +1,146 @@
+"""Inner products of a matrix's gradients with the weights that would be removed, one for each sequence.
+
+`⟨g, Δ⟩ = Σ_t δ_tᵀ Δ x_t`, where x is the input of the matrix, δ the gradient at its output and `g = Σ_t δ_t x_tᵀ` the
+gradient of its weight. Shapes: B sequences, T tokens per sequence, I and O input and output features, K levels.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mwanda.criteria import Criterion
+from mwanda.patterns import Pattern, removed
+from mwanda.statistics import LanguageStatistics
+
+
+GRADIENTS_AT_ONCE = 1 << 19
+"""Elements of weight gradients held at once on the CPU, where they stay in its cache."""
+
+GRADIENTS_ON_DEVICE = 1 << 26
+"""Elements of weight gradients held at once elsewhere."""
+
+GRADIENT_COSTS = 8
+"""A weight gradient of one sequence costs as much as products with so many tokens, besides those of the sequence."""
+
+
+def removal_levels(
+    weight: Float[Tensor, "out in"],
+    statistics: LanguageStatistics | None,
+    criterion: Criterion,
+    pattern: Pattern,
+    levels: tuple[float, ...],
+) -> Int[Tensor, "out in"]:
+    """Return the index of the lowest level at which the criterion removes a weight, or `len(levels)` if at none.
+
+    A weight that is removed at one level is removed at all higher ones.
+
+    Args:
+        weight: of one matrix.
+        statistics: of its inputs, as the criterion needs them.
+        criterion: scores weights.
+        pattern: which weights compete, and how many of them go.
+        levels: sparsities, rising.
+    """
+    scores = criterion.score(weight, statistics)
+    zeros = weight == 0
+    scores = scores.masked_fill(zeros, -1)
+    groups = pattern.groups(zeros, criterion.group)
+    counts = groups.sum(dim=1).cpu()
+    codes = torch.full(weight.shape, len(levels), dtype=torch.uint8, device=weight.device)
+    for index in reversed(range(len(levels))):
+        quota = pattern.quota(counts, groups.shape[1], levels[index])
+        codes.masked_fill_(removed(pattern, scores, quota.prune_per_group, criterion.group), index)
+    return codes
+
+
+def directional_products(
+    inputs: Float[Tensor, "B T I"],
+    gradients: Float[Tensor, "B T O"],
+    weight: Float[Tensor, "O I"],
+    codes: Int[Tensor, "O I"],
+    levels: int,
+) -> Float[Tensor, "B K"]:
+    """Return `⟨g_b, W removed at level k⟩` of each sequence b, in float64.
+
+    The gradient of the weight is made of a few rows at a time, for one product serves all levels.
+
+    Args:
+        inputs: of the matrix.
+        gradients: at its output.
+        weight: W.
+        codes: as `removal_levels` gives them.
+        levels: K.
+    """
+    count, features = inputs.shape[0], inputs.shape[2]
+    at_once = GRADIENTS_AT_ONCE if inputs.device.type == "cpu" else GRADIENTS_ON_DEVICE
+    rows = max(1, at_once // (count * features))
+    total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
+    for begin in range(0, weight.shape[0], rows):
+        part = slice(begin, begin + rows)
+        gradient = torch.bmm(gradients[:, :, part].transpose(1, 2), inputs).flatten(1)
+        total += _project(gradient, weight[part], codes[part], levels)
+    return total
+
+
+def routed_products(
+    inputs: Float[Tensor, "N I"],
+    gradients: Float[Tensor, "N O"],
+    sequences: Int[Tensor, " N"],
+    count: int,
+    weight: Float[Tensor, "O I"],
+    codes: Int[Tensor, "O I"],
+    levels: int,
+) -> Float[Tensor, "B K"]:
+    """Return the same for the tokens that are sent to one expert.
+
+    Args:
+        inputs: of the expert's matrix, a token each.
+        gradients: at its output.
+        sequences: which sequence a token is of, rising.
+        count: B.
+        weight: W.
+        codes: as `removal_levels` gives them.
+        levels: K.
+    """
+    there, sizes = torch.unique_consecutive(sequences, return_counts=True)
+    total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
+    if not len(there):
+        return total
+    longest = int(sizes.max())
+    if len(there) * (longest + GRADIENT_COSTS) > levels * len(inputs):
+        each = _products_by_token(inputs, gradients, weight, codes, levels)
+        belongs = torch.arange(count, device=inputs.device)[:, None] == sequences
+        return belongs.to(each) @ each
+    place = torch.arange(len(inputs), device=inputs.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    row = torch.arange(len(there), device=inputs.device).repeat_interleave(sizes)
+    padded = [
+        values.new_zeros(len(there), longest, values.shape[1]).index_put_((row, place), values)
+        for values in (inputs, gradients)
+    ]
+    total[there] = directional_products(padded[0], padded[1], weight, codes, levels)
+    return total
+
+
+def _project(
+    gradient: Float[Tensor, "B W"], weight: Float[Tensor, "rows in"], codes: Int[Tensor, "rows in"], levels: int
+) -> Float[Tensor, "B K"]:
+    """Return the products with what is removed at each level, given the gradient of a few rows."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    gone = torch.stack([(codes <= level).to(wide) for level in range(levels)])
+    return (gradient.to(wide) @ gone.mul_(weight).flatten(1).T).double()
+
+
+def _products_by_token(
+    inputs: Float[Tensor, "N I"],
+    gradients: Float[Tensor, "N O"],
+    weight: Float[Tensor, "O I"],
+    codes: Int[Tensor, "O I"],
+    levels: int,
+) -> Float[Tensor, "N K"]:
+    """Return `δ_tᵀ Δ x_t` of each token, by one product for each level: cheaper where a sequence has few tokens."""
+    wide = torch.promote_types(gradients.dtype, torch.float32)
+    columns = [
+        (gradients.to(wide) * (inputs @ (weight * (codes <= level)).T)).sum(dim=1, dtype=torch.float64)
+        for level in range(levels)
+    ]
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,116 @@
+"""Directional Fisher: what each matrix may lose is decided by what losing it would do to the model's predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from scipy.optimize import brentq
+
+from mwanda.errors import ConfigurationError
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project
+from mwanda.schedules.curve import DamageCurve, Values
+from mwanda.statistics import Needs
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """Minimises the predicted damage `Σ_m Σ_l w_l D_ml(s_m)` under the exact budget (ours; docs/methods.md derives it).
+
+    `D_ml(s) = ½ E[⟨g_m, Δ_m(s)⟩²] / T` is the second-order KL divergence, in nats a token, that language l suffers when
+    the weights `Δ_m(s)` that the criterion would remove at sparsity s are removed from matrix m alone; `g_m` is the
+    gradient of the log-probability of tokens that the dense model itself has drawn (Fisher information along the
+    direction of pruning). Curves are pooled, `D_m(s) = a_m d(s)`, as they differ by less than they are uncertain.
+
+    Args:
+        levels: sparsities s at which the damage is measured, rising; between and beyond them its logarithm is
+            interpolated.
+        lowest: no unit gets a lower sparsity than this, unless the target itself is lower.
+        highest: nor a higher one, unless the target itself is higher.
+        labels: share of a sequence's positions at which tokens are drawn.
+        draws: of tokens for each sequence; each costs one more backward pass.
+        seed: of what is drawn.
+        level: see Schedule.
+        signal_fraction: see Schedule.
+
+    Raises:
+        ConfigurationError: the levels do not rise, or the bounds are in the wrong order.
+    """
+
+    levels: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(2)] = (0.3, 0.5, 0.7)
+    lowest: Annotated[float, Ge(0), Lt(1)] = 0.1
+    highest: Annotated[float, Gt(0), Lt(1)] = 0.85
+    labels: Annotated[float, Gt(0), Le(1)] = 0.25
+    draws: Annotated[int, Gt(0)] = 1
+    seed: int = 0
+    level: Level = "matrix"
+    signal_fraction: SignalFraction = SIGNAL_FRACTION
+    needs: ClassVar[Needs] = Needs.NOTHING
+    looks_at: ClassVar[Looks] = "gradients"
+
+    def __post_init__(self) -> None:
+        if any(second <= first for first, second in pairwise(self.levels)):
+            raise ConfigurationError("schedule.levels", list(self.levels), "must rise, as in [0.3,0.5,0.7]")
+        if self.lowest >= self.highest:
+            raise ConfigurationError("schedule.lowest", self.lowest, f"must be below schedule.highest={self.highest:g}")
+
+    def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
+        """Return the damage at each level, in nats a token: the mean over languages of the sum over matrices."""
+        total: Values = np.zeros(len(self.levels))
+        for matrix in matrices:
+            assert matrix.damage is not None
+            total += matrix.damage.double().mean(dim=0).cpu().numpy()
+        return tuple(total.tolist())
+
+    def allocate(
+        self, signals: Sequence[Sequence[float]], shares: Sequence[float], target: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return the sparsities at which the predicted damage is least."""
+        damage, sizes = np.array(signals, dtype=np.float64), np.array(shares)
+        pooled = damage.sum(axis=0)
+        if not np.isfinite(damage).all() or (pooled <= 0).any():
+            return project([0.0] * len(shares), shares, target, lower)
+        bounds = min(self.lowest, target), max(self.highest, target)
+        curve = DamageCurve(np.array(self.levels), pooled)
+        with np.errstate(divide="ignore"):  # a unit without damage takes all that it may
+            relief = np.log(sizes) - np.log((damage / pooled).mean(axis=1))
+        found = least_damage(curve, relief, sizes, target, np.array(lower), *bounds)
+        return project(found, shares, target, lower)
+
+
+def least_damage(
+    curve: DamageCurve,
+    relief: Values,
+    sizes: Values,
+    target: float,
+    lower: Values,
+    lowest: float,
+    highest: float,
+) -> list[float]:
+    """Return the sparsities at which all units have the same slope of damage per weight, or are at a bound.
+
+    The common slope is the multiplier of the budget, found by bisection.
+
+    Args:
+        curve: the pooled damage.
+        relief: logarithm of each unit's number of weights over its share of the damage.
+        sizes: each unit's share of the weights.
+        target: the weighted mean of the sparsities; where bounds leave no such sparsities, the nearest.
+        lower: the share of each unit that is zero already.
+        lowest: bound of every sparsity.
+        highest: likewise.
+    """
+
+    def sparsities(multiplier: float) -> Values:
+        return np.maximum(curve.with_slope(multiplier + relief, lowest, highest), lower)
+
+    def excess(multiplier: float) -> float:
+        return float(sizes @ sparsities(multiplier) - target)
+
+    finite = relief[np.isfinite(relief)]
+    reach = 1e3 + float(np.abs(finite).max(initial=0.0))
+    if excess(-reach) >= 0 or excess(reach) <= 0:
+        return list(sparsities(-reach if excess(-reach) >= 0 else reach))
+    return list(sparsities(brentq(excess, -reach, reach, xtol=1e-13, rtol=1e-15, maxiter=500)))

@@ -1,0 +1,48 @@
+"""The Gram matrix `G = Σ_t x_t x_tᵀ` of a layer's inputs, which is the curvature of its reconstruction error.
+
+`‖(W − V) X‖² = Σ_rows (w − v) G (w − v)ᵀ`, so that every solver here works from G alone.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mwanda.statistics import LanguageStatistics
+
+
+def gram_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:
+    """Return the Gram matrix of the calibration inputs."""
+    assert statistics is not None, "a solver that works from second moments is given statistics"
+    assert statistics.second_moment is not None, "needs = Needs.SECOND_MOMENTS"
+    return statistics.second_moment
+
+
+def regularised(gram: Float[Tensor, "in in"], shrinkage: float, damping: float) -> Float[Tensor, "in in"]:
+    """Return `(1 − α) G + α diag(G) + λ · mean(diag G) · I`, in the precision of `gram`.
+
+    Shrinkage towards the diagonal (after Ledoit & Wolf 2004, with the diagonal as the target) trusts the correlations
+    of the calibration text less, and leaves every input its own energy; α = 1 is Wanda's diagonal Hessian. Damping is
+    SparseGPT's (Frantar & Alistarh, ICML 2023, section 3).
+
+    Args:
+        gram: G.
+        shrinkage: α, in [0, 1].
+        damping: λ, at least 0.
+    """
+    diagonal = gram.diagonal()
+    result = gram * (1 - shrinkage) if shrinkage > 0 else gram.clone()
+    result.diagonal().copy_(diagonal + damping * diagonal.mean() if damping > 0 else diagonal)
+    return result
+
+
+def with_active_inputs(gram: Float[Tensor, "in in"], dead: Bool[Tensor, " in"]) -> Float[Tensor, "in in"]:
+    """Return G with one more on the diagonal of each input that is never active, so that it can be inverted."""
+    return gram + torch.diag(dead.to(gram))
+
+
+def squared_error(
+    before: Float[Tensor, "out in"], after: Float[Tensor, "out in"], gram: Float[Tensor, "in in"]
+) -> Float[Tensor, " out"]:
+    """Return `‖(w − v) X‖²` of each output, in float64."""
+    difference = before.double() - after.double()
+    return ((difference @ gram.double()) * difference).sum(dim=1)

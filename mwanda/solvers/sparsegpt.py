@@ -1,0 +1,152 @@
+"""SparseGPT: prunes weights by the error they leave after the others have been adjusted, and adjusts them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mwanda.kernels.lowest import lowest
+from mwanda.patterns.base import ComparisonGroup
+from mwanda.solvers.base import Budget, Layer, prune_lowest, without_further_zeros
+from mwanda.solvers.gram import gram_of, regularised, with_active_inputs
+from mwanda.statistics import Needs
+
+
+ColumnOrder = Literal["given", "loss"]
+
+
+@dataclass(frozen=True)
+class SparseGPT:
+    """Scores `w_ij² / [U_jj]²` with `UᵀU = H⁻¹` and `H` the regularised Gram matrix (Frantar & Alistarh, ICML 2023).
+
+    Inputs are walked through in blocks of columns. In each block the lowest scores of all rows are pruned (or the
+    lowest of each N:M cell); the error that each leaves is spread over the columns that are still to come, which is
+    what optimal brain surgery prescribes when the columns before are settled.
+
+    Args:
+        damping: λ of `regularised`.
+        columns: inputs decided together.
+        shrinkage: α of `regularised`.
+        column_order: `given`, or `loss`: within each block of columns, and block by block, those with the larger loss
+            come first, as the error of an early column has more columns left to be spread over (ROSE, Su & Wang,
+            arXiv 2603.05878). A column's loss is the sum of its scores among the lowest of the whole matrix. Under
+            N:M whole cells are reordered.
+    """
+
+    damping: Annotated[float, Gt(0)] = 0.01
+    columns: Annotated[int, Gt(0)] = 128
+    shrinkage: Annotated[float, Ge(0), Le(1)] = 0.0
+    column_order: ColumnOrder = "given"
+    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
+    takes_scores: ClassVar[bool] = False
+    group: ClassVar[ComparisonGroup | None] = "matrix"
+
+    def scores(self, weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"]) -> Float[Tensor, "out in"]:
+        """Return the scores of all weights as they are before any is adjusted."""
+        return (weight.float() * _scale(gram, inverse_factor(self.hessian(gram)))).square()
+
+    def hessian(self, gram: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
+        """Return H in float64; an input that is never active gets a curvature of one."""
+        return with_active_inputs(regularised(gram.double(), self.shrinkage, self.damping), gram.diagonal() == 0)
+
+    def solve(self, layer: Layer) -> Float[Tensor, "out in"]:
+        """Return the adjusted weights in float32."""
+        values, gram, cell = layer.weight.to(torch.float32, copy=True), gram_of(layer.statistics), layer.budget.cell
+        width = -(-self.columns // cell) * cell if cell else self.columns
+        blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
+        if self.column_order == "given":
+            return self._adjust(values, layer.weight == 0, gram, layer.budget, [len(block) for block in blocks])
+        scores = self.scores(values, gram)
+        pruned = prune_lowest(scores, values == 0, layer.budget, layer.budget.prune_per_group)
+        blocks = by_loss((scores * pruned).sum(dim=0), blocks, cell or 1)
+        order, sizes = torch.cat(blocks), [len(block) for block in blocks]
+        adjusted = torch.empty_like(values)
+        adjusted[:, order] = self._adjust(
+            values[:, order], (layer.weight == 0)[:, order], gram[order][:, order], layer.budget, sizes
+        )
+        return adjusted
+
+    def _adjust(
+        self,
+        values: Float[Tensor, "out in"],
+        zeros: Bool[Tensor, "out in"],
+        gram: Float[Tensor, "in in"],
+        budget: Budget,
+        sizes: Sequence[int],
+    ) -> Float[Tensor, "out in"]:
+        """Prune and adjust `values` in place, block of columns by block, and return them."""
+        factor, cell = inverse_factor(self.hessian(gram)), budget.cell
+        scale = _scale(gram, factor)
+        left, already, removed = budget.planned, zeros.sum(dim=0), zeros.clone()
+        first = 0
+        for size in sizes:
+            last = first + size
+            gone = zeros[:, first:last].clone()
+            if cell is None:
+                count = _share(left, size, already[first:])
+                # All rows are one group: their values side by side.
+                block, repeated = values[:, first:last].reshape(1, -1), scale[first:last].repeat(len(values))
+                gone |= _lowest_scores(block, repeated, gone.reshape(1, -1), count).view(gone.shape)
+                left -= count
+            errors = torch.zeros_like(values[:, first:last])
+            for column in range(first, last):
+                here = column - first
+                if cell is not None and here % cell == 0:
+                    inside = slice(column, column + cell)
+                    part = gone[:, here : here + cell]
+                    part |= _lowest_scores(values[:, inside], scale[inside], part, budget.prune_per_group)
+                errors[:, here] = values[:, column] * gone[:, here] / factor[column, column]
+                values[:, column:last] -= errors[:, here, None] * factor[column, column:last]
+                values[:, column].masked_fill_(gone[:, here], 0)
+            values[:, last:] -= errors @ factor[first:last, last:]
+            removed[:, first:last] = gone
+            first = last
+        return without_further_zeros(values, removed)
+
+
+def by_loss(
+    losses: Float[Tensor, " in"], blocks: Sequence[Int[Tensor, " size"]], cell: int
+) -> list[Int[Tensor, " size"]]:
+    """Return the columns of each block, and the blocks, with the largest loss first; cells of columns stay together."""
+    ordered = []
+    for block in blocks:
+        cells = block.view(-1, cell)
+        ordered.append(cells[losses[cells].sum(dim=1).argsort(descending=True, stable=True)].flatten())
+    totals = torch.stack([losses[block].sum() for block in ordered])
+    return [ordered[place] for place in totals.argsort(descending=True, stable=True).tolist()]
+
+
+def inverse_factor(hessian: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
+    """Return the upper triangular U with `UᵀU = H⁻¹`, in float32.
+
+    With J the reversal of the order, `J H J = L Lᵀ` gives `H = A Aᵀ` for the upper triangular `A = J L J`, and
+    `U = A⁻¹`: one factorisation and one triangular solve in place of an inverse between two factorisations.
+    """
+    lower: Tensor = torch.linalg.cholesky(hessian.flip(0, 1))
+    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    return factor.float()
+
+
+def _scale(gram: Float[Tensor, "in in"], factor: Float[Tensor, "in in"]) -> Float[Tensor, " in"]:
+    """Return `1 / U_jj`, or zero for an input that is never active: its weights are pruned first."""
+    active: Tensor = gram.diagonal() > 0
+    scale: Tensor = active / factor.diagonal()
+    return scale
+
+
+def _lowest_scores(
+    values: Float[Tensor, "groups size"], scale: Float[Tensor, " size"], zeros: Bool[Tensor, "groups size"], count: int
+) -> Bool[Tensor, "groups size"]:
+    """Mark the `count` lowest scores of each row; weights that are zero already come first."""
+    return lowest((values * scale).square().masked_fill(zeros, -1), count)
+
+
+def _share(left: int, width: int, zeros: Int[Tensor, " remaining"]) -> int:
+    """Return how many of the `left` weights to remove fall to the next `width` columns, given those zero already."""
+    here, later = int(zeros[:width].sum()), int(zeros[width:].sum())
+    return min(max(left * width // zeros.numel(), here), left - later)

@@ -1,0 +1,37 @@
+"""How much each language counts in what is pooled over languages."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LanguageWeights:
+    """Weights of languages in every pooled statistic: norms, means over languages and the Gram matrix.
+
+    A weight of two counts a language as if it stood twice in the calibration set, with all its tokens.
+
+    Args:
+        given: the weight of each language, in the order of the calibration set; None weighs all of them one.
+        balanced: moreover scale each language's Gram matrix to unit mean trace, so that neither more tokens nor louder
+            activations of a language count for more: `G = Σ_l given_l · G_l · in / tr(G_l)`.
+    """
+
+    given: tuple[float, ...] | None = None
+    balanced: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every token counts the same."""
+        return self.given is None and not self.balanced
+
+    def tensor(self, languages: int, device: torch.device) -> Float[Tensor, " L"]:
+        """Return the given weights in float64."""
+        if self.given is None:
+            return torch.ones(languages, dtype=torch.float64, device=device)
+        return torch.tensor(self.given, dtype=torch.float64, device=device)
+
+
+UNIFORM = LanguageWeights()

@@ -1,0 +1,174 @@
+"""Sparsities of blocks and of matrices, from the signals to the masks, and what directional Fisher shares."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from plain_decoder import BLOCKS, CALIBRATION, MATRICES, PlainDecoder, prune_plain
+from pruning_oracle import Order, every_order, prune, wanda
+from tiny_models import tiny_model
+from torch import nn
+
+from mwanda.artifacts.store import ArtifactCache
+from mwanda.criteria.magnitude import Magnitude
+from mwanda.criteria.mwanda import MWanda
+from mwanda.criteria.wanda import Wanda
+from mwanda.errors import ConfigurationError
+from mwanda.models import blocks_of
+from mwanda.patterns.n_of_m import NOfM
+from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner import Pruner, PruningReport
+from mwanda.pruner.engine import check_request
+from mwanda.pruner.runtime import Runtime
+from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.atp import ATP
+from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.lsa import LSA
+from mwanda.schedules.owl import OWL
+from mwanda.schedules.uniform import Uniform
+
+
+FISHER = Fisher(signal_fraction=1.0, labels=1.0)
+
+
+def zeros(model: nn.Module) -> dict[str, list[bool]]:
+    return {name: (value == 0).flatten().tolist() for name, value in model.state_dict().items()}
+
+
+def targets(report: PruningReport) -> dict[str, float]:
+    return {plan.name: plan.target for plan in report.plans}
+
+
+@every_order
+@pytest.mark.parametrize("schedule", [FISHER, OWL(2.0, level="matrix"), AlphaPruning(level="matrix")], ids=repr)
+def test_masks_are_those_of_the_plain_procedure_for_each_matrix(order: Order, schedule: Schedule) -> None:
+    model = PlainDecoder()
+    expected = copy.deepcopy(model)
+    report = prune_plain(model, 0.5, order, schedule=schedule)
+    assert len({round(target, 3) for target in targets(report).values()}) > 3
+    prune(expected, BLOCKS, CALIBRATION, order, [0.5] * 3, wanda, of_matrices=targets(report))
+    assert zeros(model) == zeros(expected)
+
+
+@pytest.mark.parametrize("schedule", [FISHER, OWL(2.0, level="matrix")], ids=repr)
+def test_a_block_reports_the_mean_of_its_matrices(schedule: Schedule) -> None:
+    report = prune_plain(PlainDecoder(), 0.5, schedule=schedule)
+    assert len(report.signals) == len(MATRICES)
+    for block, sparsity in enumerate(report.sparsities):
+        inside = [plan for plan in report.plans if plan.block == block]
+        sizes = [math.prod(plan.shape) for plan in inside]
+        mean = sum(plan.target * size for plan, size in zip(inside, sizes, strict=True)) / sum(sizes)
+        assert sparsity == pytest.approx(mean, abs=1e-12)
+
+
+def test_signals_of_a_block_are_those_of_its_matrices_together() -> None:
+    alone = prune_plain(PlainDecoder(), 0.5, schedule=FISHER).signals
+    together = prune_plain(PlainDecoder(), 0.5, schedule=Fisher(signal_fraction=1.0, labels=1.0, level="block")).signals
+    for block, signal in enumerate(together):
+        inside = alone[2 * block : 2 * block + 2]
+        assert signal == pytest.approx([sum(values) for values in zip(*inside, strict=True)])
+
+
+def test_all_orders_look_at_the_same_gradients() -> None:
+    reports = [prune_plain(PlainDecoder(), 0.5, order, MWanda(), FISHER) for order in ("block", "arrival", "oneshot")]
+    assert reports[0].signals == reports[1].signals == reports[2].signals
+    assert targets(reports[0]) == targets(reports[1]) == targets(reports[2])
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_two_runs_give_the_same_masks(family: str) -> None:
+    runs = []
+    for _ in range(2):
+        model = tiny_model(family)
+        report = prune_plain(model, 0.5, schedule=FISHER)
+        runs.append((report.signals, zeros(model)))
+    assert runs[0] == runs[1]
+
+
+def test_a_matrix_that_matters_more_keeps_more() -> None:
+    """The first product of a block that is multiplied by ten behind it does ten times the damage."""
+    model = PlainDecoder()
+    before = targets(prune_plain(copy.deepcopy(model), 0.5, schedule=FISHER))
+    model.layers[1].down.weight.data *= 10
+    after = targets(prune_plain(model, 0.5, schedule=FISHER))
+    assert after["layers.1.up"] < before["layers.1.up"] - 0.02
+    assert after["layers.1.down"] < before["layers.1.down"] - 0.02
+
+
+def test_damage_is_measured_once_for_all_sparsities_orders_and_levels(tmp_path: Path) -> None:
+    cache = ArtifactCache({"model": "m"}, "m", tmp_path)
+    passes = []
+    runs: list[tuple[float, Order, Schedule]] = [
+        (0.5, "arrival", FISHER),
+        (0.3, "arrival", FISHER),
+        (0.6, "block", Fisher(lowest=0.2, signal_fraction=1.0, labels=1.0, level="block")),
+    ]
+    for sparsity, order, schedule in runs:
+        model = PlainDecoder()
+        runtime = Runtime(artifacts=cache)
+        report = Pruner(order, 3).prune(model, CALIBRATION, Wanda(), schedule, Unstructured(), sparsity, runtime)
+        passes.append(model.passes)
+        assert targets(report) == targets(prune_plain(PlainDecoder(), sparsity, order, schedule=schedule))
+    assert [each["kind"] for each in cache.made] == ["damage"]
+    assert [each["kind"] for each in cache.reused] == ["damage", "damage"]
+    assert passes[0] > passes[1] == passes[2] == 3  # of three batches
+    other = Runtime(artifacts=cache)
+    Pruner("arrival", 3).prune(PlainDecoder(), CALIBRATION, MWanda(), FISHER, Unstructured(), 0.5, other)
+    assert [each["kind"] for each in cache.made] == ["damage", "damage"]  # another criterion removes other weights
+
+
+def test_signals_of_weights_are_shared_whatever_the_text(tmp_path: Path) -> None:
+    cache = ArtifactCache({"model": "m"}, "m", tmp_path)
+    for calibration in (CALIBRATION, CALIBRATION.part(0.5)):
+        runtime = Runtime(artifacts=cache)
+        Pruner("block", 3).prune(PlainDecoder(), calibration, Wanda(), AlphaPruning(), Unstructured(), 0.5, runtime)
+    assert [each["kind"] for each in cache.made] == [each["kind"] for each in cache.reused] == ["signals"]
+
+
+def test_a_criterion_without_inputs_has_damage_too() -> None:
+    report = prune_plain(PlainDecoder(), 0.5, criterion=Magnitude("row"), schedule=FISHER)
+    assert max(targets(report).values()) - min(targets(report).values()) > 0.1
+
+
+def test_a_schedule_of_weights_needs_no_pass_of_its_own() -> None:
+    model = PlainDecoder()
+    prune_plain(model, 0.5, "arrival", schedule=AlphaPruning())
+    assert model.passes == 3  # of three batches
+
+
+@pytest.mark.parametrize("schedule", [ATP(), AlphaPruning(), LSA(), Fisher(), OWL()], ids=repr)
+def test_a_pattern_of_groups_is_the_same_everywhere(schedule: Schedule) -> None:
+    with pytest.raises(ConfigurationError, match=r"schedule=.*pattern=2of4 is the same in all matrices.*uniform"):
+        check_request(0.5, NOfM(2, 4), schedule)
+    check_request(0.5, NOfM(2, 4), Uniform("matrix"))
+
+
+def test_zeros_that_are_there_are_kept_by_each_matrix() -> None:
+    model = PlainDecoder()
+    matrices = [matrix for block in blocks_of(model) for matrix in block.matrices]
+    matrices[3].weight[:, :12] = 0
+    report = prune_plain(model, 0.5, schedule=FISHER)
+    assert targets(report)[matrices[3].name] >= 12 / 13
+    total = sum(math.prod(plan.shape) for plan in report.plans)
+    assert sum(plan.zeros for plan in report.plans) <= 0.5 * total
+    assert sum(plan.target * math.prod(plan.shape) for plan in report.plans) == pytest.approx(0.5 * total)
+
+
+def test_gradients_that_are_not_finite_are_an_error() -> None:
+    class Endless(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, values: torch.Tensor) -> torch.Tensor:
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * math.inf
+
+    model = PlainDecoder()
+    model.layers[1].register_forward_hook(lambda module, args, output: Endless.apply(output))
+    with pytest.raises(Exception, match=r"gradients in layers\.1 are not finite; try model\.dtype=float32"):
+        prune_plain(model, 0.5, schedule=FISHER)
+    assert not any((matrix.weight == 0).any() for block in blocks_of(model) for matrix in block.matrices)
