@@ -125,8 +125,8 @@ def _texts(found: Any) -> list[str]:
     return found
 
 
-def plans(folder: Path) -> list[Plan]:
-    """Return the plans of all sweeps at or below a folder."""
+def plans(folder: Path, damaged: list[InputError] | None = None) -> list[Plan]:
+    """Return the plans of all sweeps at or below a folder; why one cannot be read is added to `damaged`."""
     found = []
     for place, inside, files in os.walk(folder.absolute()):
         if status.FILE in files:
@@ -135,7 +135,8 @@ def plans(folder: Path) -> list[Plan]:
             try:
                 found += [plan for plan in [read(Path(place))] if plan is not None]
             except InputError as error:  # of one sweep; the others are shown all the same
-                logger.warning("%s", error)
+                if damaged is not None:
+                    damaged.append(error)
     return found
 
 
