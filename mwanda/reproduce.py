@@ -24,6 +24,7 @@ from mwanda.job.results import read_results
 from mwanda.job.run import run
 from mwanda.system.conf import CONF, choices
 from mwanda.system.files import write_json
+from mwanda.system.secrets import hide_in_terminal
 
 
 COMPARED = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks", "fingerprints")
@@ -221,4 +222,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mwanda.comparison.tables import GROUPINGS
 from mwanda.errors import ConfigurationError, InputError
+from mwanda.system.secrets import hide_in_terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,4 +50,5 @@ def _settings(text: str | None) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     main()

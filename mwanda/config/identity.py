@@ -11,6 +11,7 @@ from mwanda.config import schema
 from mwanda.config.resolve import with_languages
 from mwanda.config.schema import Settings
 from mwanda.system.content import folder_digest
+from mwanda.system.secrets import hidden_path
 
 
 EVALUATION_CORPUS = "corpus@evaluation.corpus"
@@ -67,6 +68,7 @@ class RunSpec:
         """
         named = schema.selection(schema.read(config).langs).named()
         whole = with_languages(config)
+        whole["output_dir"] = hidden_path(str(whole["output_dir"]))
         settings = schema.read(whole)
         return cls(
             config=whole,

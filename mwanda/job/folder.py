@@ -8,8 +8,10 @@ from typing import Any
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job import status
 from mwanda.job.components import Parts
 from mwanda.job.results import read_results
+from mwanda.system.secrets import HidingFormatter
 
 
 CHECKPOINT, WORK = "checkpoint", "weights"
@@ -29,9 +31,8 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
     try:
         found = read_results(folder)
     except RecordError as error:
-        if not resume:
-            reason = f"holds what cannot be read ({error}); choose another folder, or add resume=true to run it again"
-            raise ConfigurationError("output_dir", folder, reason) from None
+        if not resume or status.read(folder) is None:
+            raise ConfigurationError("output_dir", folder, f"{error}; move it away, or choose another folder") from None
         logger.warning("%s; the run is done again", error)
         found = None
     if found is None or found["status"] != "complete":
@@ -56,7 +57,7 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
 def log_to(path: Path) -> logging.Handler:
     """Send all that this project logs to a file as well; return what does so."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(HidingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("mwanda")
     root.setLevel(logging.INFO)
     root.addHandler(handler)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mwanda.system.secrets import hidden, hidden_within
+
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,17 +41,22 @@ def atomic(path: Path, name: Callable[[Path], str] | None = None) -> Iterator[Pa
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON without secrets; NaN and infinity become null."""
+    content = _finite(hidden_within(content))
+    _write(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_yaml(path: Path, content: Any) -> None:
-    """Write YAML."""
-    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    """Write YAML without secrets."""
+    _write(path, yaml.safe_dump(hidden_within(content), sort_keys=False, allow_unicode=True))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8, without secrets."""
+    _write(path, hidden(text))
+
+
+def _write(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

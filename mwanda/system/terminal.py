@@ -8,6 +8,8 @@ import sys
 from rich.console import Console
 from rich.logging import RichHandler
 
+from mwanda.system.secrets import HidingFormatter
+
 
 LARGEST = 1e9
 """Above which a number is written with an exponent."""
@@ -23,7 +25,9 @@ def quiet_libraries() -> None:
     logger = logging.getLogger("mwanda")
     if not any(isinstance(handler, RichHandler) for handler in logger.handlers):
         errors = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=120)
-        logger.addHandler(RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+        handler = RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(HidingFormatter("%(message)s"))  # before a line is broken, which might part a secret
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging as transformers_logging
