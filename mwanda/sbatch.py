@@ -15,11 +15,11 @@ from pathlib import Path
 
 from mwanda.command_line import check, with_inline_languages
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.sweep import plan, slurm
+from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
-from mwanda.system.secrets import IN_SHELL, hidden, hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
@@ -35,7 +35,8 @@ def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
     again = ["-m", "mwanda.sbatch", *typed]
     asked = check(["--multirun", *with_inline_languages(overrides)], elsewhere=True, typed=again)
     if asked is None or asked.sweep is None:
-        raise InputError("an array runs jobs; python run.py mode=prepare … prepares them, where there is a network")
+        alone = naming.command_line(["mode=prepare"])
+        raise InputError(f"an array runs jobs; {alone} … prepares them, where there is a network")
     if not asked.local:
         raise ConfigurationError("hydra/launcher", "…", "the array is the launcher; leave it out")
     return asked.sweep
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(path, text)
         number = None if options.dry_run else submit(path)
     except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
     skipped = len(planned.current) - len(jobs)
     print(f"{len(jobs)} jobs, {skipped} left out as done or running: {os.path.relpath(path)}")

@@ -1,4 +1,4 @@
-"""What became of runs: `python -m mwanda.status DIR …` lists all runs below DIR, at any time, also while they run.
+"""The state of runs: `python -m mwanda.status DIR …` lists all runs below DIR, at any time, also while they run.
 
 mwanda.job.status says what `status.json` holds.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mwanda.errors import RecordError
+from mwanda.errors import InputError
 from mwanda.sweep.overview import commands_for_failed, counts, has_failed, rows, table
 from mwanda.system.secrets import hide_in_terminal
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = console()
         out.print(table(found))
         out.print(counts(found), markup=False, highlight=False)
-        damaged: list[RecordError] = []
+        damaged: list[InputError] = []
         for command in (command for plan in plans(folder, damaged) for command in commands_for_failed(plan)):
             out.print(f"again, those that failed: {command}", markup=False, highlight=False, soft_wrap=True)
         for error in damaged:

@@ -1,4 +1,4 @@
-"""Full sequences of tokens: a language per sequence, no padding anywhere."""
+"""Packs each language's text into sequences of equal length, without padding and without mixing languages."""
 
 import hashlib
 import re

@@ -9,7 +9,7 @@ from mwanda.comparison import plots
 from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
 from mwanda.comparison.records import Run
-from mwanda.comparison.tables import Section, partner
+from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.evaluation.task_scores import headline
 from mwanda.languages.ratios import geometric_mean, ratio
@@ -68,8 +68,8 @@ def _by_language(section: Section, folder: Path, suffix: str) -> list[Picture]:
     if len(every) < 2 or len(every) > LARGEST_GRID:
         return []
     order = sorted(section.languages, key=_place)
-    against = {each.label: partner(each, every, section.baseline) for each in every} if section.baseline else {}
-    others = [each for each in every if against.get(each.label) not in (None, each)]
+    against = {each.label: other for each, other in zip(every, partners(every, section.baseline), strict=True)}
+    others = [each for each in every if against[each.label] is not None]
     if others:
         values = {
             _name(code): {each.label: _percent(each, against[each.label], code) for each in others} for code in order

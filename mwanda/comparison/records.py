@@ -8,40 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from mwanda.comparison.files import damaged_files
+from mwanda.comparison.statistics import Change, changes
+from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
+from mwanda.config.schema import GROUPS
 from mwanda.errors import ConfigurationError, RecordError
 from mwanda.job import status
-from mwanda.job.record import FAMILY, checked, read_json, read_yaml
-from mwanda.job.results import RESULTS
+from mwanda.job.reading import FAMILY, checked, read_json, read_yaml
+from mwanda.job.results import RESULTS, as_today
 
 
 CONFIGURATION = "config.yaml"
 UNREADABLE = "unreadable"
 Settings = dict[str, str]
 
-GROUPS = (
-    "langs",
-    "model",
-    "corpus",
-    "calibration",
-    "criterion",
-    "solver",
-    "schedule",
-    "pattern",
-    "pruner",
-    "evaluation",
-)
-CHANGES_NO_NUMBER = {
-    "_target_",
-    "seed",
-    "batch_size",
-    "batch_tokens",
-    "resamples",
-    "device",
-    "device_map",
-    "offload",
-    "checkpoint",
-    "activations",
-}
+COMPARED = tuple(group for group in ("langs", *GROUPS) if group not in (*NOT_SEMANTIC, "inside"))
+"""Groups of the configuration that can change a number of the tables; `inside` only looks."""
+
+TELLS_NOTHING_APART = {"_target_", "seed", "resamples", "device"}
+"""Keys that may change a number, and make no other configuration: seeds are repetitions, resamples and devices move the
+last digits, and the class of a choice is known by its name."""
+
 OF_THE_PROTOCOL = {"corpus", "protocol", "window", "stride", "start_token", "sentences"}
 """Keys of the evaluation that the perplexity protocol's hash stands for."""
 
@@ -81,7 +67,7 @@ class Run:
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
         }
-        for group in GROUPS:
+        for group in COMPARED:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
         own.setdefault("calibration.weights", "uniform")  # which older runs do not say
@@ -96,6 +82,11 @@ class Run:
     def perplexity(self) -> Mapping[str, Any]:
         """What it measured of perplexity."""
         return self.results.get("perplexity") or {}
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """The change of every language; read by every table, and worth keeping with thousands of runs."""
+        return changes(self.perplexity)
 
     @property
     def protocol(self) -> tuple[str, str, str] | None:
@@ -151,7 +142,7 @@ def _read(folder: Path, name: str) -> Run | Unfinished | None:
             content = read_json(path)
             if not ours and (not isinstance(content, dict) or not str(content.get("schema")).startswith(FAMILY)):
                 return None
-            results = checked(content, path)
+            results = as_today(checked(content, path))
         else:
             results = None
         if results is not None and results["status"] == "complete":
@@ -206,7 +197,8 @@ def _flat(prefix: str, node: Any) -> Settings:
     if isinstance(node, Mapping):
         flat: Settings = {}
         for key, value in node.items():
-            skipped = key in CHANGES_NO_NUMBER or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
+            skipped = key in TELLS_NOTHING_APART or key in NOT_SEMANTIC_WITHIN.get(prefix, ())
+            skipped = skipped or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
             flat |= {} if skipped else _flat(f"{prefix}.{key}", value)
         return flat
     if isinstance(node, list) and len(node) > 4:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mwanda.comparison import masks, pictures, render
+from mwanda.comparison import frame, html, masks, pictures, render
 from mwanda.comparison.configurations import Configuration, configurations, repeated
+from mwanda.comparison.page_data import page_data
 from mwanda.comparison.records import UNREADABLE, Run, Settings, Unfinished, find_runs
 from mwanda.comparison.statistics import changes
 from mwanda.comparison.tables import Section, sections
-from mwanda.comparison.tidy import TIDY, task_scores, tidy
+from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation.task_scores import headline
 from mwanda.inside.tables import COLUMNS as INSIDE
@@ -34,6 +35,7 @@ class Report:
     runs: int
     unfinished: int
     warnings: list[str]
+    path: Path
 
 
 def write(
@@ -59,7 +61,6 @@ def write(
     warnings = _warnings(every, found, runs, unfinished)
     overlaps = masks.overlap(every)
     tables = {
-        "results.csv": csv_text(tidy(every), TIDY),
         "summary.csv": csv_text([row for each in found for row in render.summary_rows(each)], render.SUMMARY),
         "layers.csv": csv_text(_layers(every), ("run", "configuration", "seed", "layer", "target", "achieved")),
     }
@@ -71,8 +72,17 @@ def write(
     drawn = pictures.draw(every, found, overlaps, output) if plots else []
     for name, text in tables.items():
         write_text(output / name, text)
-    write_text(output / "report.md", _markdown(every, found, unfinished, warnings, list(tables), drawn))
-    return Report(len(runs), len(unfinished), warnings)
+    frame.write(frame.tidy(every), output, "results")
+    shown, further = page_data(every, found, unfinished, warnings, output)
+    warnings += further
+    page = html.available()
+    if page:
+        html.write_html(output / html.FILE, shown)
+    sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
+    files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
+    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences)
+    write_text(output / "report.md", text if page else f"{text}\n{html.HOW}\n")
+    return Report(len(runs), len(unfinished), warnings, output / (html.FILE if page else "report.md"))
 
 
 def _warnings(
@@ -131,8 +141,10 @@ def _markdown(
     warnings: Sequence[str],
     tables: Sequence[str],
     drawn: Sequence[tuple[str, str]],
+    findings: Sequence[str],
 ) -> str:
     lines = ["# Comparison", "", f"{sum(len(each.runs) for each in every)} runs, {len(every)} configurations.", ""]
+    lines += [*(f"- {finding}" for finding in findings), ""]
     lines += [f"> **Careful:** {warning}." for warning in warnings]
     for section in found:
         lines += [

@@ -46,7 +46,7 @@ def _loss(total: Float[Tensor, " N"], target: Float[Tensor, " N"]) -> Float[Tens
 
 
 class Scorer:
-    """Losses of the tokens of windows, by the fast way above where it gives what the model's own head gives.
+    """Token losses of windows, by chunks of the vocabulary where that equals the model's own output head.
 
     Families scale or cap their logits in ways that no interface names. So the fast way is tried once against the
     model's own forward pass, and the latter is used when they disagree.

@@ -42,7 +42,7 @@ TOKENS_PER_READING = 1 << 16
 
 @dataclass(frozen=True)
 class LanguagePerplexity:
-    """What was measured for one language; `low` and `high` are ends of 95 % bootstrap intervals over its sentences.
+    """Perplexity and bits per byte of one language; `low` and `high` end 95 % bootstrap intervals over its sentences.
 
     Args:
         perplexity: `exp` of the mean loss over all scored tokens.

@@ -1,4 +1,4 @@
-"""The loss of a model on each sentence, from which intervals and tests are made."""
+"""Per-sentence losses, the observations of all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -60,7 +60,11 @@ def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, Senten
 
 
 def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
-    """Return what `write_sentence_losses` wrote, by model and language.
+    """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
+
+    It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
+    """
+    from pyarrow import parquet
 
     Raises:
         RecordError: the file cannot be read, or is another one.

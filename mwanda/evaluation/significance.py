@@ -1,4 +1,4 @@
-"""Intervals, paired tests and what they come to over languages; nothing but arrays and plain values.
+"""Bootstrap intervals, paired tests and their aggregates over languages; functions of arrays and plain values.
 
 A sentence is a line of the evaluation text. Bootstraps resample sentences within each language, percentile method,
 95 %. Languages with the same number of sentences are resampled alike, one by one: those of a parallel corpus say the
@@ -260,8 +260,8 @@ def _resampled(
 def _group(comparison: Comparison, codes: Sequence[str]) -> dict[str, Any]:
     """Return the geometric-mean ratio of some languages, its interval, and the shares that are hurt or helped."""
     pairs = [comparison.pairs[code] for code in codes]
+    # Of ratios that are logarithms the geometric mean is the plain one, here as of each resample.
     with np.errstate(invalid="ignore"):  # one language is lost and another found: their mean is no number
-        # Of ratios that are logarithms the geometric mean is the plain one, here as of each resample.
         low, high = ends(np.mean([comparison.draws[code] for code in codes], axis=0))
         ratio = float(np.mean([pair.log_ratio for pair in pairs]))
     return {

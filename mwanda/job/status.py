@@ -23,6 +23,7 @@ seconds (another one). Results are judged by results.json alone: a run that has 
 """
 
 import hashlib
+import logging
 import os
 import socket
 import threading
@@ -38,10 +39,11 @@ from annotated_types import Gt, MinLen
 from pydantic import AfterValidator
 
 from mwanda.errors import ConfigurationError, RecordError
-from mwanda.job.record import Part, problem_of, read_json
+from mwanda.job.reading import Part, problem_of, read_json
 from mwanda.job.results import RESULTS
 from mwanda.system.environment import code
 from mwanda.system.files import write_json
+from mwanda.system.ownership import UNFINISHED
 
 
 if TYPE_CHECKING:
@@ -51,9 +53,6 @@ if TYPE_CHECKING:
 SCHEMA = "mwanda.status/1"
 
 FILE = "status.json"
-
-OF_A_RUN = (RESULTS, "config.yaml", "overrides.yaml", "run.log")
-"""Files by which the folder of a run is known when its status cannot be read."""
 
 BEAT = 15.0
 
@@ -69,14 +68,28 @@ State = Literal["running", "complete", "failed", "interrupted"]
 
 Stage = Literal["start", "load", "evaluate dense", "calibrate", "prune", "evaluate pruned", "export"]
 
-Seen = Literal["running", "complete", "failed", "interrupted", "lost", "unreadable", "waiting", "skipped"]
-"""What a reader makes of it: besides the states `lost`, `unreadable` (status.json is damaged), `waiting` (planned by a
-sweep and not started) and `skipped` (complete before its sweep was last started)."""
+OF_A_RUN = (RESULTS, "config.yaml", "overrides.yaml", "run.log")
+"""Files by which the folder of a run is known when its status cannot be read."""
+
+
+Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped", "unreadable"]
+"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started), `skipped`
+(complete before its sweep was last started) and `unreadable` (status.json is damaged)."""
 
 STAGES: dict[str, Stage] = {"calibrate and prune": "prune"}
 """Stages that the progress of a run calls otherwise."""
 
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class TakenError(ConfigurationError):
+    """Another process is at work in the folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("output_dir", folder, "another process is at work there; wait for it, or stop it")
 
 
 class Reporter:
@@ -89,7 +102,7 @@ class Reporter:
         name: what people read.
 
     Raises:
-        ConfigurationError: another process is at work in the folder.
+        TakenError: another process is at work in the folder.
     """
 
     def __init__(self, folder: Path | None, config_hash: str, overrides: Sequence[str], name: str) -> None:
@@ -97,10 +110,7 @@ class Reporter:
         self._clock = self._written = perf_counter()
         if folder is None:
             return
-        before = read(folder)
-        at_work = before is not None and before["state"] == "running" and is_alive(before)
-        if before is not None and at_work and not is_this_process(before) and not _is_over(before):
-            raise _taken(folder)
+        before = refuse_if_taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -113,7 +123,7 @@ class Reporter:
             "started": _now(),
             "updated": _now(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": started(os.getpid()),
             "host": host(),
             "scheduled": _scheduled(),
             "attempt": before["attempt"] + 1 if before is not None and again else 1,
@@ -144,7 +154,10 @@ class Reporter:
         with self._lock:
             if not self._over.is_set():
                 self._over.set()
-                self._update(state=state, exception=exception)
+                try:
+                    self._update(state=state, exception=exception)
+                except OSError as problem:  # what ended the run must be told, and results are judged by results.json
+                    logger.warning("%s could not be written: %s", FILE, problem)
 
     def _change(self, *, hurry: bool = True, **changes: Any) -> None:
         if self._folder is None:
@@ -169,13 +182,13 @@ class Reporter:
     def _claim(self) -> None:
         """Write the first status of the folder, unless another process does so at this very moment."""
         assert self._folder is not None
-        own = self._folder / f".{FILE}.{host()}.{os.getpid()}"
+        own = self._folder / f".{FILE}.{host()}.{os.getpid()}{UNFINISHED}"
         write_json(own, self._content)
         try:
             os.link(own, self._folder / FILE)  # which, other than a rename, never replaces
         except FileExistsError:
             if read(self._folder) is not None:
-                raise _taken(self._folder) from None
+                raise TakenError(self._folder) from None
         except OSError:  # a file system without links
             pass
         finally:
@@ -260,8 +273,9 @@ def _read(path: Path) -> dict[str, Any]:
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
-        born = _born(status["pid"])
-        return born is not None and status["born"] is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
+        born = started(status["pid"])
+        before = status["born"]
+        return born is not None and before is not None and bool(abs(born - before) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
@@ -308,12 +322,21 @@ def why(state: Seen, status: Mapping[str, Any] | None) -> str:
 def note_end(folder: Path, kind: str, message: str) -> None:
     """Write, for a process that is gone and could not, that and why its run has failed."""
     status = read(folder)
-    if status is not None and status["state"] == "running":
+    if status is not None and status["state"] == "running" and not is_alive(status):
         write_json(folder / FILE, status | {"state": "failed", "exception": {"type": kind, "message": message}})
 
 
-def _taken(folder: Path) -> ConfigurationError:
-    return ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+def refuse_if_taken(folder: Path) -> dict[str, Any] | None:
+    """Return the status of a folder's last attempt, if there was one.
+
+    Raises:
+        TakenError: another process is at it.
+    """
+    before = read(folder)
+    at_work = before is not None and before["state"] == "running" and is_alive(before)
+    if before is not None and at_work and not is_this_process(before) and not is_over(before):
+        raise TakenError(folder)
+    return before
 
 
 def host() -> str:
@@ -327,20 +350,20 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _born(pid: int) -> float | None:
+def started(pid: int) -> float | None:
     """Return when a process started, in seconds; None when it is gone or only waits to be reaped."""
     import psutil
 
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except (psutil.Error, OverflowError):  # a number that no process has
+    except psutil.Error:
         return None
 
 
 def is_this_process(status: Mapping[str, Any]) -> bool:
     """Return whether this very process has written the status."""
-    return bool(status.get("host") == host() and status.get("pid") == os.getpid())
+    return bool(status["host"] == host() and status["pid"] == os.getpid())
 
 
 def _scheduled() -> list[str] | None:
@@ -350,7 +373,7 @@ def _scheduled() -> list[str] | None:
     return None if job is None else [job if array is None else f"{array}_{element}", attempt]
 
 
-def _is_over(status: Mapping[str, Any]) -> bool:
+def is_over(status: Mapping[str, Any]) -> bool:
     """Return whether SLURM has started the job again: an attempt that it killed elsewhere would seem to go on."""
     before, now = status.get("scheduled"), _scheduled()
     return before is not None and now is not None and before[0] == now[0] and before[1] != now[1]

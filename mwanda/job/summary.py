@@ -17,6 +17,8 @@ from mwanda.system.terminal import console, number
 BAR_WIDTH = 30
 
 MARK = "*"
+LARGEST = 4
+"""Parts of a model that are left dense, of which the summary tells."""
 
 
 def summary(
@@ -40,7 +42,23 @@ def summary(
         markup=False,  # a path may hold brackets
         soft_wrap=True,
     )
+    fuller = results["sparsity"].get("fuller_cells")
+    if fuller:
+        out.print(
+            f"{fuller:,} cells of {results['sparsity']['pattern']} held more zeros than it removes, and keep them"
+        )
+    if model.get("left_dense"):
+        out.print(_left_dense(model), markup=False, soft_wrap=True)
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
+
+
+def _left_dense(model: Mapping[str, Any]) -> str:
+    """Return how much of the model is left dense, and the largest parts of that."""
+    whole, parts = model["parameters"], model["left_dense"]
+    largest = sorted(parts, key=lambda part: -int(part["weights"]))[:LARGEST]
+    told = "; ".join(f"{part['what']} {part['weights'] / whole:.1%}" for part in largest)
+    more = f"; and {len(parts) - len(largest)} more" if len(parts) > len(largest) else ""
+    return f"left dense: {sum(part['weights'] for part in parts) / whole:.1%} of all weights ({told}{more})"
 
 
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:

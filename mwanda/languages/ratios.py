@@ -1,4 +1,4 @@
-"""What pruning does to one language and to several: the ratio of perplexities, and the geometric mean.
+"""Perplexity ratios of single languages, and their geometric mean over several.
 
 Perplexities are compared by their ratio, pruned over dense: 1 where nothing was lost. Over languages the geometric mean
 is given, which is the same whether it is taken of ratios, or of perplexities before they are divided.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import ref
 
 import torch
@@ -16,6 +16,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.allocation import units_of
 from mwanda.pruner.experts import place_of
+from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
@@ -54,6 +55,7 @@ class Calibrator:
         languages: of the calibration set.
         needs: what of the inputs is asked for.
         fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
+        tokens: of the text that passes, of all processes.
         world: the processes that share the batches.
         seconds: the clock.
         weighting: how much each language counts.
@@ -63,11 +65,13 @@ class Calibrator:
     languages: int
     needs: Needs
     fewest_tokens: int
+    tokens: int
     world: World
     seconds: Seconds
     weighting: LanguageWeights = UNIFORM
     pooled: list[str] = field(default_factory=list)
     _unchecked: dict[str, LanguageStatistics] = field(default_factory=dict)
+    _experts: set[str] = field(default_factory=set)
 
     def observer(
         self,
@@ -119,6 +123,7 @@ class Calibrator:
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
+        self._experts.update(matrix.name for matrix in matrices if matrix.expert is not None)
         return statistics
 
     def _add_up(self, statistics: Mapping[str, LanguageStatistics]) -> None:
@@ -128,7 +133,7 @@ class Calibrator:
         """Check everything completed since the last time; once a block, so that a device is not waited for often.
 
         Raises:
-            CalibrationError: an input was not finite, or a matrix saw no token at all.
+            CalibrationError: an input was not finite, or a matrix did not see each token once; an expert that saw none.
         """
         if not self._unchecked:
             return
@@ -140,6 +145,11 @@ class Calibrator:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
             if count == 0:
                 raise CalibrationError(f"no calibration token reached {name}")
+            if count != self.tokens and name not in self._experts:
+                raise CalibrationError(
+                    f"{name} was given {count} vectors for {self.tokens} calibration tokens, so that its statistics "
+                    "are not those of the text; choose another model"
+                )
         self._unchecked = {}
 
 
@@ -164,7 +174,7 @@ class Dense(Visitor):
 
     def leave(self, block: Block) -> Decision:
         """Take the signals, and keep the statistics if asked to."""
-        assert self._observer is not None
+        assert self._observer is not None  # as the walk enters every block before it leaves it
         self.hooks.close()
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()
@@ -208,11 +218,13 @@ class _Pruning(Visitor):
 
     Args:
         record_masks: whether the checkpoint has to hold what was decided, or the weights themselves are on disk.
+        hooks: what is undone when the walk is over.
     """
 
     calibrator: Calibrator
     remover: Remover
     record_masks: bool
+    hooks: ExitStack = field(default_factory=ExitStack)
     phase: ClassVar[str] = "prune"
     changes_weights: ClassVar[bool] = True
 
@@ -243,6 +255,59 @@ class ByBlock(_Pruning):
         """Observe and prune."""
         statistics = self.calibrator.observed(block.matrices, lambda observer: run_all(observer, arrivals, lockstep))
         self._remove(block.matrices, statistics)
+
+
+@dataclass
+class BesideDense(ByBlock):
+    """Prunes block by block with a second copy of each batch on its way, which every block carries on as it was dense.
+
+    The second half of the batches are the copies. Each block first runs the copy, whose inputs of matrices are kept,
+    and then the batch itself, observed together with them. When the batches go on, the copies are given what the dense
+    block has made of them.
+    """
+
+    _outputs: dict[int, Any] = field(default_factory=dict)
+    _lockstep: Lockstep[Batch] | None = None
+
+    def stops(self, block: Block) -> Sequence[nn.Module]:
+        """Wait nowhere inside a block, but have it return for each copy what it made of it when it was dense.
+
+        This is done before any batch is on its way: a batch that waits at a module knows already what it will call.
+        """
+        module = block.module
+        own, before = module.forward, module.__dict__.get("forward")
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            index = self._lockstep.index if self._lockstep is not None else None
+            return self._outputs.pop(index) if index in self._outputs else own(*args, **kwargs)
+
+        def restore() -> None:
+            module.__dict__.pop("forward")
+            if before is not None:
+                module.__dict__["forward"] = before
+
+        module.__dict__["forward"] = forward
+        self.hooks.callback(restore)
+        return ()
+
+    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
+        """Observe and prune."""
+        self._lockstep = lockstep
+        half, matrices = len(arrivals) // 2, block.matrices
+        own, copies = arrivals[:half], arrivals[half:]
+        weights = self.calibrator.token_weights(matrices, lambda observer: run_all(observer, own, lockstep))
+        observer = self.calibrator.observer(matrices, token_weights=weights)
+        with observer.watching(), _inputs_of(matrices) as inputs:
+            for arrival, copy in zip(own, copies, strict=True):
+                lockstep.fetch(copy)
+                self._outputs[copy.index] = copy.module(*copy.args, **copy.kwargs)
+                dense = dict(inputs)
+                lockstep.fetch(arrival)
+                with observer.reading(arrival.batch, dense):
+                    arrival.module(*arrival.args, **arrival.kwargs)
+                lockstep.offload(arrival)
+                lockstep.offload(copy)  # not before: what its matrices were called with may be its hidden states
+        self._remove(matrices, self.calibrator.complete(observer, matrices))
 
 
 @dataclass
@@ -294,6 +359,22 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
 
 
+@contextmanager
+def _inputs_of(matrices: Sequence[Matrix]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Keep what the modules of matrices were last called with."""
+    inputs: dict[nn.Module, Tensor] = {}
+
+    def keep(place: nn.Module, args: tuple[Any, ...]) -> None:
+        inputs[place] = args[0]
+
+    hooks = [place.register_forward_pre_hook(keep) for place in {place_of(matrix) for matrix in matrices}]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
     """Run the block that all batches are about to enter for each of them, with the observer watching."""
     with observer.watching():
@@ -302,22 +383,3 @@ def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -
             with observer.reading(arrival.batch):
                 arrival.module(*arrival.args, **arrival.kwargs)
             lockstep.offload(arrival)
-
-
-def flat(statistics: Mapping[str, LanguageStatistics]) -> dict[str, Tensor]:
-    """Return the sums of matrices as tensors by `MATRIX/FIELD`."""
-    return {
-        f"{name}/{field}": tensor
-        for name, each in statistics.items()
-        for field, tensor in vars(each).items()
-        if isinstance(tensor, Tensor)
-    }
-
-
-def deep(tensors: Mapping[str, Tensor], weighting: LanguageWeights = UNIFORM) -> dict[str, LanguageStatistics]:
-    """Return the statistics that `flat` has taken apart."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, part = key.rpartition("/")
-        parts.setdefault(name, {})[part] = value
-    return {name: LanguageStatistics(**mine, weighting=weighting) for name, mine in parts.items()}

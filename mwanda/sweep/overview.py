@@ -1,4 +1,4 @@
-"""What became of runs, as tables that people read."""
+"""The state of runs, as tables that people read."""
 
 import os
 from collections import Counter

@@ -1,35 +1,32 @@
-"""The plan of a sweep: its jobs, where each of them writes, and what is to become of it; see mwanda.sweep."""
+"""The plan of a sweep: its jobs, the folder of each, and whether it is run, skipped or left; see mwanda.sweep."""
 
 import hashlib
+import logging
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, MinLen
-from pydantic import Field
+from typing import Any, Literal, get_args
 
 from mwanda.config import schema
 from mwanda.config.identity import RunSpec
-from mwanda.errors import RecordError
+from mwanda.errors import ConfigurationError, InputError
 from mwanda.job import status
-from mwanda.job.record import Part, problem_of, read_json
+from mwanda.job.claim import claim
+from mwanda.job.folder import remove_progress
 from mwanda.job.results import RESULTS
 from mwanda.sweep import naming
 from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
 from mwanda.system.environment import code
-from mwanda.system.files import write_json
-from mwanda.system.secrets import PLAIN, hidden, hidden_path
+from mwanda.system.files import read_json, write_json
+from mwanda.system.ownership import UNFINISHED, named, plain_name
 
 
 SCHEMA = "mwanda.sweep/1"
 
 FILE = "sweep.json"
 
-LEFTOVERS = (RESULTS, status.FILE, "checkpoint", "weights")
-"""What `rerun=all` removes of a run: results and all that it could go on from."""
+logger = logging.getLogger(__name__)
 
 Action = Literal["run", "skip", "leave"]
 
@@ -80,57 +77,56 @@ class Plan:
         return [job for job in self.jobs if job.command == len(self.commands) - 1]
 
     def save(self) -> None:
-        """Write `sweep.json`."""
+        """Write `sweep.json`.
+
+        Raises:
+            ConfigurationError: the folder cannot be written.
+        """
         jobs = [asdict(job) | {"folder": job.folder.name, "overrides": list(job.overrides)} for job in self.jobs]
-        write_json(self.folder / FILE, {"schema": SCHEMA, "commands": self.commands, "code": self.code, "jobs": jobs})
-
-
-class _Job(Part):
-    folder: Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
-    overrides: list[str]
-    config_hash: str
-    action: Action
-    command: Annotated[int, Ge(0)]
-
-
-class _Code(Part):
-    commit: str | None = None
-    dirty: bool | None = None
-    difference: str | None = None
-
-
-class _Plan(Part):
-    """What a reader of sweep.json relies on."""
-
-    commands: Annotated[list[list[str]], MinLen(1)]
-    code: _Code
-    jobs: list[_Job]
+        content = {"schema": SCHEMA, "commands": self.commands, "code": self.code, "jobs": jobs}
+        try:
+            write_json(self.folder / FILE, content)
+        except OSError as error:
+            raise ConfigurationError("sweep.folder", self.folder.parent, f"cannot be written ({error})") from None
 
 
 def read(folder: Path) -> Plan | None:
     """Return the plan in a sweep's folder, if there is one.
 
     Raises:
-        RecordError: there is one that cannot be read.
+        InputError: it is damaged, or is none of a sweep.
     """
     path = folder / FILE
     if not path.is_file():
         return None
-    found = read_json(path)
-    problem = problem_of(_Plan, found)
-    if problem is None:
-        jobs = [
-            Job(folder / each["folder"], tuple(each["overrides"]), each["config_hash"], each["action"], each["command"])
-            for each in found["jobs"]
-        ]
-        if all(job.command < len(found["commands"]) and job.folder.name not in ("", "..") for job in jobs):
-            return Plan(folder, jobs, found["commands"], found["code"])
-        problem = "a job is of a command or a folder that there is not"
-    raise RecordError(f"{path}: {problem}; remove it to plan the sweep anew, its jobs are found again by their folders")
+    try:
+        found = read_json(path)
+        if found["schema"] != SCHEMA:
+            raise ValueError("it is no plan of a sweep")
+        commands = [_texts(each) for each in found["commands"]]
+        jobs = [_job(folder, each, len(commands)) for each in found["jobs"]]
+        return Plan(folder, jobs, commands, dict(found["code"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: is damaged ({reason}); move it, or choose another sweep.name") from None
 
 
-def plans(folder: Path, damaged: list[RecordError] | None = None) -> list[Plan]:
-    """Return the plans of all sweeps at or below a folder; what cannot be read is added to `damaged`."""
+def _job(folder: Path, found: Mapping[str, Any], commands: int) -> Job:
+    """Return a job as it is written down; its folder is one within that of the sweep."""
+    if found["action"] not in get_args(Action) or not 0 <= int(found["command"]) < commands:
+        raise ValueError(f"no job has action {found['action']!r} of command {found['command']!r}")
+    place = folder / plain_name(found["folder"])
+    return Job(place, tuple(_texts(found["overrides"])), str(found["config_hash"]), found["action"], found["command"])
+
+
+def _texts(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{found!r} is no list of texts")
+    return found
+
+
+def plans(folder: Path, damaged: list[InputError] | None = None) -> list[Plan]:
+    """Return the plans of all sweeps at or below a folder; why one cannot be read is added to `damaged`."""
     found = []
     for place, inside, files in os.walk(folder.absolute()):
         if status.FILE in files:
@@ -138,7 +134,7 @@ def plans(folder: Path, damaged: list[RecordError] | None = None) -> list[Plan]:
         elif FILE in files:
             try:
                 found += [plan for plan in [read(Path(place))] if plan is not None]
-            except RecordError as error:
+            except InputError as error:  # of one sweep; the others are shown all the same
                 if damaged is not None:
                     damaged.append(error)
     return found
@@ -168,7 +164,8 @@ def plan(arguments: Sequence[str], wanted: Sequence[Wanted], name: str) -> Plan:
         name: of the sweep.
     """
     settings = schema.read(wanted[0].spec.config)
-    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / name
+    folder = Path(settings.sweep.folder).expanduser().absolute() / name
+    check_folder(folder)
     before = read(folder) or Plan(folder, [], [])
     typed = [hidden(each) for each in arguments if not each.startswith("rerun=")]
     commands = [each for each in before.commands if each != typed] + [typed]
@@ -208,11 +205,33 @@ def decide(folder: Path, config_hash: str, rerun: schema.Rerun, exports: str | N
 
 
 def clear(plan: Plan) -> None:
-    """Remove what `rerun=all` makes again: results and checkpoints of the jobs that are about to run."""
+    """Remove what `rerun=all` makes again: results and checkpoints of the jobs that are about to run.
+
+    Raises:
+        InputError: the folder of a job holds other things than a run, or another process is at work in it.
+    """
     for job in plan.current:
-        for name in LEFTOVERS if job.action == "run" else ():
-            place = job.folder / name
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        if job.action == "run" and job.folder.is_dir():
+            with claim(job.folder, stays=True):
+                remove_progress(job.folder)
+                for name in (RESULTS, status.FILE):
+                    (job.folder / name).unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for a sweep that holds other things, or cannot be one.
+
+    Raises:
+        ConfigurationError: it is such a folder; the message names what.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError("sweep.folder", folder.parent, f"{folder.name} in it is a file; choose another folder")
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if not name.endswith(UNFINISHED) and not (folder / name / status.FILE).is_file()]
+    if others and FILE not in others:
+        raise ConfigurationError(
+            "sweep.folder", folder.parent, f"{folder.name} in it holds {named(others)}, which no sweep has made"
+        )
 
 
 def name_of(arguments: Sequence[str], wanted: Sequence[Wanted], experiment: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What files hold, by digest: a folder that has been moved is the same, and one that has been edited is not."""
+"""Content digests: a folder that has been moved is the same, and one that has been edited is not."""
 
 import hashlib
 import json
@@ -42,11 +42,12 @@ def file_digest(file: Path) -> str:
     resolved, found = file.resolve(), file.stat()
     if found.st_size < SMALL:
         return sha256_of(resolved)
-    return _remembered(resolved, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    return remembered_digest(resolved, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
 
 
 @lru_cache(maxsize=4096)
-def _remembered(file: Path, state: tuple[int, ...]) -> str:
+def remembered_digest(file: Path, state: tuple[int, ...]) -> str:
+    """Return the SHA-256 of a file as a note in the cache has it for this state, or else of what is read."""
     note = cache_folder() / "digests" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_text(encoding="utf-8"))

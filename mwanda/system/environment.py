@@ -1,4 +1,4 @@
-"""What numbers may depend on besides the configuration: code, packages, machine."""
+"""The environment that results depend on besides the configuration: code, packages, machine."""
 
 import hashlib
 import platform
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mwanda
+from mwanda.system import conf
 from mwanda.system.files import write_text
 from mwanda.system.secrets import hidden
 
@@ -90,9 +91,13 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return git's answer about the folder of this project, or None where it is no checkout."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), *arguments]
+    """Return git's answer about the folder of this project, or None where it is no checkout.
+
+    An installed package may lie in a checkout of something else, in whose .venv it is.
+    """
+    if conf.CHECKOUT is None:
+        return None
+    command = ["git", "-C", str(conf.CHECKOUT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=10)
         return done.stdout.strip()

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mwanda.calibration import Calibration, CalibrationSet
 from mwanda.calibration.mixes import mixes
-from mwanda.calibration.sampling import Sampling, _first_bytes
+from mwanda.calibration.sampling import Sampling, first_bytes
 from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.statistics import LanguageWeights
 
@@ -275,7 +275,7 @@ def test_equal_bytes_give_each_language_the_same_text_up_to_a_sequence() -> None
 @given(st.integers(1, 400))
 def test_text_is_cut_at_a_byte_but_never_within_a_character(limit: int) -> None:
     sentences = SENTENCES["jpn_Jpan"]
-    taken = list(_first_bytes(sentences, limit))
+    taken = list(first_bytes(sentences, limit))
     whole = "".join(sentences).encode()
     assert whole.decode().startswith("".join(taken))
     assert min(limit, len(whole)) - 3 < len("".join(taken).encode()) <= limit

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mwanda.job.results import read_results
+from mwanda.system import conf
 from mwanda.system import environment as environment_of_runs
 from mwanda.system.environment import code, environment, write_difference
 from mwanda.system.files import csv_text, write_json, write_yaml
@@ -115,8 +116,7 @@ def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "x")):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     (folder / "private.txt").write_text("a secret\n")
-    monkeypatch.setattr(environment_of_runs, "__file__", str(folder / "mwanda" / "system" / "environment.py"))
-    (folder / "mwanda" / "system").mkdir()
+    monkeypatch.setattr(conf, "CHECKOUT", folder)
     return folder
 
 
