@@ -13,6 +13,7 @@ from mwanda.config.compose import CONFIG_NAME, composed, parsed, unresolved, wit
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.conf import CONF, program
+from mwanda.system.secrets import hide_in_terminal
 from mwanda.system.terminal import complain
 
 

@@ -19,6 +19,7 @@ from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
+from mwanda.system.secrets import IN_SHELL, hidden, hide_in_terminal
 from mwanda.system.terminal import complain
 
 

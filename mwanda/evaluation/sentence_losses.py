@@ -63,8 +63,6 @@ def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
     """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
 
     It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
-    """
-    from pyarrow import parquet
 
     Raises:
         RecordError: the file cannot be read, or is another one.

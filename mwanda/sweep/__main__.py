@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mwanda.errors import MwandaError
 from mwanda.sweep.worker import run_job
+from mwanda.system.secrets import hide_in_terminal
 from mwanda.system.terminal import complain
 
 

@@ -20,6 +20,7 @@ from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
 from mwanda.system.environment import code
 from mwanda.system.files import read_json, write_json
 from mwanda.system.ownership import UNFINISHED, named, plain_name
+from mwanda.system.secrets import PLAIN, hidden, hidden_path
 
 
 SCHEMA = "mwanda.sweep/1"
@@ -164,7 +165,7 @@ def plan(arguments: Sequence[str], wanted: Sequence[Wanted], name: str) -> Plan:
         name: of the sweep.
     """
     settings = schema.read(wanted[0].spec.config)
-    folder = Path(settings.sweep.folder).expanduser().absolute() / name
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / name
     check_folder(folder)
     before = read(folder) or Plan(folder, [], [])
     typed = [hidden(each) for each in arguments if not each.startswith("rerun=")]

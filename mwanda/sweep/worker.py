@@ -16,7 +16,7 @@ from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
 from mwanda.system.files import disk_problem
 from mwanda.system.interruption import Interrupted
-from mwanda.system.secrets import hidden
+from mwanda.system.secrets import hidden, hidden_path
 from mwanda.system.terminal import complain
 
 

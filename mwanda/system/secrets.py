@@ -6,7 +6,6 @@ name of its variable, as Hydra reads it: `${oc.env:HF_TOKEN}`. What is typed aga
 """
 
 import json
-import logging
 import os
 import re
 import sys
@@ -104,9 +103,9 @@ def hidden_within(value: Any) -> Any:
     return Secrets.of(os.environ).hidden_within(value)
 
 
-def hidden_path(path: str) -> str:
+def hidden_path(path: Any) -> Any:
     """Return a path without secrets in what of it is not there yet: the name of a folder is to tell none."""
-    if hidden(path) == path:
+    if not isinstance(path, str) or hidden(path) == path:
         return path
     whole = Path(path).expanduser()
     there = next(each for each in (whole, *whole.parents) if each == each.parent or each.exists())
@@ -175,11 +174,3 @@ def hide_in_terminal() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, HidingStream):
             setattr(sys, name, HidingStream(stream))
-
-
-class HidingFormatter(logging.Formatter):
-    """Formats what is logged, traceback included, without secrets."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the text of a record."""
-        return hidden(super().format(record))
