@@ -26,6 +26,7 @@ from mwanda.job.results import RESULTS, read_results
 from mwanda.job.run import run
 from mwanda.system import conf
 from mwanda.system.files import disk_problem, write_json
+from mwanda.system.secrets import hide_in_terminal
 from mwanda.system.terminal import complain
 
 
@@ -304,4 +305,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

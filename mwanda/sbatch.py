@@ -19,6 +19,7 @@ from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
+from mwanda.system.secrets import IN_SHELL, hidden, hide_in_terminal
 from mwanda.system.terminal import complain
 
 
@@ -66,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{planned.folder}: {len(planned.current)} jobs, none of which is to be run")
             return 0
         slurm.check_array(len(jobs))
-        text, path = script(jobs, planned.folder, typed, resources), planned.folder / SCRIPT
+        text = hidden(script(jobs, planned.folder, typed, resources), IN_SHELL)
+        path = planned.folder / SCRIPT
         if not options.dry_run and shutil.which("sbatch") is None:
             raise InputError("there is no sbatch here; --dry-run writes the script alone")
         if any(each == "rerun=all" for each in options.overrides):
@@ -130,4 +132,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mwanda.errors import InputError
 from mwanda.sweep.overview import commands_for_failed, counts, has_failed, rows, table
+from mwanda.system.secrets import hide_in_terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,4 +41,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

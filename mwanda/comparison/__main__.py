@@ -9,6 +9,7 @@ from mwanda.comparison.tables import GROUPINGS
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.files import disk_problem
 from mwanda.system.ownership import MADE, named, sign
+from mwanda.system.secrets import hide_in_terminal
 from mwanda.system.terminal import complain
 
 
@@ -77,4 +78,5 @@ def _settings(text: str | None) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     main()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mwanda.errors import MwandaError
 from mwanda.sweep.worker import run_job
+from mwanda.system.secrets import hide_in_terminal
 from mwanda.system.terminal import complain
 
 
@@ -23,4 +24,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

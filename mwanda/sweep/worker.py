@@ -16,7 +16,7 @@ from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
 from mwanda.system.files import disk_problem
 from mwanda.system.interruption import Interrupted
-from mwanda.system.secrets import hidden
+from mwanda.system.secrets import hidden, hidden_path
 from mwanda.system.terminal import complain
 
 
@@ -103,14 +103,15 @@ def assigned(spec: RunSpec) -> Job:
     Not every job is planned: other sweepers of Hydra choose their jobs one after the other.
     """
     settings = spec.settings
-    folder = Path(settings.sweep.folder).expanduser().absolute() / str(settings.sweep.name)
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / str(settings.sweep.name)
     found = read(folder)
     if found is not None:
         _warn_of_changed_code(found)
     for job in found.jobs if found else ():
         if job.config_hash == spec.config_hash:
             return job
-    label = "-".join("_".join(map(safe, split(each))) for each in spec.overrides if not each.startswith("hydra"))
+    typed = [hidden(each) for each in spec.overrides if not each.startswith("hydra")]
+    label = "-".join("_".join(map(safe, split(each))) for each in typed)
     place = folder / f"{label[:LONGEST_LABEL]}-{spec.config_hash[:DIGITS]}"
     return Job(place, spec.overrides, spec.config_hash, decide(place, spec.config_hash, settings.rerun))
 
