@@ -6,9 +6,8 @@
 
 Everything is done with tiny models on the CPU, in processes that a server forks, with the moments and the damages drawn
 from `--seed`. What is tried stands in `ITEMS`: functions that yield, for each try, what was done and what was wrong
-with how it ended, or None. `tests/damage.py` (models), `tests/damage_text.py` (texts, run folders) and
-`tests/damage_secrets.py` add their own by an `ITEMS` of that form. The table goes into `docs/reliability.md`; the exit
-code is 1 when a try did not end well.
+with how it ended, or None; and in `OTHERS`, the tables of damages to models, texts and run folders in `tests/`. The
+table goes into `docs/reliability.md`; the exit code is 1 when a try did not end well.
 """
 
 import argparse
@@ -22,6 +21,7 @@ import platform
 import random
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,9 +51,6 @@ BEGIN, END = "<!-- robustness: begin -->", "<!-- robustness: end -->"
 NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity")
 """What two runs of one configuration have in common."""
 
-OTHERS = ("damage", "damage_text", "damage_secrets")
-"""Modules in `tests/` that bring items of their own."""
-
 Tries = Iterator[tuple[str, str | None]]
 """Of each try: what was done, and what was wrong with how it ended."""
 
@@ -79,6 +76,27 @@ Item = Callable[[Path, Settings], Tries]
 
 ITEMS: dict[str, tuple[str, Item]] = {}
 """By name: what the table says of it, and the tries."""
+
+Sound = Callable[[Path], Path]
+
+
+def a_model(place: Path) -> Path:
+    """Return a folder with a model that nothing is wrong with."""
+    return save_tiny_model("llama", place)
+
+
+def a_run(place: Path) -> Path:
+    """Return the folder of a finished run that nothing is wrong with."""
+    tiny_job.run(a_model(place / "model"), place / "run", "export=masks")
+    return place / "run"
+
+
+OTHERS: dict[str, tuple[str, str, str, str, Sound | None]] = {
+    "models": ("damage", "MODELS", "try_model", "damaged models: one clear error, exit 2 and nothing left", None),
+    "texts": ("damage_text", "TEXTS", "try_text", "damaged texts: one clear error, or read where harmless", a_model),
+    "runs": ("damage_text", "RUNS", "try_run", "damaged run folders: the others are shown, and it is named", a_run),
+}
+"""Items that are tables of damages in `tests/`: module, table, function that tries one, title, and what it takes."""
 
 
 def item(name: str, title: str) -> Callable[[Item], Item]:
@@ -138,6 +156,7 @@ def kills(place: Path, settings: Settings) -> Tries:
         for order in ("arrival", "block", "oneshot")
         for offload, export in (("none", "masks"), ("disk", "hf"), ("none", "hf"))
     ]
+    ways = ways[: settings.kills]
     for way in ways:
         began = time.monotonic()
         end = _finished(context, model, way, way.folder / "whole", place / f"cache-{way.folder.name}")
@@ -340,6 +359,41 @@ def configurations(place: Path, settings: Settings) -> Tries:
         yield f"{change}", wrong
 
 
+# ---- secrets that are planted
+
+PLANTED = {"HF_TOKEN": "hf_planted1token2of3nobody", "WANDB_API_KEY": "planted4key5of6nobody7at8all"}
+PASSWORD = "-".join(("planted9", "password"))  # in pieces: this file may be in a git.diff
+
+PLACES = {
+    "the name": ("name=${oc.env:HF_TOKEN}",),
+    "a tag of the tracker": ("tracking=wandb", "tracking.mode=offline", "tracking.tags=['${oc.env:WANDB_API_KEY}']"),
+    "a URL for a model": (f"model.path=https://user:{PASSWORD}@example.org/model",),
+    "a URL for a corpus": ("corpus=local", f"corpus.path=https://user:{PASSWORD}@example.org/text"),
+    "a value that is refused": ("sparsity=${oc.env:HF_TOKEN}",),
+    "a language that is none": ("langs.codes=['${oc.env:WANDB_API_KEY}']",),
+    "the name of a folder": ("output_dir=outputs/${oc.env:HF_TOKEN}",),
+}
+"""Where secrets are planted, by what is typed."""
+
+
+@item("secrets", "secrets planted in what is typed: none found in any file (its name included), nor on the terminal")
+def secrets(place: Path, settings: Settings) -> Tries:
+    """Type secrets where people have typed them, and look for them in all that a run leaves and prints."""
+    model = a_model(place / "model")
+    for number, (what, typed) in enumerate(PLACES.items()):
+        work = place / str(number)
+        work.mkdir()
+        environment = os.environ | PLANTED | {"PYTHONPATH": str(ROOT), "MWANDA_CACHE": str(work / "cache")}
+        command = [sys.executable, str(ROOT / "run.py"), *tiny_job.overrides(model), *typed]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, timeout=600, check=False)
+        texts = {"the terminal": done.stdout + done.stderr}
+        for path in work.rglob("*"):
+            texts[str(path.relative_to(work))] = path.read_bytes() if path.is_file() else b""
+        values = [value.encode() for value in (*PLANTED.values(), PASSWORD)]
+        found = [name for name, text in texts.items() for value in values if value in text or value in name.encode()]
+        yield what, f"found in {', '.join(found)}" if found else None
+
+
 # ---- the table
 
 
@@ -357,14 +411,26 @@ class Count:
 
 
 def others() -> Iterator[tuple[str, str | tuple[str, Item]]]:
-    """Yield the items of other modules by name, or why a module has none."""
-    for name in OTHERS:
+    """Yield the items of modules in `tests/` by name, or why there are none."""
+    for name, (module, damages, tries, title, sound) in OTHERS.items():
         try:
-            found: Mapping[str, tuple[str, Item]] = importlib.import_module(name).ITEMS
+            found = importlib.import_module(module)
+            yield name, (title, _damaged(getattr(found, damages), getattr(found, tries), sound))
         except (ImportError, AttributeError) as error:
-            yield name, f"tests/{name}.py: {error}"
-            continue
-        yield from found.items()
+            yield name, f"{title}: {error}"
+
+
+def _damaged(damages: Mapping[str, Any], tries: Callable[..., Any], sound: Sound | None) -> Item:
+    """Return the tries of all damages that another module knows; its outcomes say whether they are right."""
+
+    def item(place: Path, settings: Settings) -> Tries:
+        given = [] if sound is None else [sound(place / "sound")]
+        for number, name in enumerate(damages):
+            (place / str(number)).mkdir()
+            outcome = tries(name, *given, place / str(number))
+            yield name, None if outcome.right else f"exit code {outcome.exit_code}: {outcome.output[-300:]}"
+
+    return item
 
 
 def count(name: str, title: str, tries: Item, settings: Settings) -> Count:

@@ -13,6 +13,8 @@ from mwanda.config.compose import CONFIG_NAME, composed, parsed, unresolved, wit
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.conf import CONF, program
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def start(hydra: Callable[[], Any]) -> None:
     A single run is done here and a sweep on this machine by mwanda.sweep, through one door. `hydra` is for what Hydra
     alone can do: `--help`, `--cfg` and the like, other launchers and sweepers, another main configuration.
     """
+    hide_in_terminal()
     try:
         sys.argv[1:] = with_inline_languages(sys.argv[1:])
         asked = None
@@ -72,7 +75,7 @@ def start(hydra: Callable[[], Any]) -> None:
 
 
 def _ended(error: InputError) -> SystemExit:
-    print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+    complain(error)
     return SystemExit(error.exit_code)
 
 

@@ -53,6 +53,10 @@ class ComparisonError(InputError):
     """Results were not measured alike and cannot stand in one table."""
 
 
+class RecordError(InputError):
+    """What a run or a sweep has left cannot be read; the message names the file."""
+
+
 class CalibrationError(MwandaError):
     """The calibration pass did not see what it should have seen."""
 

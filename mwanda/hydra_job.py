@@ -1,6 +1,5 @@
 """One job as Hydra calls it: through another launcher or sweeper than ours, or with another main configuration."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from mwanda.config.identity import RunSpec
 from mwanda.errors import InputError, MwandaError
 from mwanda.job.folder import remove_if_empty
 from mwanda.sweep import worker
+from mwanda.system.terminal import complain
 
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(config: "DictConfig") -> None:
     except MwandaError as error:
         if made:
             remove_if_empty(folder)
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         raise SystemExit(error.exit_code) from None
     if not swept or spec.settings.mode != "run":
         if spec.settings.mode != "run" and made:

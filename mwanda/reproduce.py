@@ -26,6 +26,8 @@ from mwanda.job.results import RESULTS, read_results
 from mwanda.job.run import run
 from mwanda.system import conf
 from mwanda.system.files import disk_problem, write_json
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 TOLERANCE = 1e-6
@@ -283,13 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         before, after = again(typed.folder, target, trust_remote_code=typed.trust_remote_code, plugins=typed.plugins)
     except MwandaError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
+        complain(error)
         return error.exit_code
     except OSError as error:
         problem = disk_problem(error)
         if problem is None:
             raise
-        print(f"error: {problem}", file=sys.stderr)
+        complain(problem)
         return 1
     found, environment = compare(before, after, typed.tolerance), differing_environment(before, after)
     unequal = [vars(each) for each in found if each.verdict != "equal"]
@@ -303,4 +305,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

@@ -156,8 +156,7 @@ class Calibration:
             self._check_enough(sizes, counts, found)
         else:
             self._check_one_sequence(counts, found)
-        padding = tokenizer.pad_token_id
-        check_no_padding(list(packed.values()), padding, {tokenizer.eos_token_id, tokenizer.bos_token_id})
+        check_no_padding(tokenizer, packed, taken)
         lead = "each led by the document start token" if start is not None else "without a start token"
         packing = f"{self.packing}: sentences joined by a line break, cut into {self.length} tokens, {lead}"
         return CalibrationSet(tuple(packed), tuple(packed.values()), packing, self.weighting(list(packed)))

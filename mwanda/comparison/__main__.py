@@ -9,6 +9,8 @@ from mwanda.comparison.tables import GROUPINGS
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.system.files import disk_problem
 from mwanda.system.ownership import MADE, named, sign
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         done = write(given.folders, output, _settings(given.baseline), given.columns, plots=not given.no_plots)
         sign(output)
     except InputError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
+        complain(error)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         problem = disk_problem(error)
         if problem is None:
             raise
-        print(f"error: {problem}; choose another --output, or make room there", file=sys.stderr)
+        complain(f"{problem}; choose another --output, or make room there")
         raise SystemExit(1) from None
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -76,4 +78,5 @@ def _settings(text: str | None) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     main()

@@ -9,7 +9,7 @@ from typing import Any
 
 from mwanda.comparison.configurations import Configuration, language_of
 from mwanda.comparison.finding import Candidate, findings, method, sparsity
-from mwanda.comparison.masks import layers
+from mwanda.comparison.layers import layers
 from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.tables import Section, partners

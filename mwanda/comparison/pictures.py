@@ -8,6 +8,7 @@ from typing import Any
 from mwanda.comparison import plots
 from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
+from mwanda.comparison.records import Run
 from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.evaluation.task_scores import headline
@@ -190,15 +191,15 @@ def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
     for place, (label, run) in enumerate(list(looked.items())[:MOST_PANELS]):
         inside = run.results["inside"]
         drawn += _neurons(inside, label, folder, place)
-        drawn += _energy(run.folder, label, folder, place)
+        drawn += _energy(run, label, folder, place)
     return drawn
 
 
-def _energy(run: Path, label: str, folder: Path, place: int) -> list[Picture]:
+def _energy(run: Run, label: str, folder: Path, place: int) -> list[Picture]:
     import csv
 
-    path = run / "inside" / "energy.csv"
-    if not path.is_file():
+    path = run.file("inside/energy.csv")
+    if path is None:
         return []
     values: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8", newline="") as stream:

@@ -1,22 +1,24 @@
 """Finds the records of runs below folders, finished or not."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mwanda.comparison.files import damaged_files
 from mwanda.comparison.statistics import Change, changes
 from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
 from mwanda.config.schema import GROUPS
-from mwanda.errors import ConfigurationError, InputError
+from mwanda.errors import ConfigurationError, RecordError
 from mwanda.job import status
-from mwanda.job.results import RESULTS, read_results
+from mwanda.job.reading import FAMILY, checked, read_json, read_yaml
+from mwanda.job.results import RESULTS, as_today
 
 
 CONFIGURATION = "config.yaml"
+UNREADABLE = "unreadable"
 Settings = dict[str, str]
 
 COMPARED = tuple(group for group in ("langs", *GROUPS) if group not in (*NOT_SEMANTIC, "inside"))
@@ -39,12 +41,19 @@ class Run:
         results: the contents of results.json.
         config: the contents of config.yaml, empty where there is none.
         folder: where all of it lies.
+        damaged: files beside these that cannot be read, and why; nothing is taken from them.
     """
 
     name: str
     results: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path | None:
+        """Return where a file of the run lies; None where there is none that can be read."""
+        path = self.folder / name
+        return path if name not in self.damaged and path.is_file() else None
 
     @cached_property
     def settings(self) -> Settings:
@@ -104,12 +113,13 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError("DIR", folder, "there is no such folder")
+    wanted = {RESULTS, CONFIGURATION, status.FILE}
     places = sorted(
         {
-            path.parent.resolve()
+            Path(place).resolve()
             for folder in folders
-            for name in (RESULTS, CONFIGURATION, status.FILE)
-            for path in folder.rglob(name)
+            for place, inside, files in os.walk(folder)
+            if wanted & {*inside, *files}
         }
     )
     finished, unfinished = [], []
@@ -126,41 +136,50 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 
 def _read(folder: Path, name: str) -> Run | Unfinished | None:
     """Return the run in a folder; None where the files are of something else."""
+    path, ours = folder / RESULTS, _is_of_a_run(folder)
     try:
-        results = read_results(folder)
-        config = _yaml(folder / CONFIGURATION)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return Unfinished(name, "unreadable", " ".join(str(error).split())[:160])
-    except InputError:
-        return None
-    if results is not None and results.get("status") == "complete":
-        run = Run(name, results, config, folder)
-        try:
-            _ = run.settings, run.protocol, run.results["sparsity"]["per_layer"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            return Unfinished(name, "unreadable", f"{RESULTS} says it is complete, and lacks {error}")
-        return run
+        if path.exists() or path.is_symlink():
+            content = read_json(path)
+            if not ours and (not isinstance(content, dict) or not str(content.get("schema")).startswith(FAMILY)):
+                return None
+            results = as_today(checked(content, path))
+        else:
+            results = None
+        if results is not None and results["status"] == "complete":
+            run = Run(name, results, _configuration(folder / CONFIGURATION), folder, damaged_files(folder, results))
+            _ = run.settings  # which the sections of the configuration make
+            return run
+    except (RecordError, RecursionError) as error:
+        reason = str(error) if isinstance(error, RecordError) else f"{CONFIGURATION}: is nested too deeply"
+        return Unfinished(name, UNREADABLE, reason.replace(f"{folder}/", ""))
     found = status.seen(folder)
     if found is not None:  # which knows of the last attempt, where results.json may be of one before
         state, told = found
-        return Unfinished(name, state, status.why(state, told) or str(told["stage"]))
+        return Unfinished(name, state, status.why(state, told) or str(told.get("stage", "")))
     if results is not None:
         failure = results.get("error") or {}
-        return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
+        return Unfinished(name, str(results["status"]), f"{failure.get('type', '')}: {failure.get('message', '')}")
     reason = f"no {RESULTS} and no {status.FILE}: killed as it began"
-    return Unfinished(name, "unfinished", reason) if _is_of_a_run(folder) else None
+    return Unfinished(name, "unfinished", reason) if ours else None
 
 
 def _is_of_a_run(folder: Path) -> bool:
-    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file()
+    return any((folder / name).is_file() for name in ("overrides.yaml", "run.log")) or status.read(folder) is not None
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+def _configuration(path: Path) -> Mapping[str, Any]:
+    """Return what config.yaml holds; nothing where there is none.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    if not path.exists():
         return {}
-    # libyaml where PyYAML was built with it: ten times as fast, which thousands of runs need
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return content if isinstance(content, dict) else {}
+    content = read_yaml(path, dict)
+    for group in GROUPS:
+        if not isinstance(content.get(group), Mapping | None):
+            raise RecordError(f"{path}: {group} must be a mapping")
+    return content
 
 
 def _short(places: Sequence[Path]) -> list[str]:
@@ -169,7 +188,8 @@ def _short(places: Sequence[Path]) -> list[str]:
     common = 0
     while all(len(each) > common + 1 for each in parts) and len({each[common] for each in parts}) == 1 and parts:
         common += 1
-    return ["/".join(each[common:]) for each in parts]
+    # Names of folders need not be text.
+    return [os.fsencode("/".join(each[common:])).decode(errors="replace") for each in parts]
 
 
 def _flat(prefix: str, node: Any) -> Settings:

@@ -1,6 +1,7 @@
 """Writes the report: reads records, makes tables and pictures, and says what must not be compared."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from mwanda.comparison import frame, html, masks, pictures, render
 from mwanda.comparison.configurations import Configuration, configurations, repeated
 from mwanda.comparison.page_data import page_data
-from mwanda.comparison.records import Run, Settings, Unfinished, find_runs
+from mwanda.comparison.records import UNREADABLE, Run, Settings, Unfinished, find_runs
+from mwanda.comparison.statistics import changes
 from mwanda.comparison.tables import Section, sections
 from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ConfigurationError
@@ -20,6 +22,9 @@ from mwanda.system.files import csv_text, write_text
 
 
 VERSIONS = ("dense", "pruned", "difference")
+NAMED = 20
+"""Damaged runs that the terminal names; report.md lists all."""
+
 INSIDE_SUMMARY = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
 
 
@@ -48,7 +53,9 @@ def write(
     """
     runs, unfinished = find_runs(folders)
     if not runs:
-        raise ConfigurationError("DIR", ", ".join(map(str, folders)), f"none of {len(unfinished)} runs is complete")
+        first = unfinished[0]
+        reason = f"none of {len(unfinished)} runs is complete ({first.name}: {first.status}, {first.reason})"
+        raise ConfigurationError("DIR", ", ".join(map(str, folders)), reason)
     every = configurations(runs)
     found = sections(runs, baseline, grouping)
     warnings = _warnings(every, found, runs, unfinished)
@@ -105,9 +112,26 @@ def _warnings(
         warnings.append(
             f"{len(without)} runs measured no perplexity and are in no table of it: {', '.join(without[:6])}"
         )
+    warnings += [f"{run.name}/{name} is left out: {reason}" for run in runs for name, reason in run.damaged.items()]
+    lost = {run.name: _overflowed(run) for run in runs if _overflowed(run)}
+    warnings += [
+        f"{name}: the pruned perplexity of {', '.join(codes[:6])}{' …' if len(codes) > 6 else ''} is infinite, which "
+        "counts as hurt; means over such languages are infinite as well"
+        for name, codes in lost.items()
+    ]
+    for run in runs:
+        without = [code for code, each in (run.perplexity.get("dense") or {}).items() if each["perplexity"] is None]
+        if without:
+            warnings.append(f"{run.name}: no number was measured of the dense model in {', '.join(without[:6])}")
+    unreadable = [each for each in unfinished if each.status == UNREADABLE]
+    warnings += [f"{each.name} cannot be read: {each.reason}" for each in unreadable[:NAMED]]
     if unfinished:
         warnings.append(f"{len(unfinished)} runs are not complete and in no table; report.md lists them")
     return warnings
+
+
+def _overflowed(run: Run) -> list[str]:
+    return [code for code, change in changes(run.perplexity).items() if math.isinf(change.pruned)]
 
 
 def _markdown(
@@ -217,8 +241,8 @@ def _inside(every: Sequence[Configuration], name: str) -> str | None:
     rows: list[Mapping[str, Any]] = []
     for each in every:
         for run in each.runs:
-            path = run.folder / FOLDER / f"{name}.csv"
-            if path.is_file():
+            path = run.file(f"{FOLDER}/{name}.csv")
+            if path is not None:
                 own = {"run": run.name, "configuration": each.label, "seed": run.seed}
                 with path.open(encoding="utf-8", newline="") as stream:
                     rows += [{**own, **row} for row in csv.DictReader(stream)]

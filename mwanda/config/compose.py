@@ -63,6 +63,8 @@ def composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         raise ConfigurationError(group or "config", choice, "there is no such choice", error.options or ()) from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from None
+    except ValueError as error:  # Hydra's, of a group that is given something else than a name
+        raise InputError(" ".join(str(error).split())) from None
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
         if key not in (*GROUPS, "langs") or override.package is not None:
             continue
         value = override.get_value_string()
-        if not isinstance(override.value(), str | int | float):
+        if not isinstance(override.value(), str):
             raise ConfigurationError(key, value, "must name one choice", choices(key))
         if key == "langs":
             refuse_listed_elsewhere(key, value)

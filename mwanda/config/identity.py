@@ -15,6 +15,7 @@ from mwanda.config.resolve import with_languages
 from mwanda.config.schema import Settings
 from mwanda.system.conf import CONF
 from mwanda.system.content import folder_digest
+from mwanda.system.secrets import hidden_path, hidden_within
 
 
 EVALUATION_CORPUS = "corpus@evaluation.corpus"
@@ -81,6 +82,9 @@ class RunSpec:
         Raises:
             InputError: its languages come to nothing, or the configuration cannot be used.
         """
+        # Folders and files are called by these, which people read, copy and send to each other.
+        hiding = {"name": hidden_within, "output_dir": hidden_path}
+        config = {**config, **{key: hide(config[key]) for key, hide in hiding.items() if key in config}}
         named = schema.selection(schema.read(config).langs).named()
         whole = with_languages(config)
         settings = schema.read(whole)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mwanda.errors import RecordError
+
 
 FILE = "units.parquet"
 """Stands beside results.json, so that every interval and test can be made again."""
@@ -61,10 +63,19 @@ def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
     """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
 
     It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
-    """
-    from pyarrow import parquet
 
-    rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()
+    Raises:
+        RecordError: the file cannot be read, or is another one.
+    """
+    from pyarrow import ArrowException, parquet
+
+    columns = ["language", "model", *SERIES]
+    try:
+        rows: Sequence[Mapping[str, object]] = parquet.read_table(path, columns=columns).to_pylist()
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    if rows and set(rows[0]) != set(columns):
+        raise RecordError(f"{path}: has not the columns {', '.join(columns)}")
     found: dict[str, dict[str, dict[str, list]]] = {}
     for row in rows:
         languages = found.setdefault(str(row["model"]), {})

@@ -15,6 +15,7 @@ from mwanda.job.results import RESULTS, read_results
 from mwanda.pruner import run_checkpoint
 from mwanda.system.environment import DIFFERENCE
 from mwanda.system.ownership import check_replaceable, remove_own, remove_unfinished
+from mwanda.system.secrets import hidden
 
 
 CHECKPOINT, WORK = "checkpoint", "weights"
@@ -81,7 +82,11 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 class _Patient(logging.FileHandler):
-    """A log whose disk may be full for a while: what else the run does tells the user of that."""
+    """A log without secrets, whose disk may be full for a while: what else the run does tells the user of that."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what is written of a record."""
+        return hidden(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing of a disk that is full."""

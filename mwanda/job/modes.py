@@ -1,13 +1,18 @@
 """The modes besides a run: `mode=prepare` and `mode=inspect`."""
 
+import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mwanda.job.components import Parts
+from mwanda.schedules.base import LooksAtGradients
 
 
 if TYPE_CHECKING:
     from mwanda.job import memory
+
+
+logger = logging.getLogger(__name__)
 
 
 def memory_plan(parts: Parts) -> "memory.Plan":
@@ -19,6 +24,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
+    fraction, draws = _of_gradients(parts)
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
@@ -28,7 +34,37 @@ def memory_plan(parts: Parts) -> "memory.Plan":
         tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
         dtype=source.torch_dtype(device.choose(source.device)),
+        gradient_tokens=int(fraction * calibration.most_tokens),
+        draws=draws,
     )
+
+
+def check_memory(parts: Parts, config: Any) -> None:
+    """Say what memory a run takes, and refuse one that does not fit.
+
+    Args:
+        parts: of the run.
+        config: of the model.
+
+    Raises:
+        MemoryShortageError: it cannot fit; the message names the setting that would.
+    """
+    from mwanda.job import memory
+    from mwanda.models import blocks_of
+    from mwanda.system import device
+
+    source = parts.source
+    skeleton, spread = source.skeleton(config), source.device_map == "auto"
+    free = device.available_bytes(device.choose(source.device), every=spread)
+    logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
+
+
+def _of_gradients(parts: Parts) -> tuple[float, int]:
+    """Return of which part of the calibration tokens gradients are taken, and how often."""
+    if parts.settings.mode == "plan":
+        return parts.settings.plan.fraction, parts.settings.plan.draws
+    schedule = parts.schedule
+    return (schedule.signal_fraction, schedule.draws) if isinstance(schedule, LooksAtGradients) else (0.0, 1)
 
 
 def prepare(parts: Parts) -> None:

@@ -17,7 +17,7 @@ from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 from mwanda.job import results, reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import CHECKPOINT, WORK
-from mwanda.job.modes import memory_plan
+from mwanda.job.modes import check_memory
 from mwanda.job.results import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
@@ -168,9 +168,7 @@ class Pipeline:
 
     def _check_model(self) -> None:
         """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
-        from mwanda.job import memory
         from mwanda.models.forward import is_causal
-        from mwanda.system import device
 
         parts, source = self.parts, self.parts.source
         if source.device_map == "auto" and self.world.size > 1:
@@ -187,9 +185,7 @@ class Pipeline:
                 f"{source.path} does not predict a token from those before it alone, and has no perplexity",
                 ["none"],
             )
-        skeleton, spread = source.skeleton(config), source.device_map == "auto"
-        free = device.available_bytes(device.choose(source.device), every=spread)
-        logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
+        check_memory(parts, config)
 
     def _load_model(self) -> "LoadedModel":
         """Load the model, and refuse what cannot be pruned as asked before minutes of evaluation."""

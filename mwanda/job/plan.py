@@ -1,5 +1,6 @@
 """What `mode=plan` does: predict what pruning would cost each language, from gradients of the dense model."""
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.job import reuse
 from mwanda.job.components import Parts
-from mwanda.job.folder import WORK
+from mwanda.job.folder import WORK, remove_if_empty
+from mwanda.job.modes import check_memory
 from mwanda.system.distributed import World
 from mwanda.system.files import write_json
 from mwanda.system.terminal import console, number
@@ -62,7 +64,24 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
     codes = [language.code for language in parts.calibration_languages]
     if settings.language is not None and settings.language not in codes:
         raise ConfigurationError("plan.language", settings.language, "gives no calibration text", codes)
-    check_causal(parts.source.load_config(), "mode", "plan", ["run"])
+    config = parts.source.load_config()
+    check_causal(config, "mode", "plan", ["run"])
+    check_memory(parts, config)
+    try:
+        found = _predicted(spec, parts, world, codes)
+    finally:
+        if world.first:
+            shutil.rmtree(spec.folder / WORK, ignore_errors=True)
+            remove_if_empty(spec.folder)
+    if world.first:
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        write_json(spec.folder / FILE, {"schema": SCHEMA, **asdict(found)})
+        _show(found, parts, spec.folder / FILE)
+    return found
+
+
+def _predicted(spec: RunSpec, parts: Parts, world: World, codes: list[str]) -> Planned:
+    settings = spec.settings.plan
     fixed = parts.pattern.fixed_sparsity()
     sparsities = tuple(settings.sparsities) if fixed is None else (fixed,)
     forecast = _forecast(spec, parts, world, min(sparsities))
@@ -73,16 +92,12 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
         forecast.largest_within(settings.limit, place, surely=surely) if fixed is None else None
         for surely in (False, True)
     )
-    found = Planned(sparsities, languages, settings.limit, settings.language, within, surely)
-    if world.first:
-        spec.folder.mkdir(parents=True, exist_ok=True)
-        write_json(spec.folder / FILE, {"schema": SCHEMA, **asdict(found)})
-        _show(found, parts, spec.folder / FILE)
-    return found
+    return Planned(sparsities, languages, settings.limit, settings.language, within, surely)
 
 
 def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float) -> "Forecast":
     from mwanda.pruner.forecast import forecast
+    from mwanda.pruner.passes import Passes
     from mwanda.pruner.runtime import Runtime
     from mwanda.system.progress import Silent, Terminal
 
@@ -92,23 +107,15 @@ def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float) -> "Fore
     work = spec.folder / WORK
     loaded = parts.source.load(work)
     loaded.work_in(work)
-    return forecast(
-        loaded.model,
-        calibration,
-        parts.criterion,
-        parts.schedule,
-        parts.pattern,
-        parts.pruner,
-        _sample(spec, parts),
-        lowest,
-        Runtime(
-            weights=loaded.weights,
-            world=world,
-            artifacts=cache,
-            scratch=work,
-            progress=Terminal() if world.first else Silent(),
-        ),
+    runtime = Runtime(
+        weights=loaded.weights,
+        world=world,
+        artifacts=cache,
+        scratch=work,
+        progress=Terminal() if world.first else Silent(),
     )
+    passes = Passes.of(loaded.model, calibration, parts.pruner.of_passes, runtime)
+    return forecast(passes, parts.method, parts.schedule, parts.pattern, _sample(spec, parts), lowest)
 
 
 def _sample(spec: RunSpec, parts: Parts) -> "Sample":

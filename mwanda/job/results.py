@@ -66,10 +66,10 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     found = read_json(path)
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
-    return _as_today(found)
+    return as_today(found)
 
 
-def _as_today(record: dict[str, Any]) -> dict[str, Any]:
+def as_today(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record with the keys that older versions did not write, as they would stand in it."""
     if "criterion" in record:
         record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})

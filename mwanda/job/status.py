@@ -33,12 +33,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from mwanda.errors import ConfigurationError, InputError
-from mwanda.job.results import read_results
+from annotated_types import Gt, MinLen
+from pydantic import AfterValidator
+
+from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job.reading import Part, problem_of, read_json
+from mwanda.job.results import RESULTS
 from mwanda.system.environment import code
-from mwanda.system.files import read_json, write_json
+from mwanda.system.files import write_json
 from mwanda.system.ownership import UNFINISHED
 
 
@@ -64,33 +68,17 @@ State = Literal["running", "complete", "failed", "interrupted"]
 
 Stage = Literal["start", "load", "evaluate dense", "calibrate", "prune", "evaluate pruned", "export"]
 
-Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped"]
-"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started) and `skipped`
-(complete before its sweep was last started)."""
+OF_A_RUN = (RESULTS, "config.yaml", "overrides.yaml", "run.log")
+"""Files by which the folder of a run is known when its status cannot be read."""
+
+
+Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped", "unreadable"]
+"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started), `skipped`
+(complete before its sweep was last started) and `unreadable` (status.json is damaged)."""
 
 STAGES: dict[str, Stage] = {"calibrate and prune": "prune"}
 """Stages that the progress of a run calls otherwise."""
 
-KINDS: dict[str, Any] = {
-    "state": str,
-    "stage": str,
-    "block": int | None,
-    "blocks": int | None,
-    "progress": float | int | None,
-    "seconds": float | int,
-    "started": str,
-    "updated": str,
-    "pid": int,
-    "born": float | int | None,
-    "host": str,
-    "scheduled": list | None,
-    "attempt": int,
-    "exception": dict | None,
-    "config_hash": str,
-    "overrides": list,
-    "name": str,
-}
-"""What readers go by, and what it is."""
 
 T = TypeVar("T")
 
@@ -230,26 +218,56 @@ class Watched:
             done += weight(item)
 
 
+class _Exception(Part):
+    type: str
+    message: str
+
+
+def _with_a_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+class _Status(Part):
+    """What a reader of status.json relies on."""
+
+    state: State
+    stage: str
+    block: int | None
+    blocks: int | None
+    progress: float | None
+    seconds: float
+    updated: Annotated[str, AfterValidator(_with_a_zone)]
+    pid: Annotated[int, Gt(0)]
+    born: float | None
+    host: str
+    scheduled: Annotated[list[str], MinLen(2)] | None = None
+    attempt: int
+    exception: _Exception | None
+    config_hash: str
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """Return what status.json of a run says, if there is one that can be read."""
-    with suppress(OSError, ValueError):
-        found = read_json(folder / FILE)
-        if isinstance(found, dict) and found.get("schema") == SCHEMA and _is_whole(found):
-            return found
+    with suppress(RecordError):
+        return _read(folder / FILE)
     return None
 
 
-def _is_whole(found: Mapping[str, Any]) -> bool:
-    """Return whether what readers go by is there and can be read."""
-    with suppress(ValueError, TypeError):
-        datetime.fromisoformat(found["updated"]).astimezone(UTC)
-        exception = found.get("exception")
-        return (
-            found.get("state") in get_args(State)
-            and all(isinstance(found.get(key), kind) for key, kind in KINDS.items())
-            and (exception is None or {"type", "message"} <= exception.keys())
-        )
-    return False
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a status.json says.
+
+    Raises:
+        RecordError: it cannot be read, or is not what a run writes.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: is no {SCHEMA}")
+    problem = problem_of(_Status, found)
+    if problem is not None:
+        raise RecordError(f"{path}: {problem}")
+    return found
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
@@ -262,19 +280,30 @@ def is_alive(status: Mapping[str, Any]) -> bool:
     return silent.total_seconds() < STALE
 
 
-def is_complete(folder: Path, config_hash: str) -> bool:
-    """Return whether the folder holds the complete results of that configuration."""
-    with suppress(OSError, ValueError, InputError):
-        found = read_results(folder)
-        return found is not None and (found.get("status"), found.get("config_hash")) == ("complete", config_hash)
+def is_complete(folder: Path, config_hash: str | None = None) -> bool:
+    """Return whether the folder holds complete results, of that configuration if one is given."""
+    with suppress(RecordError):
+        found = read_json(folder / RESULTS)
+        if isinstance(found, dict) and found.get("status") == "complete":
+            return config_hash is None or found.get("config_hash") == config_hash
     return False
 
 
 def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
-    """Return the state of a run as it looks from here, and its status; None where no run has begun."""
-    status = read(folder)
-    if status is None:
+    """Return the state of a run as it looks from here, and its status; None where no run has begun.
+
+    Of a status that cannot be read there is nothing but an exception that says why.
+    """
+    if not (folder / FILE).exists():
         return None
+    try:
+        status = _read(folder / FILE)
+    except RecordError as error:
+        if not any((folder / name).is_file() for name in OF_A_RUN):
+            return None  # the file is of another program
+        if is_complete(folder):
+            return "complete", {}
+        return "unreadable", {"exception": {"type": type(error).__name__, "message": str(error)}}
     if status["state"] != "complete" and is_complete(folder, status["config_hash"]):
         return "complete", status
     if status["state"] == "running" and not is_alive(status):
@@ -286,7 +315,7 @@ def why(state: Seen, status: Mapping[str, Any] | None) -> str:
     """Return why a run has ended before it was complete, in a line; nothing while it goes on."""
     if state == "lost":
         return "the process is gone without a word (killed?)"
-    exception = status["exception"] if status is not None and state != "complete" else None
+    exception = status.get("exception") if status is not None and state != "complete" else None
     return "" if exception is None else f"{exception['type']}: {exception['message']}"
 
 

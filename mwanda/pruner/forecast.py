@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from mwanda.calibration import CalibrationSet
-from mwanda.criteria import Criterion
-from mwanda.models import Block, blocks_of
+from mwanda.models import Block
 from mwanda.patterns import Pattern
 from mwanda.pruner.allocation import allocate
 from mwanda.pruner.audit import ZeroCounts, check_blocks
-from mwanda.pruner.damage import Sample, measure_damage
+from mwanda.pruner.damage import Sample, measure_damage, scoring_criterion
 from mwanda.pruner.damage.prediction import Prediction, Predictor, largest_within
-from mwanda.pruner.engine import Pruner, dense_pre_pass, signals_of_damage
-from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import Seconds
+from mwanda.pruner.method import Method
+from mwanda.pruner.passes import Passes
+from mwanda.pruner.pre_pass import DensePrePass, signals_of_damage
 from mwanda.schedules import Schedule
 from mwanda.schedules.base import LooksAtGradients
 
@@ -71,52 +68,29 @@ class Forecast:
 
 @torch.no_grad()
 def forecast(
-    model: nn.Module,
-    calibration: CalibrationSet,
-    criterion: Criterion,
-    schedule: Schedule,
-    pattern: Pattern,
-    pruner: Pruner,
-    sample: Sample,
-    lowest: float,
-    runtime: Runtime,
+    passes: Passes, method: Method, schedule: Schedule, pattern: Pattern, sample: Sample, lowest: float
 ) -> Forecast:
     """Measure the damage of each matrix, and what the schedule looks at.
 
     Args:
-        model: dense, in evaluation mode; its weights are not changed.
-        calibration: of which a part is looked at.
-        criterion: says what would be removed.
-        schedule: see above.
+        passes: through the dense model; its weights are not changed.
+        method: says what would be pruned.
+        schedule: spreads sparsity over blocks or matrices.
         pattern: which weights compete.
-        pruner: of a run.
         sample: what gradients are taken of.
         lowest: the lowest sparsity that will be asked for.
-        runtime: what it is carried out with.
 
     Raises:
         ConfigurationError: the model does not predict a token from those before it.
         SparsityError: there are more zeros than `lowest`, or the pattern does not suit the model.
         CalibrationError: inputs or gradients are not finite, or there are fewer sequences than processes.
     """
-    blocks = blocks_of(model)
-    zeros = check_blocks(blocks, pattern, criterion.group, lowest, runtime.weights)
-    damage = measure_damage(
-        model,
-        blocks,
-        calibration,
-        criterion,
-        pattern,
-        sample,
-        pruner.batch_size,
-        pruner.expert_tokens,
-        pruner.activations,
-        runtime,
-        Seconds(),
-    )
+    blocks, weights = passes.blocks, passes.calibration.weights
+    zeros = check_blocks(blocks, pattern, method.group, lowest, passes.runtime.weights)
+    damage = measure_damage(passes, scoring_criterion(method), pattern, sample)
     if isinstance(schedule, LooksAtGradients):
-        signals: Sequence[Sequence[float]] = signals_of_damage(damage, blocks, schedule)
+        signals: Sequence[Sequence[float]] = signals_of_damage(damage, blocks, schedule, weights)
     else:
-        signals = dense_pre_pass(model, calibration, schedule, pruner, runtime)
+        signals = DensePrePass(passes, method, schedule, pattern).run(for_all=False).signals
     alike = pattern.fixed_sparsity() is not None
     return Forecast(blocks, schedule, signals, zeros, alike, Predictor(damage))

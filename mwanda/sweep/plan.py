@@ -20,6 +20,7 @@ from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
 from mwanda.system.environment import code
 from mwanda.system.files import read_json, write_json
 from mwanda.system.ownership import UNFINISHED, named, plain_name
+from mwanda.system.secrets import PLAIN, hidden, hidden_path
 
 
 SCHEMA = "mwanda.sweep/1"
@@ -125,8 +126,8 @@ def _texts(found: Any) -> list[str]:
     return found
 
 
-def plans(folder: Path) -> list[Plan]:
-    """Return the plans of all sweeps at or below a folder."""
+def plans(folder: Path, damaged: list[InputError] | None = None) -> list[Plan]:
+    """Return the plans of all sweeps at or below a folder; why one cannot be read is added to `damaged`."""
     found = []
     for place, inside, files in os.walk(folder.absolute()):
         if status.FILE in files:
@@ -135,7 +136,8 @@ def plans(folder: Path) -> list[Plan]:
             try:
                 found += [plan for plan in [read(Path(place))] if plan is not None]
             except InputError as error:  # of one sweep; the others are shown all the same
-                logger.warning("%s", error)
+                if damaged is not None:
+                    damaged.append(error)
     return found
 
 
@@ -163,21 +165,22 @@ def plan(arguments: Sequence[str], wanted: Sequence[Wanted], name: str) -> Plan:
         name: of the sweep.
     """
     settings = schema.read(wanted[0].spec.config)
-    folder = Path(settings.sweep.folder).expanduser().absolute() / name
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / name
     check_folder(folder)
     before = read(folder) or Plan(folder, [], [])
-    typed = [each for each in arguments if not each.startswith("rerun=")]
+    typed = [hidden(each) for each in arguments if not each.startswith("rerun=")]
     commands = [each for each in before.commands if each != typed] + [typed]
     moved = {index: commands.index(each) for index, each in enumerate(before.commands)}
     unique = {each.spec.config_hash: each for each in wanted}
-    labels = dict(zip(unique, naming.labels([each.overrides for each in unique.values()]), strict=True))
+    overrides = {config_hash: tuple(map(hidden, each.overrides)) for config_hash, each in unique.items()}
+    labels = dict(zip(unique, naming.labels(list(overrides.values())), strict=True))
     digits = naming.digits(unique)
     known = {job.config_hash: job.folder for job in before.jobs}
     jobs = []
     for config_hash, each in unique.items():
         place = known.get(config_hash, folder / f"{labels[config_hash]}-{config_hash[:digits]}")
         action = decide(place, config_hash, settings.rerun, each.exports)
-        jobs.append(Job(place, each.overrides, config_hash, action, len(commands) - 1))
+        jobs.append(Job(place, overrides[config_hash], config_hash, action, len(commands) - 1))
     others = [
         Job(job.folder, job.overrides, job.config_hash, job.action, moved[job.command])
         for job in before.jobs
@@ -235,12 +238,12 @@ def check_folder(folder: Path) -> None:
 def name_of(arguments: Sequence[str], wanted: Sequence[Wanted], experiment: str | None) -> str:
     """Return what a sweep is called; see the module."""
     given = wanted[0].spec.config["sweep"]["name"]
-    typed = [each.partition("=")[2] for each in arguments if each.startswith("name=")]
+    typed = [hidden(each).partition("=")[2] for each in arguments if each.startswith("name=")]
     if given is not None:
-        return str(given)
+        return hidden(str(given), PLAIN)
     if typed or experiment:
         return safe([experiment or "", *typed][-1], LONGEST_LABEL) or "sweep"
-    keys = naming.varying([each.overrides for each in wanted])
+    keys = naming.varying([tuple(map(hidden, each.overrides)) for each in wanted])
     varying = "-".join(dict.fromkeys(map(naming.short, keys)))
     hashes = sorted(each.spec.config_hash for each in wanted)
     return f"{safe(varying, LONGEST_LABEL) or 'sweep'}-{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:DIGITS]}"

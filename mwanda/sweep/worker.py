@@ -16,6 +16,8 @@ from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
 from mwanda.system.files import disk_problem
 from mwanda.system.interruption import Interrupted
+from mwanda.system.secrets import hidden, hidden_path
+from mwanda.system.terminal import complain
 
 
 logger = logging.getLogger(__name__)
@@ -46,13 +48,13 @@ def _failed(error: Exception, job: Job | None) -> int:
     if job is not None:
         record_failure(job, error)
     if isinstance(error, MwandaError):
-        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
+        complain(error)
         return error.exit_code
     problem = disk_problem(error)
     if problem is not None:
-        print(f"error: {problem}; when that is mended, resume=true with the same output_dir goes on", file=sys.stderr)
+        complain(f"{problem}; when that is mended, resume=true with the same output_dir goes on")
         return 1
-    traceback.print_exc()
+    print(hidden(traceback.format_exc()), end="", file=sys.stderr)
     return 1
 
 
@@ -91,7 +93,7 @@ def run_assigned(job: Job, spec: RunSpec) -> None:
     except Exception as error:
         record_failure(job, error)
         if isinstance(error, MwandaError):
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
         raise
 
 
@@ -101,14 +103,15 @@ def assigned(spec: RunSpec) -> Job:
     Not every job is planned: other sweepers of Hydra choose their jobs one after the other.
     """
     settings = spec.settings
-    folder = Path(settings.sweep.folder).expanduser().absolute() / str(settings.sweep.name)
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / str(settings.sweep.name)
     found = read(folder)
     if found is not None:
         _warn_of_changed_code(found)
     for job in found.jobs if found else ():
         if job.config_hash == spec.config_hash:
             return job
-    label = "-".join("_".join(map(safe, split(each))) for each in spec.overrides if not each.startswith("hydra"))
+    typed = [hidden(each) for each in spec.overrides if not each.startswith("hydra")]
+    label = "-".join("_".join(map(safe, split(each))) for each in typed)
     place = folder / f"{label[:LONGEST_LABEL]}-{spec.config_hash[:DIGITS]}"
     return Job(place, spec.overrides, spec.config_hash, decide(place, spec.config_hash, settings.rerun))
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from mwanda.errors import InputError
 from mwanda.system.cache import cache_folder
 from mwanda.system.files import write_json
 
@@ -20,11 +22,18 @@ def folder_digest(folder: Path, suffixes: tuple[str, ...] = ()) -> str:
     Args:
         folder: expanded and existing.
         suffixes: only files with one of these count; all when there are none.
+
+    Raises:
+        InputError: a file cannot be read.
     """
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file() and not file.name.startswith(".") and (not suffixes or file.suffix in suffixes):
-            digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
+            try:
+                content = file_digest(file)
+            except OSError as error:
+                raise InputError(f"{file} cannot be read ({error.strerror or error})") from None
+            digest.update(os.fsencode(file.name) + f"\0{content}\n".encode())
     return digest.hexdigest()
 
 

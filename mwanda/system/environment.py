@@ -11,6 +11,7 @@ from typing import Any
 import mwanda
 from mwanda.system import conf
 from mwanda.system.files import write_text
+from mwanda.system.secrets import hidden
 
 
 DIFFERENCE = "git.diff"
@@ -56,7 +57,7 @@ def write_difference(folder: Path) -> None:
 
     No more than `LONGEST_DIFFERENCE` bytes of it; files that git does not track may be private, and are left out.
     """
-    difference = _difference().encode()
+    difference = hidden(_difference()).encode()  # before it is cut, which might leave half a secret
     if len(difference) > LONGEST_DIFFERENCE:
         cut = f"\n… cut: {len(difference)} bytes in all\n".encode()
         difference = difference[:LONGEST_DIFFERENCE] + cut

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mwanda.system.ownership import ABANDONED, UNFINISHED, check_replaceable, remove_unfinished, sign
+from mwanda.system.secrets import hidden, hidden_within
 
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_yaml(path: Path, content: Any) -> None:
     """Write YAML."""
-    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(hidden_within(content), sort_keys=False, allow_unicode=True))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8, without the secrets of this process's environment."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(hidden(text), encoding="utf-8")
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ import sys
 from rich.console import Console
 from rich.logging import RichHandler
 
+from mwanda.system.secrets import hidden
+
 
 LARGEST = 1e9
 """Above which a number is written with an exponent."""
@@ -23,7 +25,7 @@ def quiet_libraries() -> None:
     logger = logging.getLogger("mwanda")
     if not any(isinstance(handler, RichHandler) for handler in logger.handlers):
         errors = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=120)
-        logger.addHandler(RichHandler(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+        logger.addHandler(_Hiding(console=errors, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
     logger.setLevel(logging.INFO)
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -34,6 +36,19 @@ def quiet_libraries() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
         transformers_logging.disable_progress_bar()
         disable_progress_bars()
+
+
+def complain(problem: object) -> None:
+    """Say on standard error, in one line and without secrets, why something has not been done."""
+    print("error:", *hidden(str(problem)).split(), file=sys.stderr)
+
+
+class _Hiding(RichHandler):
+    """Shows what is logged without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what is shown of a record."""
+        return hidden(super().format(record))
 
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:

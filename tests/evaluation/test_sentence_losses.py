@@ -7,9 +7,11 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 import pytest
 
+from mwanda.errors import RecordError
 from mwanda.evaluation.sentence_losses import SentenceLosses, read_sentence_losses, write_sentence_losses
 from mwanda.system.conf import CONF
 
@@ -79,3 +81,14 @@ def test_units_survive_json() -> None:
         for units in languages.values():
             assert SentenceLosses(**json.loads(json.dumps(asdict(units)))) == units
     assert len(SentenceLosses()) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table", None])
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "units.parquet"
+    if content is None:
+        pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"units\.parquet: "):
+        read_sentence_losses(path)

@@ -327,3 +327,21 @@ def test_a_disk_that_does_not_allow_it_is_told_before_the_work_and_nothing_is_le
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
     assert LOCK not in {path.name for path in tmp_path.rglob("*")}
+
+
+# ---- secrets
+
+
+def test_no_file_and_no_name_of_one_holds_a_secret(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "hf_planted1token2of3nobody"
+    monkeypatch.setenv("HF_TOKEN", secret)
+    spec = tiny_job.spec(tmp_path / secret, tiny_job.overrides(model, f"name={secret}"))
+    assert spec.settings.name == "${oc.env:HF_TOKEN}"
+    tiny_job.run_spec(spec)
+    shown = capsys.readouterr()
+    assert secret not in shown.out + shown.err
+    found = [path for path in tmp_path.rglob("*") if secret in str(path)]
+    assert not found
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]

@@ -28,6 +28,7 @@ from mwanda.errors import (
     AuditError,
     ConfigurationError,
     CorpusError,
+    EvaluationError,
     InputError,
     ModelError,
     SparsityError,
@@ -459,9 +460,64 @@ def test_text_that_calibrates_may_not_evaluate(model: Path, tmp_path: Path) -> N
     lines = {code: [f"{code} {index}" for index in range(3)] for code in tiny_job.LANGUAGES}
     lines["eng_Latn"].append(f"  {seen.upper()} ")
     corpus = _local_corpus(tmp_path / "corpus", lines)
-    with pytest.raises(CorpusError, match="eng_Latn: calibration and evaluation share the sentence"):
-        tiny_job.run(model, tmp_path / "run", f"evaluation.corpus={{choice: local, path: {corpus}}}")
+    evaluation = f"evaluation.corpus={{choice: local, path: {corpus}}}"
+    with pytest.raises(CorpusError, match="text of eng_Latn and the evaluation text of eng_Latn share the line"):
+        tiny_job.run(model, tmp_path / "run", evaluation)
     assert not (tmp_path / "run").exists()
+
+
+def test_text_that_calibrates_and_evaluates_is_left_out_where_the_user_says_so(model: Path, tmp_path: Path) -> None:
+    seen = all_sentences("eng_Latn")[:3:2]
+    lines = {code: [f"{code} {index}" for index in range(4)] for code in tiny_job.LANGUAGES}
+    lines["swh_Latn"][2:] = [f"«{seen[0].upper()}»", seen[1]]
+    corpus = _local_corpus(tmp_path / "corpus", lines)
+    evaluation = f"evaluation.corpus={{choice: local, path: {corpus}}}"
+    with pytest.raises(CorpusError, match="text of eng_Latn and the evaluation text of swh_Latn share the line"):
+        tiny_job.run(model, tmp_path / "run", evaluation)
+    results = tiny_job.run(model, tmp_path / "run", evaluation, "corpus.drop_overlap=true")
+    assert results["calibration"]["overlap"] == {"drop": True, "dropped": {"eng_Latn": 2}}
+    assert (
+        "left out 2 calibration lines that evaluation text holds: eng_Latn 2"
+        in (tmp_path / "run" / "run.log").read_text()
+    )
+
+
+def test_of_a_language_all_of_whose_text_is_left_out_there_is_too_little(model: Path, tmp_path: Path) -> None:
+    english = [f"The river rose on day {number}, and nobody slept." for number in range(20)]
+    corpus = _local_corpus(tmp_path / "corpus", {"eng_Latn": english, "swh_Latn": [*english[10:], *"abcdefghij"]})
+    typed = ["corpus=local", f"corpus.path={corpus}", "corpus.drop_overlap=true"]
+    with pytest.raises(CorpusError, match=r"too little calibration text \(swh_Latn\)"):
+        tiny_job.run(model, tmp_path / "run", *typed)
+
+
+def test_a_model_that_gives_no_number_fails_the_run(tmp_path: Path) -> None:
+    broken = tiny_model("llama")
+    with torch.no_grad():
+        broken.model.norm.weight[0] = math.nan
+    broken.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(EvaluationError, match=r"the dense model gives no number \(NaN\) as the loss of .* in eng_Latn"):
+        tiny_job.run(tmp_path / "model", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["status"], results["error"]["type"]) == ("failed", "EvaluationError")
+
+
+def test_a_pruned_model_alone_that_overflows_is_a_result_and_counts_as_hurt(tmp_path: Path) -> None:
+    loud = tiny_model("llama")
+    with torch.no_grad():
+        loud.model.norm.weight.mul_(195)  # losses just below what a perplexity can be of
+    loud.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    typed = ["sparsity=0.9", "evaluation.sentences=null"]
+    results = tiny_job.run(tmp_path / "model", tmp_path / "run", *typed)
+    perplexity = results["perplexity"]
+    assert perplexity["overflowed"] == ["eng_Latn"]
+    assert math.isfinite(perplexity["dense"]["eng_Latn"]["perplexity"])
+    assert perplexity["pruned"]["eng_Latn"]["perplexity"] == math.inf
+    assert (perplexity["paired"]["eng_Latn"]["lost"], perplexity["paired"]["eng_Latn"]["hurt"]) == (True, True)
+    assert "infinite perplexity in eng_Latn, which counts as hurt" in (tmp_path / "run" / "run.log").read_text()
+    again = tiny_job.run(tmp_path / "model", tmp_path / "run", *typed, "resume=true")
+    assert again["perplexity"]["pruned"]["eng_Latn"]["perplexity"] is None
 
 
 def test_too_little_text_is_refused_and_the_message_says_what_fits(
