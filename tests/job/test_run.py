@@ -383,6 +383,31 @@ def test_every_criterion_runs_under_every_schedule(criterion: str, schedule: str
     assert len(results["schedule"]["signal"]) == units.get(schedule, BLOCKS)
 
 
+@pytest.mark.parametrize("solver", _choices("solver"))
+@pytest.mark.parametrize("order", _choices("pruner"))
+def test_every_solver_runs_in_every_order_from_disk_too(solver: str, order: str, model: Path, tmp_path: Path) -> None:
+    asked = ("criterion=wanda", f"solver={solver}", f"pruner={order}", "calibration.weights={swh_Latn: 3}")
+    results, streamed = (
+        tiny_job.run(model, tmp_path / offload, *asked, f"model.offload={offload}") for offload in ("none", "disk")
+    )
+    _check_run(results, 0.5)
+    assert results["solver"] == {
+        "name": solver,
+        "settings": tiny_job.configuration(model, f"solver={solver}")["solver"],
+    }
+    assert results["calibration"]["weights"] == {"swh_Latn": 3}
+    assert streamed["sparsity"]["masks"] == results["sparsity"]["masks"]
+    assert streamed["perplexity"]["pruned"] == results["perplexity"]["pruned"]
+
+
+@pytest.mark.parametrize("solver", ["sparsegpt", "admm"])
+def test_a_job_may_match_the_dense_model_s_outputs(solver: str, model: Path, tmp_path: Path) -> None:
+    asked = (f"solver={solver}", "solver.match=dense")
+    with pytest.raises(ConfigurationError, match=r"^pruner\.order=arrival: solver\.match=dense .*; choices: block$"):
+        tiny_job.run(model, tmp_path / "refused", *asked)
+    _check_run(tiny_job.run(model, tmp_path / "run", *asked, "pruner=block"), 0.5)
+
+
 @pytest.mark.parametrize("schedule", _choices("schedule"))
 def test_a_schedule_of_matrices_is_recorded_with_their_targets(schedule: str, model: Path, tmp_path: Path) -> None:
     results = tiny_job.run(model, tmp_path / "run", f"schedule={schedule}", "schedule.level=matrix")
