@@ -18,8 +18,9 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.wanda import Wanda
 from mwanda.models import blocks_of
-from mwanda.models.family import family_of, left_alone
+from mwanda.models.family import family_of
 from mwanda.models.forward import forward
+from mwanda.models.left_dense import left_alone
 from mwanda.models.source import PretrainedModel
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
@@ -174,7 +175,8 @@ class FamilyContract:
         # allocation, and products choose their order of summation by that.
         torch.testing.assert_close(logits(loaded.model, tokens), logits(saved, tokens))
         assert loaded.model.config.tie_word_embeddings == is_tied(loaded.model)
-        assert len(loaded.tokenizer) == len(tiny_tokenizer()) <= VOCABULARY == loaded.model.config.vocab_size
+        vocabulary = loaded.model.config.get_text_config().vocab_size
+        assert len(loaded.tokenizer) == len(tiny_tokenizer()) <= VOCABULARY == vocabulary
 
     @every_order
     def test_wanda_masks_equal_the_oracle(self, model: PreTrainedModel, dense: PreTrainedModel, order: Order) -> None:

@@ -9,14 +9,12 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from mwanda.calibration import CalibrationSet
+from mwanda.models.source import auto_class
 
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
@@ -112,10 +110,83 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """The configuration of each family, by `model_type`; dimensions are multiples of four, those of experts of eight."""
 
-_AUTO_CLASSES: dict[str, Any] = {
-    **dict.fromkeys(("t5", "mt5", "m2m_100", "mbart"), AutoModelForSeq2SeqLM),
-    **dict.fromkeys(("xlm-roberta", "xlm-roberta-xl"), AutoModelForMaskedLM),
+_HYBRID = {**_GROUPED_HEADS, "num_hidden_layers": 2}
+_LINEAR_ATTENTION = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+    "layer_types": ["linear_attention", "full_attention"],
 }
+_MAMBA = {"mamba_d_state": 8, "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_conv": 4, "mamba_chunk_size": 8}
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "qwen3_next": {
+        **_HYBRID,
+        **_EXPERTS,
+        **_LINEAR_ATTENTION,
+        "head_dim": 8,
+        "num_experts": EXPERTS,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 20,
+        "mlp_only_layers": [0],
+    },
+    "falcon_h1": {**_HYBRID, **_MAMBA, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
+    "granitemoehybrid": {
+        **_HYBRID,
+        **_MAMBA,
+        **_EXPERTS,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "num_local_experts": EXPERTS,
+        "shared_intermediate_size": 20,
+        "layer_types": ["mamba", "attention"],
+    },
+    "bamba": {**_HYBRID, **_MAMBA, "mamba_n_heads": 4, "mamba_d_head": 8, "attn_layer_indices": [1]},
+    "nemotron_h": {
+        "hidden_size": HIDDEN,
+        "intermediate_size": FEED_FORWARD,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "max_position_embeddings": POSITIONS,
+        "layers_block_type": ["mamba", "attention", "mlp"],
+        "num_hidden_layers": 3,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 8,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+        "chunk_size": 8,
+    },
+    "lfm2": {**_HYBRID, "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "jamba": {
+        **_HYBRID,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "mamba_d_state": 4,
+        "mamba_dt_rank": 4,
+    },
+}
+"""Models whose blocks have a short convolution beside their linear layers, or instead of attention."""
+
+_VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+WRAPPERS: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": {**SIZES["gemma3_text"], "model_type": "gemma3_text"},
+        "vision_config": {**_VISION, "image_size": 16, "patch_size": 4, "model_type": "siglip_vision_model"},
+        "mm_tokens_per_image": 4,
+        "image_token_index": 258,
+    },
+    "llava": {
+        "text_config": {**_GROUPED_HEADS, "model_type": "llama"},
+        "vision_config": {**_VISION, "image_size": 16, "patch_size": 4, "model_type": "clip_vision_model"},
+        "image_token_index": 258,
+    },
+}
+"""Models that read images besides text; the tower that does is larger than what reads text."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -140,16 +211,24 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
     """Return a random model of a family (a key of `SIZES`) in evaluation mode.
 
     Args:
-        family: the `model_type` of its configuration.
+        family: the `model_type` of its configuration, a key of `SIZES`, `HYBRIDS` or `WRAPPERS`.
         seed: of the weights.
         dtype: of the weights; they are drawn in float64 and rounded to it.
         overrides: values of the configuration that differ from those in `SIZES`.
     """
-    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = AutoConfig.for_model(family, **{**SIZES[family], "vocab_size": VOCABULARY, **special, **overrides})
-    model = _AUTO_CLASSES.get(family, AutoModelForCausalLM).from_config(config, dtype=torch.float64)
+    values: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    sizes = {**SIZES, **HYBRIDS, **WRAPPERS}[family]
+    if "text_config" in sizes:
+        config = AutoConfig.for_model(
+            family, **{**sizes, "text_config": {**sizes["text_config"], **values, **overrides}}
+        )
+    else:
+        config = AutoConfig.for_model(family, **{**sizes, **values, **overrides})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # what a family draws itself (biases of a tower, state-space constants) is kept below
+        model = auto_class(config).from_config(config, dtype=torch.float64)
     _randomise(model, torch.Generator().manual_seed(seed))
-    if dtype == torch.float64 and "num_experts_per_tok" in SIZES[family]:
+    if dtype == torch.float64 and "num_experts_per_tok" in sizes:
         model.set_experts_implementation("eager")  # the products that are chosen otherwise know no float64
     return model.to(dtype).eval()
 
@@ -157,6 +236,14 @@ def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, *
 def save_tiny_model(family: str, folder: Path) -> Path:
     """Save a tiny model of a family with its tokenizer and return the folder, which `from_pretrained` loads."""
     tiny_model(family).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_untold_model(family: str, folder: Path, **settings: Any) -> Path:
+    """Save a random model of a family without a size of its own here, with a tokenizer, and return the folder."""
+    config = AutoConfig.for_model(family, **{**_ALL_HEADS, "vocab_size": VOCABULARY, "pad_token_id": 2, **settings})
+    auto_class(config).from_config(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

@@ -4,14 +4,15 @@ The top level is `Settings`. A group's choice names its class by `_target_`; its
 annotations of that class, so that a new choice needs no schema of its own.
 """
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mwanda.config.bounds import check_values
+from mwanda.config.registry import class_of
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.languages.selection import Selection
 
@@ -82,6 +83,7 @@ class Settings(BaseModel):
     sweep: Sweep
     plan: Plan = Plan()  # runs of earlier versions have none
     artifacts: bool
+    plugins: list[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]]
     output_dir: Annotated[str, MinLen(1)]
     langs: dict[str, Any]
     model: dict[str, Any]
@@ -108,19 +110,28 @@ def read(config: Mapping[str, Any]) -> Settings:
         UnknownKeyError: a key does not exist.
         ConfigurationError: a value cannot be used.
     """
+    check_values(config)
     settings: Settings = _checked(Settings, "", config)
+    corpus = settings.evaluation.get("corpus")
+    if corpus is not None and not isinstance(corpus, dict):
+        raise ConfigurationError("evaluation.corpus", corpus, "must be the name of a choice, or a mapping of its keys")
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
     selection(settings.langs)
     return settings
 
 
-def build(section: str, node: Mapping[str, Any]) -> Any:
+def build(section: str, node: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
     """Return the object that a group's choice describes, or None where its `_target_` is null.
+
+    Args:
+        section: of the configuration.
+        node: what stands there.
+        plugins: packages whose classes the user allows besides those of this project.
 
     Raises:
         UnknownKeyError: a key is no argument of the target.
-        ConfigurationError: a value does not suit the argument, or the target does not exist.
+        ConfigurationError: a value does not suit the argument, or the target is none of the group's.
     """
     given = dict(node)
     target = given.pop("_target_", None)
@@ -131,8 +142,12 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
             key, value = next(iter(given.items()))
             raise UnknownKeyError(f"{section}.{key}", value, [])
         return None
-    factory = _import(section, str(target))
-    checked = _checked(_arguments_of(factory), section, given)
+    factory = class_of(section, target, plugins)
+    try:
+        arguments = _arguments_of(factory)
+    except Exception as error:  # of a class of the user's, whose annotations may be anything
+        raise ConfigurationError(f"{section}._target_", target, f"its fields cannot be checked ({error})") from None
+    checked = _checked(arguments, section, given)
     try:
         return _made(factory, {key: getattr(checked, key) for key in type(checked).model_fields})
     except ConfigurationError as error:
@@ -151,17 +166,6 @@ def selection(section: Mapping[str, Any]) -> Selection:
     """
     checked = _checked(_arguments_of(Selection), "langs", section)
     return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
-
-
-def _import(section: str, target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigurationError(f"{section}._target_", target, "is no dataclass")
-    return found
 
 
 def parts_of(factory: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What `mode=inspect` tells: what would be pruned, what not and why, and the memory it takes."""
+"""The report of `mode=inspect`: which weights would be pruned, which not and why, and the memory it takes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def inspection(source: "ModelSource", plan: "Plan") -> None:
     heading = f"{source.path}: {type(model).__name__}, family {family_of(model).name}, {len(blocks)} blocks"
     out.print(heading, markup=False, soft_wrap=True)
     out.print(_matrix_table(blocks))
-    out.print(_left_out_table(model, blocks))
+    out.print(_left_dense_table(model, blocks))
     for line in _memory(model, blocks, plan):
         out.print(line)
 
@@ -62,34 +62,16 @@ def _kinds(block: "Block") -> list[tuple[str, tuple[int, int], int]]:
     return list(kinds.values())
 
 
-def _left_out_table(model: Any, blocks: "Sequence[Block]") -> Table:
-    from mwanda.models.family import left_alone
+def _left_dense_table(model: Any, blocks: "Sequence[Block]") -> Table:
+    from mwanda.models.left_dense import left_dense
 
-    planned = {id(matrix.tensor) for block in blocks for matrix in block.matrices}
-    within = left_alone(model, blocks)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    # On the meta device tying is what the configuration says, as no storage can be compared.
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    groups: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        if id(parameter) in planned:
-            continue
-        if parameter is embedding.weight:
-            reason = "input embeddings, tied to the LM head: never pruned" if tied else "input embeddings: never pruned"
-        elif head is not None and parameter is head.weight:
-            reason = "LM head: never pruned" + (", tied to the input embeddings" if tied else "")
-        elif name in within:
-            reason = within[name]
-        elif parameter.dim() < 2:
-            reason = "norms and biases: not matrices"
-        else:
-            reason = f"{name}: outside the blocks"
-        groups[reason] = groups.get(reason, 0) + parameter.numel()
-    table = Table(title="Left out")
+    table = Table(title="Left dense")
     table.add_column("what and why")
     table.add_column("weights", justify="right")
-    for reason, count in groups.items():
-        table.add_row(reason, f"{count:,}")
+    table.add_column("of the model", justify="right")
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    for reason, count in left_dense(model, blocks).items():
+        table.add_row(reason, f"{count:,}", f"{count / whole:.1%}")
     return table
 
 

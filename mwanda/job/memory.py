@@ -32,7 +32,7 @@ PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a configuration decides about memory.
+    """The settings of a run that decide about its memory.
 
     Args:
         order: of the pruner.
@@ -79,6 +79,8 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
     widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
     waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
     inputs = hidden + wide if plan.order == "arrival" else hidden
+    if Needs.CROSS_MOMENTS in plan.needs:  # the copies of all batches, and what the dense block has made of them
+        inputs += 3 * hidden
     solved = matrices if Needs.SECOND_MOMENTS in plan.needs else []
     return {
         "weights": weights * width,
@@ -157,7 +159,8 @@ def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-a
 
 
 def _statistics_bytes(features: int, plan: Plan) -> int:
-    moment = features * features * 4 if Needs.SECOND_MOMENTS in plan.needs else 0
+    moments = (Needs.SECOND_MOMENTS in plan.needs) + (Needs.CROSS_MOMENTS in plan.needs)
+    moment = moments * features * features * 4
     each = 8 * (bool(plan.needs) + 2 * (Needs.COUNTS in plan.needs) + (Needs.MEANS in plan.needs))
     return moment + plan.languages * features * each
 

@@ -1,4 +1,4 @@
-"""What `mode=prepare` and `mode=inspect` do."""
+"""The modes besides a run: `mode=prepare` and `mode=inspect`."""
 
 import logging
 from dataclasses import replace

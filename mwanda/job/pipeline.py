@@ -12,6 +12,7 @@ from mwanda.artifacts.store import text_digest
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation import LanguagePerplexity
+from mwanda.evaluation.finite import Which
 from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 from mwanda.job import results, reuse
 from mwanda.job.components import Parts
@@ -193,6 +194,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
+        parts.method.check_experts(blocks)
         check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded
@@ -204,7 +206,7 @@ class Pipeline:
 
     def _evaluate(
         self,
-        which: str,
+        which: Which,
         loaded: "LoadedModel",
         texts: "Mapping[str, Text]",
         tasks: "list[Task]",
@@ -221,7 +223,7 @@ class Pipeline:
             scores[which] = self._score(which, loaded, tasks)
 
     def _measure(
-        self, which: str, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
+        self, which: Which, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
     ) -> dict[str, LanguagePerplexity]:
         """Return the perplexity of the dense or the pruned model, or what an interrupted run has noted of it."""
         perplexity, seed = self.parts.perplexity, self.parts.settings.seed
@@ -238,7 +240,7 @@ class Pipeline:
                 loaded.tokenizer,
                 texts,
                 self._progress,
-                f"evaluate {which}",
+                which,
                 seed,
                 loaded.weights,
                 self.world,
@@ -255,7 +257,7 @@ class Pipeline:
             checkpoint.note(which, json.dumps({code: asdict(each) for code, each in found.items()}))
         return found
 
-    def _score(self, which: str, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
+    def _score(self, which: Which, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
         from mwanda.models.streaming import fetched_on_call
         from mwanda.models.weights import Resident
 
@@ -265,9 +267,7 @@ class Pipeline:
 
         def score() -> "Scores":
             with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                return harness.score(
-                    loaded.model, loaded.tokenizer, tasks, self._progress, f"evaluate {which}", seed, self.world
-                )
+                return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, which, seed, self.world)
 
         def take_or_score() -> "Scores":
             return reuse.dense_scores(self._artifacts, harness, tasks, seed, score)

@@ -1,5 +1,6 @@
 """The tables that a run ends with."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mwanda.system.terminal import console, number
 BAR_WIDTH = 30
 
 MARK = "*"
+LARGEST = 4
+"""Parts of a model that are left dense, of which the summary tells."""
 
 
 def summary(
@@ -39,12 +42,32 @@ def summary(
         markup=False,  # a path may hold brackets
         soft_wrap=True,
     )
+    fuller = results["sparsity"].get("fuller_cells")
+    if fuller:
+        out.print(
+            f"{fuller:,} cells of {results['sparsity']['pattern']} held more zeros than it removes, and keep them"
+        )
+    if model.get("left_dense"):
+        out.print(_left_dense(model), markup=False, soft_wrap=True)
     out.print(f"record: {folder}/results.json", markup=False, soft_wrap=True)
+
+
+def _left_dense(model: Mapping[str, Any]) -> str:
+    """Return how much of the model is left dense, and the largest parts of that."""
+    whole, parts = model["parameters"], model["left_dense"]
+    largest = sorted(parts, key=lambda part: -int(part["weights"]))[:LARGEST]
+    told = "; ".join(f"{part['what']} {part['weights'] / whole:.1%}" for part in largest)
+    more = f"; and {len(parts) - len(largest)} more" if len(parts) > len(largest) else ""
+    return f"left dense: {sum(part['weights'] for part in parts) / whole:.1%} of all weights ({told}{more})"
 
 
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
     protocol, paired = perplexity["protocol"], perplexity.get("paired") or {}
+    lost = {"perplexity": math.inf}  # which a file of JSON cannot say
+    pruned = {
+        code: each | (lost if code in (perplexity.get("overflowed") or ()) else {}) for code, each in pruned.items()
+    }
     table = Table(
         title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})",
         caption=f"{MARK} significant at 5 %: Wilcoxon signed-rank over sentences, Holm over languages"
@@ -99,6 +122,9 @@ def _change(perplexity: Mapping[str, Any]) -> list[str]:
         f"significantly hurt: {round(change['share_hurt'] * count)} of {count} languages, "
         f"helped: {round(change['share_helped'] * count)}",
     ]
+    lost = perplexity.get("overflowed") or ()
+    if lost:
+        lines.append(f"infinite perplexity after pruning, counted as hurt: {', '.join(lost)}")
     units = max(pair["units"] for pair in perplexity["paired"].values())
     if 2.0 ** (1 - units) * count >= LEVEL:  # the smallest p of the signed-rank test, after Holm
         lines.append(

@@ -233,16 +233,23 @@ class PretrainedModel:
 
 
 def auto_class(config: Any) -> Any:
-    """Return the class of transformers that builds the model of `config` with its language-model head."""
+    """Return the class of transformers that builds the model of `config` with its language-model head.
+
+    A model that reads images or sound besides text and predicts text is one that predicts text.
+    """
     import transformers
 
     from mwanda.models.forward import architecture_of
 
-    return {
-        "causal": transformers.AutoModelForCausalLM,
-        "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
-        "encoder-only": transformers.AutoModelForMaskedLM,
-    }[architecture_of(config)]
+    architecture = architecture_of(config)
+    if architecture == "encoder-only":
+        return transformers.AutoModelForMaskedLM
+    if architecture == "encoder-decoder":
+        return transformers.AutoModelForSeq2SeqLM
+    causal = transformers.AutoModelForCausalLM
+    others = (transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM)
+    fitting = (each for each in (causal, *others) if type(config) in each._model_mapping)
+    return next(fitting, causal)
 
 
 def _in(scratch: Path | None) -> Path:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mwanda.models.family import Block, blocks_of
+from mwanda.models.block import Block
+from mwanda.models.family import blocks_of
 from mwanda.models.weights import Weights
 
 

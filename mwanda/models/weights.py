@@ -9,8 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mwanda.models.family import Block
+from mwanda.models.block import Block
+from mwanda.system.content import sha256_of
 from mwanda.system.files import write_tensors
+from mwanda.system.sealed import check_file
 
 
 class Weights(Protocol):
@@ -20,16 +22,20 @@ class Weights(Protocol):
         """Bring the block's weights into memory, pruned when they have been kept."""
         ...
 
-    def keep(self, block: Block) -> None:
-        """Make what is in memory now the block's weights for good."""
+    def keep(self, block: Block) -> str | None:
+        """Make what is in memory now the block's weights for good; return the digest of the file that holds them."""
         ...
 
     def release(self, block: Block) -> None:
         """Free the memory of the block's weights."""
         ...
 
-    def resume(self, blocks: Sequence[Block]) -> None:
-        """Say which blocks an earlier, interrupted run has kept."""
+    def resume(self, blocks: Sequence[Block], digests: Sequence[str | None]) -> None:
+        """Say which blocks an earlier, interrupted run has kept, and what `keep` returned for each.
+
+        Raises:
+            DamagedFileError: one of them is no longer what it was.
+        """
         ...
 
 
@@ -39,13 +45,14 @@ class Resident:
     def fetch(self, block: Block) -> None:
         """Do nothing."""
 
-    def keep(self, block: Block) -> None:
+    def keep(self, block: Block) -> str | None:
         """Do nothing."""
+        return None
 
     def release(self, block: Block) -> None:
         """Do nothing."""
 
-    def resume(self, blocks: Sequence[Block]) -> None:
+    def resume(self, blocks: Sequence[Block], digests: Sequence[str | None]) -> None:
         """Do nothing."""
 
 
@@ -72,11 +79,12 @@ class Streamed:
                     values = self._buffer(parameter).copy_(read(f"{block.name}.{name}"))
                     _assign(block.module, name, values)
 
-    def keep(self, block: Block) -> None:
-        """Write the block's weights under a temporary name and rename the file."""
+    def keep(self, block: Block) -> str | None:
+        """Write the block's weights under a temporary name and rename the file; return its digest."""
         tensors = {f"{block.name}.{name}": values.data for name, values in block.module.named_parameters()}
         write_tensors(self._path(block), tensors)
         self._kept.add(block.index)
+        return sha256_of(self._path(block))
 
     def release(self, block: Block) -> None:
         """Leave shapes without values."""
@@ -90,8 +98,11 @@ class Streamed:
         free = self._free.get((parameter.shape, parameter.dtype))
         return free.pop() if free else torch.empty_like(parameter, device=self._device)
 
-    def resume(self, blocks: Sequence[Block]) -> None:
+    def resume(self, blocks: Sequence[Block], digests: Sequence[str | None]) -> None:
         """Take these blocks from the folder."""
+        self._kept = set()
+        for block, digest in zip(blocks, digests, strict=True):
+            check_file(self._path(block), digest or "")
         self._kept = {block.index for block in blocks}
 
     def _path(self, block: Block) -> Path:

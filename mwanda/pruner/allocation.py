@@ -41,11 +41,14 @@ def allocate(
         signals: of each unit, in the order of the model; empty when the schedule looks at nothing.
         target: the sparsity over all matrices.
         zeros: those that are there already.
-        alike: whether all matrices of a unit have its sparsity, whatever zeros they hold (N:M).
+        alike: whether all matrices have the target, whatever zeros they hold (N:M).
 
     Raises:
         SparsityError: the sparsities miss the target, or are out of bounds.
     """
+    if alike:
+        every = (matrix.name for block in blocks for matrix in block.matrices)
+        return Allocation([target] * len(blocks), dict.fromkeys(every, target))
     units = [unit for block in blocks for unit in units_of(block, schedule.level)]
     sizes = [_size(unit) for unit in units]
     shares = [size / sum(sizes) for size in sizes]
@@ -58,7 +61,7 @@ def allocate(
         raise SparsityError(f"the schedule gave {achieved:.6f} over all matrices where {target} was asked for")
     matrices: dict[str, float] = {}
     for unit, sparsity in zip(units, sparsities, strict=True):
-        inside = [sparsity] * len(unit) if alike else _within(unit, sparsity, zeros)
+        inside = _within(unit, sparsity, zeros)
         matrices.update({matrix.name: value for matrix, value in zip(unit, inside, strict=True)})
     if schedule.level == "block":
         return Allocation(sparsities, matrices)

@@ -64,7 +64,7 @@ def check_blocks(
         parts = torch.cat(zeros).cpu().split([part.numel() for part in zeros])
         counts.update({matrix.name: part.clone() for matrix, part in zip(block.matrices, parts, strict=True)})
     total, size = sum(int(count.sum()) for count in counts.values()), sum(block.size for block in blocks)
-    if total > sparsity * size:
+    if pattern.fixed_sparsity() is None and total > sparsity * size:
         raise SparsityError(
             f"sparsity={sparsity}: {total / size:.4f} of the prunable weights are zero already; choose a larger target"
         )
@@ -90,6 +90,22 @@ def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights
             if plan.zeros != plan.planned:
                 raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
             plan.mask = digest(matrix.weight, AT_ONCE)
+
+
+def check_budget(plans: Sequence[MatrixPlan], sparsity: float, groups: int) -> None:
+    """Hold what was counted against what was asked for: one weight of each comparison group is lost to rounding down.
+
+    Args:
+        plans: of all matrices, after the audit.
+        sparsity: over all of them.
+        groups: of all of them.
+
+    Raises:
+        AuditError: it is further away.
+    """
+    found, size = sum(plan.zeros for plan in plans), sum(plan.shape[0] * plan.shape[1] for plan in plans)
+    if abs(found - sparsity * size) > groups:
+        raise AuditError(f"{found} of {size} weights are zero where sparsity={sparsity} was asked for")
 
 
 def _zeros(values: Float[Tensor, "groups size"]) -> Int[Tensor, " groups"]:

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from mwanda.models import Block, Matrix
-from mwanda.models.family import EXPERT_PARAMETERS, experts
+from mwanda.models.layers import EXPERT_PARAMETERS, experts
 
 
 NAME = "in_two_steps"

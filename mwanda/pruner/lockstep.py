@@ -6,6 +6,7 @@ re-made by hand, and nothing has to be raised to leave a forward pass half-way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mwanda.errors import CalibrationError
 from mwanda.pruner.offloading import ActivationOffloading
+from mwanda.pruner.thread_state import ThreadState, kept
 
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class Lockstep(Generic[T]):
     ):
         self.results: list[Any] = [None] * len(batches)
         self._travellers = [(batch, greenlet(forward)) for batch in batches]
+        self._states: dict[int, ThreadState] = {}
         self._ours = {traveller: index for index, (_, traveller) in enumerate(self._travellers)}
         self._stops = stops
         self._offloading = offloading
@@ -75,9 +78,11 @@ class Lockstep(Generic[T]):
     ) -> None:
         for hook in self._hooks:
             hook.remove()
-        for _, traveller in self._travellers:
-            if traveller:  # still waiting half-way: unwind it, so that no frame outlives the walk
-                traveller.throw()
+        with kept():
+            for place, (_, traveller) in enumerate(self._travellers):
+                if traveller:  # still waiting half-way: unwind it, so that no frame outlives the walk
+                    self._states[place].restore()
+                    traveller.throw()
 
     @property
     def index(self) -> int | None:
@@ -102,9 +107,7 @@ class Lockstep(Generic[T]):
         for place, (batch, traveller) in enumerate(self._travellers):
             if self._started:
                 self.fetch(self._waiting[place])
-                outcome = traveller.switch()
-            else:
-                outcome = traveller.switch(batch)
+            outcome = self._go_on(place, traveller, batch)
             if isinstance(outcome, Arrival):
                 still += 1
                 self.offload(outcome)
@@ -117,6 +120,22 @@ class Lockstep(Generic[T]):
         if not still:
             self._travellers, self._waiting = [], []
         return self._waiting
+
+    def random_state(self, index: int) -> Tensor:
+        """Return the state of the random numbers of a batch that waits."""
+        return self._states[index].random
+
+    def _go_on(self, place: int, traveller: greenlet, batch: T) -> Any:
+        """Let a batch go on to its next stop, or to its end; return what it comes to."""
+        with kept():
+            if place in self._states:
+                self._states[place].restore()
+                outcome = traveller.switch()
+            else:
+                traveller.gr_context = copy_context()
+                outcome = traveller.switch(batch)
+            self._states[place] = ThreadState.now()
+            return outcome
 
     def offload(self, arrival: Arrival[T]) -> None:
         """Put what a batch waits with where `offloading` says."""

@@ -61,17 +61,29 @@ class Passes:
         """Return what makes observers that take down what is needed."""
         chosen = calibration or self.calibration
         world, fewest = self.runtime.world, self.settings.expert_tokens
-        return Calibrator(len(chosen.codes), needs, fewest, world, self.seconds, chosen.weights)
+        tokens = sum(chosen.tokens_per_language.values())
+        return Calibrator(len(chosen.codes), needs, fewest, tokens, world, self.seconds, chosen.weights)
 
-    def walk(self, visitor: Visitor, title: str, fraction: float) -> None:
-        """Take a fraction of each language's tokens from block to block."""
-        chosen = self.calibration if fraction == 1 else self.calibration.part(fraction)
+    def text(self, fraction: float) -> CalibrationSet:
+        """Return the calibration set, or a fraction of each language's tokens."""
+        return self.calibration if fraction == 1 else self.calibration.part(fraction)
+
+    def walk(self, visitor: Visitor, title: str, fraction: float, copies: int = 1) -> None:
+        """Take a fraction of each language's tokens from block to block.
+
+        Args:
+            visitor: says what happens there.
+            title: of the progress.
+            fraction: of the tokens.
+            copies: how often each batch is there, for visitors that look at two models beside each other.
+        """
+        chosen = self.text(fraction)
         bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
         with offloading_of(self.settings.activations, self.runtime.scratch) as offloading:
             walk = Walk(
                 lambda batch: forward(self.model, batch.tokens),
                 self.blocks,
-                self.batches(chosen),
+                self.batches(chosen) * copies,
                 self.runtime.weights,
                 lambda: next(bar, None),
                 offloading,

@@ -13,9 +13,10 @@ from mwanda.models.weights import visit
 from mwanda.patterns import Pattern
 from mwanda.pruner.allocation import units_of
 from mwanda.pruner.damage import Damage, Sample, measure_damage, scoring_criterion
+from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.method import Method
 from mwanda.pruner.passes import Passes
-from mwanda.pruner.visitors import Dense, deep, flat
+from mwanda.pruner.visitors import Dense
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.schedules.base import LooksAtGradients
 from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs
@@ -50,13 +51,16 @@ class DensePrePass:
             for_all: whether the statistics that the method needs are kept, from all of the calibration set.
         """
         needs = self.schedule.needs | (self.method.needs if for_all else Needs.NOTHING)
-        visitor = Dense(self.passes.calibrator(needs), self.schedule, keep_statistics=for_all)
+        fraction = self.schedule.signal_fraction if self.schedule.needs and not for_all else 1.0
+        visitor = Dense(
+            self.passes.calibrator(needs, self.passes.text(fraction)), self.schedule, keep_statistics=for_all
+        )
         if isinstance(self.schedule, LooksAtGradients):
             visitor.signals = self._look_at_gradients(self.schedule)
         if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
             if needs:
                 with visitor.hooks:
-                    self.passes.walk(visitor, "calibrate", 1.0 if for_all else self.schedule.signal_fraction)
+                    self.passes.walk(visitor, "calibrate", fraction)
             else:
                 self._look_at_weights(visitor, {})
             self._keep_as_artifact(visitor)

@@ -2,30 +2,33 @@
 
 One folder holds, for each phase (a pass over all blocks), what was decided in each finished block, and what the last
 finished block of each stack gave for each batch: enough for the model's own forward pass to be taken up behind it.
-`state.json` names the files that count; it is written last and replaced as a whole. Disk space is bounded by one bit
+`state.json` says which files count; it is written last and replaced as a whole. Every file bears a digest of what it
+holds, of the run and of its place in it, and is checked before anything of it is used. Disk space is bounded by one bit
 a weight (or the weights, where a criterion changes them) and twice the hidden states of the calibration set.
 """
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from mwanda.errors import CalibrationError
+from mwanda.errors import CalibrationError, DamagedFileError
 from mwanda.models import Block
 from mwanda.system.distributed import World
-from mwanda.system.files import write_json, write_tensors
+from mwanda.system.files import finite, write_json
+from mwanda.system.ownership import plain_name, remove_own
+from mwanda.system.sealed import SEAL, digest_of, read_sealed, write_sealed
 
 
-SCHEMA = "mwanda.checkpoint/2"
+SCHEMA = "mwanda.checkpoint/3"
 STATE = "state.json"
 RANDOM_STATE = "random_state"
+OWN = (r"state\.json", r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors")
+"""Names of the files of a checkpoint: all that is ever removed from its folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,63 +48,97 @@ class RunCheckpoint:
         self._state: dict[str, Any] = {"schema": SCHEMA, "key": self._key, "phases": {}, "notes": {}}
         found = _read(folder / STATE)
         ours = found is not None and found.get("schema") == SCHEMA and found.get("key") == self._key
-        self._foreign = found is not None and not ours
+        self._foreign = (folder / STATE).exists() and not ours
         if found is not None and ours:
             self._state = found
-        elif self._foreign:
+        elif self._foreign and found is not None:
             logger.warning("%s belongs to another configuration or number of processes and is not used", folder)
 
     def finished(self, phase: str) -> int:
-        """Return how many blocks the phase has finished."""
+        """Return how many blocks the phase has finished, after a look at all that it has written of them.
+
+        When anything is damaged, none is: that is said, and the phase is done again from its start.
+        """
+        damage = None
+        try:
+            for index, entry in enumerate(self._phase(phase)["blocks"]):
+                self._decision(phase, index, entry)
+            for name, batches in self._phase(phase)["outputs"].values():
+                for batch in range(batches[self._world.rank]):
+                    self._load(self._output(name, batch))
+        except DamagedFileError as error:
+            damage = error
+        self.forgotten(phase, damage)
         return len(self._phase(phase)["blocks"])
 
-    def decided(self, phase: str, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def forgotten(self, phase: str, damage: DamagedFileError | None) -> bool:
+        """Forget what a phase has finished if it is damaged for any process; return whether that was so."""
+        said = [each for each in self._world.all_gather(str(damage or "")) if each]
+        if said:
+            logger.warning("%s; what was finished before is done again", said[0])
+            self._state["phases"].pop(phase)
+        return bool(said)
+
+    def decided(self, phase: str, block: Block) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what the phase decided in a finished block."""
-        entry = self._phase(phase)["blocks"][index]
-        return _load(self._folder / entry["file"])[0] if entry["file"] else {}, entry["metadata"]
+        entry = self._phase(phase)["blocks"][block.index]
+        return self._decision(phase, block.index, entry), entry["metadata"]
+
+    def metadata(self, phase: str, block: Block) -> dict[str, Any]:
+        """Return what besides tensors was decided in a finished block."""
+        found: dict[str, Any] = self._phase(phase)["blocks"][block.index]["metadata"]
+        return found
 
     def output(self, phase: str, stack: str, batch: int) -> Any:
         """Return what the last finished block of a stack gave for a batch, and set the random state of that time."""
-        tensors, metadata = _load(self._output(self._phase(phase)["outputs"][stack], batch))
+        name, _ = self._phase(phase)["outputs"][stack]
+        tensors, metadata = self._load(self._output(name, batch))
         torch.set_rng_state(tensors.pop(RANDOM_STATE))
         return _assemble(json.loads(metadata["structure"]), tensors)
 
-    def save_output(self, phase: str, block: Block, batch: int, output: Any) -> None:
-        """Write what a block gave for one batch; it counts once `finish` has been called for the block."""
+    def save_output(self, phase: str, block: Block, batch: int, output: Any, random_state: Tensor) -> None:
+        """Write what a block gave for one batch, and the random numbers that follow for it.
+
+        It counts once `finish` has been called for the block.
+        """
         self._claim()
-        tensors: dict[str, Tensor] = {RANDOM_STATE: torch.get_rng_state()}
+        tensors: dict[str, Tensor] = {RANDOM_STATE: random_state}
         structure = json.dumps(_take_apart(output, tensors, "output"))
-        write_tensors(self._output(_name(phase, block), batch), _apart(tensors), {"structure": structure})
+        self._write(self._output(_name(phase, block), batch), tensors, {"structure": structure})
 
     def finish(
-        self, phase: str, block: Block, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, outputs: bool
+        self, phase: str, block: Block, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, outputs: int
     ) -> None:
-        """Write what was decided in a block and count it as finished."""
+        """Write what was decided in a block and count it as finished.
+
+        Args:
+            phase: the pass.
+            block: that is finished.
+            tensors: what was decided.
+            metadata: what else was, as JSON can hold it.
+            outputs: the batches of this process whose outputs have been saved; none when the pass is over.
+        """
         self._claim()
         name, state = _name(phase, block), self._phase(phase)
-        file = f"{name}.safetensors" if tensors else None
-        if self._world.first and file is not None:
-            write_tensors(self._folder / file, _apart(tensors))
-        self._world.barrier()
-        state["blocks"].append({"file": file, "metadata": dict(metadata)})
-        if outputs:
-            state["outputs"][block.stack] = name
+        if self._world.first and tensors:
+            self._write(self._file(name), tensors)
+        batches = [int(each) for each in self._world.all_gather(str(outputs))]
+        state["blocks"].append({"tensors": bool(tensors), "metadata": dict(metadata)})
+        if any(batches):
+            state["outputs"][block.stack] = [name, batches]
         else:  # the pass is over, and nothing is taken up in it any more
             state["outputs"].clear()
-        if self._world.first:
-            write_json(self._folder / STATE, self._state)
-        self._world.barrier()
+        self._write_state()
+        kept = {name for name, _ in state["outputs"].values()}
         for old in self._folder.glob(f"{phase}-*.rank{self._world.rank}.batch*"):
-            if old.name.partition(".")[0] not in state["outputs"].values():
+            if old.name.partition(".")[0] not in kept:
                 old.unlink(missing_ok=True)
 
     def note(self, name: str, text: str) -> None:
         """Keep something else that the run has found."""
         self._claim()
         self._state["notes"][name] = text
-        if self._world.first:
-            write_json(self._folder / STATE, self._state)
-        self._world.barrier()
+        self._write_state()
 
     def noted(self, name: str) -> str | None:
         """Return what `note` has kept."""
@@ -113,7 +150,7 @@ class RunCheckpoint:
         self._world.barrier()
         if self._world.first:
             (self._folder / STATE).unlink(missing_ok=True)  # first: half a checkpoint must not look like a whole one
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_own(self._folder, OWN)
 
     def _claim(self) -> None:
         """Remove the checkpoint of another run before its files are written over: half of it must not be used."""
@@ -127,7 +164,25 @@ class RunCheckpoint:
         return found
 
     def _output(self, name: str, batch: int) -> Path:
-        return self._folder / f"{name}.rank{self._world.rank}.batch{batch:06d}.safetensors"
+        return self._file(f"{plain_name(name)}.rank{self._world.rank}.batch{batch:06d}")
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+    def _decision(self, phase: str, index: int, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self._load(self._file(f"{phase}-{index:05d}"))[0] if entry["tensors"] else {}
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> None:
+        write_sealed(path, _apart(tensors), f"{self._key}/{path.name}", metadata)
+
+    def _load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Read a file of this run that bears the name of what it holds, so that no other can stand in its place."""
+        return read_sealed(path, f"{self._key}/{path.name}")
+
+    def _write_state(self) -> None:
+        if self._world.first:
+            write_json(self._folder / STATE, self._state | {SEAL: digest_of(_as_read(self._state))})
+        self._world.barrier()
 
 
 def _name(phase: str, block: Block) -> str:
@@ -135,12 +190,23 @@ def _name(phase: str, block: Block) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Return the state that a file holds; None where there is none, or none that could be trusted, which is said."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        found = None
+    state: dict[str, Any] = found if isinstance(found, dict) else {"schema": SCHEMA}
+    if state.pop(SEAL, None) != digest_of(state) and state.get("schema") == SCHEMA:
+        logger.warning("%s is damaged; what was finished before is done again", path)
+        return None
+    return state
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+def _as_read(state: Mapping[str, Any]) -> Any:
+    """Return a state as it is once it has been written and read: without NaN, lists for tuples."""
+    return json.loads(json.dumps(finite(state)))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.allocation import units_of
 from mwanda.pruner.experts import place_of
+from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
@@ -54,6 +55,7 @@ class Calibrator:
         languages: of the calibration set.
         needs: what of the inputs is asked for.
         fewest_tokens: an expert with fewer is given the statistics of all experts of its block.
+        tokens: of the text that passes, of all processes.
         world: the processes that share the batches.
         seconds: the clock.
         weighting: how much each language counts.
@@ -63,11 +65,13 @@ class Calibrator:
     languages: int
     needs: Needs
     fewest_tokens: int
+    tokens: int
     world: World
     seconds: Seconds
     weighting: LanguageWeights = UNIFORM
     pooled: list[str] = field(default_factory=list)
     _unchecked: dict[str, LanguageStatistics] = field(default_factory=dict)
+    _experts: set[str] = field(default_factory=set)
 
     def observer(
         self,
@@ -119,6 +123,7 @@ class Calibrator:
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
+        self._experts.update(matrix.name for matrix in matrices if matrix.expert is not None)
         return statistics
 
     def _add_up(self, statistics: Mapping[str, LanguageStatistics]) -> None:
@@ -128,7 +133,7 @@ class Calibrator:
         """Check everything completed since the last time; once a block, so that a device is not waited for often.
 
         Raises:
-            CalibrationError: an input was not finite, or a matrix saw no token at all.
+            CalibrationError: an input was not finite, or a matrix did not see each token once; an expert that saw none.
         """
         if not self._unchecked:
             return
@@ -140,6 +145,11 @@ class Calibrator:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
             if count == 0:
                 raise CalibrationError(f"no calibration token reached {name}")
+            if count != self.tokens and name not in self._experts:
+                raise CalibrationError(
+                    f"{name} was given {count} vectors for {self.tokens} calibration tokens, so that its statistics "
+                    "are not those of the text; choose another model"
+                )
         self._unchecked = {}
 
 
@@ -164,7 +174,7 @@ class Dense(Visitor):
 
     def leave(self, block: Block) -> Decision:
         """Take the signals, and keep the statistics if asked to."""
-        assert self._observer is not None
+        assert self._observer is not None  # as the walk enters every block before it leaves it
         self.hooks.close()
         statistics = self.calibrator.complete(self._observer, block.matrices)
         self.calibrator.check()
@@ -208,11 +218,13 @@ class _Pruning(Visitor):
 
     Args:
         record_masks: whether the checkpoint has to hold what was decided, or the weights themselves are on disk.
+        hooks: what is undone when the walk is over.
     """
 
     calibrator: Calibrator
     remover: Remover
     record_masks: bool
+    hooks: ExitStack = field(default_factory=ExitStack)
     phase: ClassVar[str] = "prune"
     changes_weights: ClassVar[bool] = True
 
@@ -302,22 +314,3 @@ def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -
             with observer.reading(arrival.batch):
                 arrival.module(*arrival.args, **arrival.kwargs)
             lockstep.offload(arrival)
-
-
-def flat(statistics: Mapping[str, LanguageStatistics]) -> dict[str, Tensor]:
-    """Return the sums of matrices as tensors by `MATRIX/FIELD`."""
-    return {
-        f"{name}/{field}": tensor
-        for name, each in statistics.items()
-        for field, tensor in vars(each).items()
-        if isinstance(tensor, Tensor)
-    }
-
-
-def deep(tensors: Mapping[str, Tensor], weighting: LanguageWeights = UNIFORM) -> dict[str, LanguageStatistics]:
-    """Return the statistics that `flat` has taken apart."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, part = key.rpartition("/")
-        parts.setdefault(name, {})[part] = value
-    return {name: LanguageStatistics(**mine, weighting=weighting) for name, mine in parts.items()}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
+from mwanda.errors import CalibrationError, DamagedFileError
 from mwanda.models import Block
 from mwanda.models.weights import Weights
 from mwanda.pruner.experts import in_two_steps
@@ -20,6 +21,8 @@ from mwanda.pruner.run_checkpoint import RunCheckpoint
 Arrivals = list[Arrival[Batch]]
 T = TypeVar("T")
 R = TypeVar("R")
+DIGEST = "weights"
+"""What the checkpoint calls the digest of a block's weights, when they are on disk."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,30 @@ class Walk:
 
     def run(self, visitor: Visitor) -> None:
         """Visit every block, those that the checkpoint has finished only by what was decided in them."""
-        done = self.checkpoint.finished(visitor.phase) if self.checkpoint else 0
+        done = self._finished(visitor)
         for block in self.blocks[:done]:
             assert self.checkpoint is not None
             self.step()
-            visitor.restore(block, Decision(*self.checkpoint.decided(visitor.phase, block.index)))
-        if visitor.changes_weights:
-            self.weights.resume(self.blocks[:done])
+            visitor.restore(block, Decision(*self.checkpoint.decided(visitor.phase, block)))
         if done < len(self.blocks):
             self._go(visitor, done)
+
+    def _finished(self, visitor: Visitor) -> int:
+        """Return how many blocks need not be visited again, as all that was written of them is what it was."""
+        if self.checkpoint is None:
+            return 0
+        done = self.checkpoint.finished(visitor.phase)
+        if visitor.changes_weights:
+            digests = [self.checkpoint.metadata(visitor.phase, block).get(DIGEST) for block in self.blocks[:done]]
+            damage = None
+            try:
+                self.weights.resume(self.blocks[:done], digests)
+            except DamagedFileError as error:
+                damage = error
+            if self.checkpoint.forgotten(visitor.phase, damage):
+                self.weights.resume((), ())
+                return 0
+        return done
 
     def _go(self, visitor: Visitor, done: int) -> None:
         left = self.blocks[done:]
@@ -99,6 +117,7 @@ class Walk:
         stops = [*by_module, *(stop for block in left for stop in visitor.stops(block))]
         outputs: dict[int, Any] = {}
         current: Block | None = None
+        ahead = iter(left)
         with ExitStack() as stack:
             stack.enter_context(in_two_steps(left))
             lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.offloading))
@@ -112,10 +131,19 @@ class Walk:
                     continue
                 if current is not None:
                     self._finish(current, visitor, lockstep, arrivals, outputs)
+                if block is not next(ahead, None):
+                    raise CalibrationError(
+                        f"calibration text enters {block.name} out of turn; blocks are pruned that it enters once each "
+                        "and in the order of their list; choose another model"
+                    )
                 current = block
                 self.step()
                 self.weights.fetch(block)
                 visitor.enter(block, arrivals, lockstep)
+            missed = [block.name for block in ahead]
+            if missed:
+                names = ", ".join(missed)
+                raise CalibrationError(f"calibration text does not pass through {names}; choose another model")
             if current is not None:
                 self._finish(current, visitor, lockstep, [], outputs)
 
@@ -132,16 +160,17 @@ class Walk:
         outputs: dict[int, Any],
     ) -> None:
         decision = visitor.leave(block)
-        if visitor.changes_weights:
-            self.weights.keep(block)
+        digest = self.weights.keep(block) if visitor.changes_weights else None
         self.weights.release(block)
         if self.checkpoint is not None:
             for arrival in arrivals:
                 lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be offloaded
-                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index])
+                random_state = lockstep.random_state(arrival.index)
+                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index], random_state)
                 lockstep.offload(arrival)
             outputs.clear()
-            self.checkpoint.finish(visitor.phase, block, decision.tensors, decision.metadata, outputs=bool(arrivals))
+            metadata = {**decision.metadata, DIGEST: digest}
+            self.checkpoint.finish(visitor.phase, block, decision.tensors, metadata, outputs=len(arrivals))
 
     @contextmanager
     def _answering(self, finished: Sequence[Block], phase: str, lockstep: Lockstep[Batch]) -> Iterator[None]:

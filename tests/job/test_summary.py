@@ -44,7 +44,19 @@ def _change(languages: int, ratio: float, low: float | None, high: float | None)
 
 RESULTS: dict[str, Any] = {
     "evaluation": {"dense": {"tokens_per_second": 1234.5}, "pruned": {"tokens_per_second": 999.4}},
-    "model": {"id": "folder/[red]model", "prunable_parameters": 2000, "zeros_before": 100},
+    "model": {
+        "id": "folder/[red]model",
+        "parameters": 8000,
+        "prunable_parameters": 2000,
+        "zeros_before": 100,
+        "left_dense": [
+            {"what": "norms", "weights": 40},
+            {"what": "model.[vision]: calibration text does not pass through it", "weights": 4800},
+            {"what": "input embeddings", "weights": 1000},
+            {"what": "router", "weights": 60},
+            {"what": "convolution", "weights": 100},
+        ],
+    },
     "timing": {"total": 12.3},
     "sparsity": {
         "target": 0.5,
@@ -197,6 +209,14 @@ def test_the_end_says_what_is_zero_and_where_the_record_is_with_brackets_as_they
     assert "record: outputs/[red]run/results.json" in shown
 
 
+def test_what_is_left_dense_is_told_with_its_share_the_largest_first(languages: list[Language]) -> None:
+    shown = _summary(RESULTS, languages)
+    assert (
+        "left dense: 75.0% of all weights (model.[vision]: calibration text does not pass through it 60.0%; "
+        "input embeddings 12.5%; convolution 1.2%; router 0.8%; and 1 more)"
+    ) in shown
+
+
 def test_without_evaluation_there_is_no_table_of_languages(languages: list[Language]) -> None:
     shown = _summary(RESULTS | {"perplexity": {}}, languages)
     assert "Perplexity" not in shown
@@ -275,7 +295,7 @@ def plan(order: Literal["block", "arrival", "oneshot"], languages: int, tokens: 
         ("bloom", ["self_attention.query_key_value", "48 × 16", "1,536", "input embeddings, tied to the LM head"]),
         (
             "gpt2",
-            ["attn.c_attn", "48 × 16", "24 × 16", "transformer.wpe.weight: outside the blocks", "tied to the LM head"],
+            ["attn.c_attn", "48 × 16", "24 × 16", "transformer.wpe: outside the blocks", "tied to the LM head"],
         ),
         ("mixtral", ["gate_up_proj, 4 experts", "48 × 16", "6,144", "mlp.gate.weight in the blocks: a router, which"]),
         ("qwen2_moe", ["mlp.shared_expert_gate.weight in the blocks: left alone by its family"]),
@@ -301,6 +321,6 @@ def test_inspection_counts_every_parameter_once(
     shown = capsys.readouterr().out
     prunable = re.search(r"in all +│ +│ +([\d,]+)", shown)
     assert prunable is not None
-    left_out = re.findall(r"│ +([\d,]+) │$", shown.partition("Left out")[2], re.MULTILINE)
+    left_out = re.findall(r"│ +([\d,]+) │ +[\d.]+% │$", shown.partition("Left dense")[2], re.MULTILINE)
     total = sum(int(count.replace(",", "")) for count in [prunable.group(1), *left_out])
     assert total == sum(parameter.numel() for parameter in tiny_model(family).parameters())

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from mwanda.criteria.wanda import Wanda
 from mwanda.models import blocks_of
 from mwanda.models.family import families
+from mwanda.models.left_dense import left_dense
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
@@ -362,6 +363,152 @@ class TestQwen3MoE(MixtureContract):
     @property
     def stacks(self) -> dict[str, list[tuple[str, ...]]]:
         return {self.path: [SEPARATE_PROJECTIONS, (*SEPARATE_PROJECTIONS[:4], *EXPERT_MATRICES)]}
+
+
+class DifferentBlocksContract(FamilyContract):
+    """Blocks of several kinds in one list.
+
+    Attributes:
+        layers: the linear layers of each block.
+    """
+
+    adapter = "generic"
+    path = "model.layers"
+    layers: ClassVar[tuple[tuple[str, ...], ...]]
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        return {self.path: list(self.layers)}
+
+
+class TestQwen3Next(MixtureContract):
+    """Linear attention behind a short convolution in the first block."""
+
+    family = "qwen3_next"
+    adapter = "qwen_moe"
+    spared = ("linear_attn.conv1d.weight", "mlp.gate.weight", "mlp.shared_expert_gate.weight")
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        linear = tuple(f"linear_attn.{name}" for name in ("in_proj_qkvz", "in_proj_ba", "out_proj"))
+        shared = tuple(f"mlp.shared_expert.{name}" for name in ("gate_proj", "up_proj", "down_proj"))
+        full = (*SEPARATE_PROJECTIONS[:4], *EXPERT_MATRICES, *shared)
+        return {self.path: [(*linear, *SEPARATE_PROJECTIONS[4:]), full]}
+
+
+class TestFalconH1(DifferentBlocksContract):
+    """A state-space layer beside attention in every block."""
+
+    family = "falcon_h1"
+    layers = (
+        (
+            *(f"feed_forward.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+            "mamba.in_proj",
+            "mamba.out_proj",
+            *SEPARATE_PROJECTIONS[:4],
+        ),
+    ) * 2
+    spared = ("mamba.conv1d.weight",)
+
+
+class TestBamba(DifferentBlocksContract):
+    family = "bamba"
+    _feed_forward = tuple(f"feed_forward.{name}" for name in ("gate_proj", "up_proj", "down_proj"))
+    layers = (
+        (*_feed_forward, "mamba.in_proj", "mamba.out_proj"),
+        (*_feed_forward, *SEPARATE_PROJECTIONS[:4]),
+    )
+    spared = ("mamba.conv1d.weight",)
+
+
+class TestGraniteMoeHybrid(MixtureContract):
+    family = "granitemoehybrid"
+    adapter = "generic"
+    spared = ("block_sparse_moe.router.weight", "mamba.conv1d.weight")
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        both = (
+            *(name.replace("mlp", "block_sparse_moe") for name in EXPERT_MATRICES),
+            "shared_mlp.input_linear",
+            "shared_mlp.output_linear",
+        )
+        return {self.path: [(*both, "mamba.in_proj", "mamba.out_proj"), (*both, *SEPARATE_PROJECTIONS[:4])]}
+
+
+class TestNemotronH(DifferentBlocksContract):
+    """Each block is one of a state-space layer, attention and a feed-forward layer."""
+
+    family = "nemotron_h"
+    layers = (
+        ("mixer.in_proj", "mixer.out_proj"),
+        tuple(f"mixer.{name}_proj" for name in "qkvo"),
+        ("mixer.up_proj", "mixer.down_proj"),
+    )
+    spared = ("mixer.conv1d.weight",)
+
+
+class TestLFM2(DifferentBlocksContract):
+    """A gated convolution in the place of attention."""
+
+    family = "lfm2"
+    _feed_forward = ("feed_forward.w1", "feed_forward.w3", "feed_forward.w2")
+    layers = (
+        ("conv.in_proj", "conv.out_proj", *_feed_forward),
+        (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), *_feed_forward),
+    )
+    spared = ("conv.conv.weight",)
+
+
+class TestJamba(MixtureContract):
+    """One layer of its state-space part is no layer to its code, which multiplies by its weight."""
+
+    family = "jamba"
+    adapter = "generic"
+    spared = ("mamba.A_log", "mamba.conv1d.weight", "mamba.dt_proj.weight", "feed_forward.router.weight")
+
+    @property
+    def stacks(self) -> dict[str, list[tuple[str, ...]]]:
+        feed_forward = tuple(f"feed_forward.{name}" for name in ("gate_proj", "up_proj", "down_proj"))
+        experts = tuple(name.replace("mlp", "feed_forward") for name in EXPERT_MATRICES)
+        mamba = tuple(f"mamba.{name}" for name in ("in_proj", "x_proj", "out_proj"))
+        return {self.path: [(*mamba, *feed_forward), (*SEPARATE_PROJECTIONS[:4], *experts)]}
+
+
+class WrapperContract(FamilyContract):
+    """A decoder that reads text, within a model that reads images too, by a larger tower."""
+
+    adapter = "generic"
+    path = "model.language_model.layers"
+    linears = SEPARATE_PROJECTIONS
+
+    def test_the_tower_is_larger_and_left_as_it_is(self, dense: PreTrainedModel, pruned: PreTrainedModel) -> None:
+        tower, decoder = (
+            sum(p.numel() for p in part.parameters()) for part in (dense.model.vision_tower, self.of(dense))
+        )
+        assert tower > 2 * decoder
+        for name, value in dense.model.vision_tower.state_dict().items():
+            assert torch.equal(pruned.model.vision_tower.state_dict()[name], value)
+
+    def test_the_tower_is_told_with_its_weights(self, dense: PreTrainedModel) -> None:
+        told = left_dense(dense, blocks_of(dense))
+        size = sum(parameter.numel() for parameter in dense.model.vision_tower.parameters())
+        assert told["model.vision_tower: calibration text does not pass through it"] == size
+        planned = sum(block.size for block in blocks_of(dense))
+        assert sum(told.values()) + planned == sum(parameter.numel() for parameter in dense.parameters())
+
+    def of(self, model: PreTrainedModel) -> nn.Module:
+        """Return what reads text."""
+        decoder: nn.Module = model.get_submodule(self.path)
+        return decoder
+
+
+class TestGemma3WithImages(WrapperContract):
+    family = "gemma3"
+
+
+class TestLlava(WrapperContract):
+    family = "llava"
 
 
 def contracts(base: type[FamilyContract] = FamilyContract) -> set[type[FamilyContract]]:

@@ -1,9 +1,8 @@
 """Blocks that stay on disk give what a model in memory gives."""
 
-import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from interruption import Interrupted, Job, StopAt, assert_same, killed_at
 from plain_decoder import PlainDecoder
 from pruning_oracle import every_order
+from streamed_run import CPU, Stored, emptied, in_memory, run_streamed
 from tiny_models import tiny_calibration, tiny_model
 from torch import Tensor, nn
 
@@ -20,8 +20,8 @@ from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.criteria.wanda import Wanda
 from mwanda.models import Block, blocks_of
-from mwanda.models.weights import Resident, Streamed, Weights, visit
-from mwanda.pruner import Pruner, PruningReport
+from mwanda.models.weights import Resident, Streamed, visit
+from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning
@@ -32,70 +32,7 @@ from mwanda.statistics import LanguageStatistics
 from mwanda.system.files import write_tensors
 
 
-CPU = torch.device("cpu")
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=8)
-
-
-@dataclass
-class Stored(Mapping[str, Tensor]):
-    """The weights of a checkpoint, as read on access, with a note of what was read."""
-
-    tensors: dict[str, Tensor]
-    read: list[str] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.read.append(name)
-        return self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-
-def emptied(dense: nn.Module) -> tuple[nn.Module, Stored]:
-    """Return a copy of which the blocks have shapes only, and what was in them."""
-    model, stored = copy.deepcopy(dense), {}
-    for block in blocks_of(model):
-        for name, parameter in block.module.named_parameters():
-            stored[f"{block.name}.{name}"] = parameter.data.clone()
-        block.module.to("meta") if not list(block.module.buffers()) else _empty(block.module)
-    return model, Stored(stored)
-
-
-def _empty(module: nn.Module) -> None:
-    for owner in module.modules():
-        for name, parameter in list(owner.named_parameters(recurse=False)):
-            setattr(owner, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
-
-
-def in_memory(model: nn.Module) -> set[int]:
-    """Return the blocks of which any weight is there."""
-    return {
-        block.index
-        for block in blocks_of(model)
-        if any(not parameter.is_meta for parameter in block.module.parameters())
-    }
-
-
-def all_weights(model: nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """Return every weight of the model, those of blocks from where they are."""
-    found = {name: value for name, value in model.state_dict().items() if not value.is_meta}
-    for block in visit(weights, blocks_of(model)):
-        found |= {f"{block.name}.{name}": value.clone() for name, value in block.module.state_dict().items()}
-    return {name: found[name] for name in model.state_dict()}
-
-
-def run_streamed(
-    job: Job, folder: Path, checkpoint: Path | None = None, progress: StopAt | None = None
-) -> tuple[dict[str, Tensor], PruningReport]:
-    """Return what the job gives when its blocks stay on disk."""
-    model, stored = emptied(job.dense)
-    weights = Streamed(stored, folder, CPU)
-    _, report = job.run(checkpoint, progress, model, weights)
-    assert in_memory(model) == set()
-    return all_weights(model, weights), report
 
 
 def llama_job(order: Order, criterion: Criterion | None = None, schedule: Schedule | None = None) -> Job:
@@ -258,15 +195,15 @@ def test_only_blocks_that_a_run_has_kept_are_taken_from_the_folder(
     tmp_path: Path, model: nn.Module, stored: Stored
 ) -> None:
     blocks = blocks_of(model)
-    earlier = Streamed(stored, tmp_path, CPU)
+    earlier, digests = Streamed(stored, tmp_path, CPU), []
     for block in blocks:
         earlier.fetch(block)
         block.module.up.weight.data.zero_()
-        earlier.keep(block)
+        digests.append(earlier.keep(block))
         earlier.release(block)
     weights = Streamed(stored, tmp_path, CPU)
     assert [bool((block.module.up.weight == 0).all()) for block in visit(weights, blocks)] == [False] * 3
-    weights.resume(blocks[:2])
+    weights.resume(blocks[:2], digests[:2])
     assert [bool((block.module.up.weight == 0).all()) for block in visit(weights, blocks)] == [True, True, False]
 
 
@@ -336,7 +273,7 @@ def test_a_journal_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, orde
 def test_a_resident_model_stays_where_it_is() -> None:
     model = PlainDecoder()
     before, weights = list(model.parameters()), Resident()
-    weights.resume(blocks_of(model))
+    weights.resume(blocks_of(model), [None] * 3)
     for block in visit(weights, blocks_of(model)):
         weights.keep(block)
     assert all(first is second for first, second in zip(before, model.parameters(), strict=True))

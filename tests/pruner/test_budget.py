@@ -4,13 +4,18 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from plain_decoder import MATRICES, PlainBlock, PlainDecoder, changed, matrices_of, prune_plain, weights
 from pruning_oracle import every_order
 
+from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
+from mwanda.criteria.sparsegpt import SparseGPT
+from mwanda.criteria.wanda import Wanda
 from mwanda.errors import AuditError
 from mwanda.models import blocks_of
 from mwanda.patterns import Quota
+from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.engine import Order
 from mwanda.schedules import Schedule
@@ -175,3 +180,26 @@ def test_a_total_off_the_target_fails_the_run(model: PlainDecoder) -> None:
 
 def _position(plan: Any) -> int:
     return MATRICES.index(plan.name)
+
+
+@every_order
+@pytest.mark.parametrize("criterion", [Wanda(), Magnitude(), SparseGPT()], ids=["wanda", "magnitude", "sparsegpt"])
+def test_cells_of_a_model_that_is_sparser_than_the_pattern_keep_their_zeros(order: Order, criterion: Criterion) -> None:
+    """Seven tenths are zero where 2:4 removes a half: it is accepted, every cell has two zeros or those that it had."""
+    model, generator = PlainDecoder(8, 16), torch.Generator().manual_seed(1)
+    for matrix in matrices_of(model):
+        matrix.weight[torch.rand(matrix.shape, generator=generator) < 0.7] = 0
+    before = [matrix.weight == 0 for matrix in matrices_of(model)]
+    report = prune_plain(model, 0.5, order, criterion, pattern=NOfM(2, 4))
+    for matrix, zero in zip(matrices_of(model), before, strict=True):
+        after = (matrix.weight == 0).view(-1, 4)
+        assert bool(after.view(zero.shape)[zero].all())
+        assert torch.equal(after.sum(dim=1), zero.view(-1, 4).sum(dim=1).clamp(min=2))
+    fuller = sum(int((zero.view(-1, 4).sum(dim=1) > 2).sum()) for zero in before)
+    assert report.fuller_cells == fuller > 0
+    assert report.sparsities == [0.5] * 3
+
+
+def test_cells_that_hold_no_more_zeros_than_the_pattern_removes_are_not_counted() -> None:
+    assert prune_plain(PlainDecoder(8, 16), 0.5, pattern=NOfM(2, 4)).fuller_cells == 0
+    assert prune_plain(PlainDecoder(8, 16), 0.5).fuller_cells == 0

@@ -24,8 +24,8 @@ from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
 from mwanda.pruner.damage import scoring_criterion
-from mwanda.pruner.engine import check_request
 from mwanda.pruner.method import Method
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning

@@ -1,7 +1,10 @@
 """Forward passes that wait for each other."""
 
 import gc
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import pytest
 import torch
@@ -151,3 +154,139 @@ def test_a_batch_that_skips_a_stop_is_an_error(model: PlainDecoder) -> None:
 
     with pytest.raises(CalibrationError, match="different ways"), Lockstep(forward, BATCHES, [model.layers[0]]) as walk:
         walk.advance()
+
+
+def place_of(batch: Batch) -> int:
+    """Return which of the batches it is."""
+    return next(place for place, each in enumerate(BATCHES) if each is batch)
+
+
+@contextmanager
+def numbered(place: ContextVar[int], value: int) -> Iterator[None]:
+    """Set a context variable for the time of the block."""
+    token = place.set(value)
+    try:
+        yield
+    finally:
+        place.reset(token)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Hide warnings for the time of the block."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+NUMBER: ContextVar[int] = ContextVar("NUMBER", default=0)
+CONTEXTS: dict[str, tuple[Callable[[], AbstractContextManager[object]], Callable[[], object]]] = {
+    "no gradients": (torch.no_grad, torch.is_grad_enabled),
+    "gradients": (torch.enable_grad, torch.is_grad_enabled),
+    "autocast": (
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: (torch.ones(2, 2) @ torch.ones(2, 2)).dtype,
+    ),
+    "random numbers": (lambda: torch.random.fork_rng(devices=[]), lambda: torch.get_rng_state().tolist()),
+    "warnings": (silent, lambda: [each[:1] for each in warnings.filters][:1]),
+    "context variables": (lambda: numbered(NUMBER, 1), NUMBER.get),
+}
+"""What a pass may enter, and what is seen of it."""
+
+
+@pytest.mark.parametrize(("enter", "seen"), CONTEXTS.values(), ids=CONTEXTS)
+def test_what_is_global_to_the_thread_is_right_for_each_pass_and_for_the_driver(
+    model: PlainDecoder, enter: Callable[[], AbstractContextManager[object]], seen: Callable[[], object]
+) -> None:
+    """Some passes change it and some do not, in an order in which they leave it before the others."""
+    inside: list[list[object]] = [[] for _ in BATCHES]
+
+    def forward(batch: Batch) -> None:
+        index = place_of(batch)
+        with enter() if index % 2 == 0 else nullcontext():
+            if index % 2 == 0:
+                torch.manual_seed(index)
+            for layer in model.layers:
+                inside[index].append(seen())
+                layer(model.embed(batch.tokens))
+        inside[index].append(seen())
+
+    def alone(index: int) -> list[object]:
+        inside[index].clear()
+        forward(BATCHES[index])
+        return list(inside[index])
+
+    before = seen()
+    expected = [alone(index) for index in range(len(BATCHES))]
+    assert seen() == before
+    for each in inside:
+        each.clear()
+    with Lockstep(forward, BATCHES, list(model.layers)) as walk:
+        while walk.advance():
+            assert seen() == before
+    assert inside == expected
+    assert seen() == before
+
+
+@pytest.mark.parametrize(("enter", "seen"), CONTEXTS.values(), ids=CONTEXTS)
+@pytest.mark.parametrize("error", [False, True], ids=["left early", "an error"])
+def test_passes_that_are_given_up_leave_the_thread_as_it_was(
+    model: PlainDecoder,
+    enter: Callable[[], AbstractContextManager[object]],
+    seen: Callable[[], object],
+    error: bool,
+) -> None:
+    def forward(batch: Batch) -> None:
+        with enter():
+            torch.manual_seed(7)
+            model.layers[0](model.embed(batch.tokens))
+            if error and batch is BATCHES[1]:
+                raise ArithmeticError
+
+    before = seen()
+    with (
+        pytest.raises(ArithmeticError) if error else nullcontext(),
+        Lockstep(forward, BATCHES, [model.layers[0]]) as walk,
+    ):
+        walk.advance()
+        if error:
+            walk.advance()
+    assert seen() == before
+
+
+def test_every_pass_finds_what_the_driver_has_set(model: PlainDecoder) -> None:
+    found = []
+    with (
+        torch.no_grad(),
+        numbered(NUMBER, 3),
+        Lockstep(
+            lambda batch: found.append((NUMBER.get(), model(batch.tokens).requires_grad)), BATCHES, list(model.layers)
+        ) as walk,
+    ):
+        while walk.advance():
+            pass
+    assert found == [(3, False)] * len(BATCHES)
+
+
+def test_random_numbers_of_a_pass_that_waits_are_its_own(model: PlainDecoder) -> None:
+    drawn: list[list[Tensor]] = [[] for _ in BATCHES]
+
+    def forward(batch: Batch) -> None:
+        for layer in model.layers:
+            drawn[place_of(batch)].append(torch.rand(2))
+            layer(model.embed(batch.tokens))
+
+    torch.manual_seed(5)
+    expected = [torch.rand(2) for _ in model.layers]
+    torch.manual_seed(5)
+    with Lockstep(forward, BATCHES, list(model.layers)) as walk:
+        walk.advance()
+        states = [walk.random_state(index) for index in range(len(BATCHES))]
+        torch.manual_seed(9)
+        while walk.advance():
+            pass
+    for each in drawn:
+        torch.testing.assert_close(each, expected)
+    for state in states:
+        torch.set_rng_state(state)
+        assert torch.equal(torch.rand(2), expected[1])

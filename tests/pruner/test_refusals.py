@@ -20,7 +20,7 @@ from pruning_oracle import every_order
 from torch import Tensor, nn
 
 from mwanda.criteria.wanda import Wanda
-from mwanda.errors import AuditError, CalibrationError, MwandaError, SparsityError
+from mwanda.errors import AuditError, CalibrationError, ModelError, MwandaError, SparsityError
 from mwanda.patterns import Quota
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
@@ -118,11 +118,11 @@ def test_inputs_that_overflow_float32_are_an_error(model: PlainDecoder, order: O
 
 
 class SkippingBlock(PlainBlock):
-    """Never calls its second layer."""
+    """Calls its second layer only when no calibration text is there to be read."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """Use the first layer alone."""
-        return states + self.up(states).sum(dim=-1, keepdim=True)
+        """Use the first layer alone for anything but zeros."""
+        return states + self.up(states).sum(dim=-1, keepdim=True) if states.any() else super().forward(states)
 
 
 @every_order
@@ -139,9 +139,51 @@ class RepeatingBlock(PlainBlock):
         return super().forward(super().forward(states))
 
 
-def test_a_matrix_that_is_called_twice_is_an_error_on_arrival() -> None:
+@every_order
+def test_a_matrix_that_is_called_twice_is_an_error_before_anything_is_pruned(order: Order) -> None:
+    model = PlainDecoder(make_block=RepeatingBlock)
+    before = weights(model)
+    with pytest.raises(ModelError, match=r"enters layers\.0\.up 2 times"):
+        prune_plain(model, 0.5, order)
+    assert changed(model, before) == []
+
+
+class HiddenlyRepeatingBlock(PlainBlock):
+    """Calls its layers twice, but only for calibration text."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Pass twice, but for zeros."""
+        return super().forward(super().forward(states)) if states.any() else super().forward(states)
+
+
+@pytest.mark.parametrize(("order", "error"), [("oneshot", CalibrationError), ("block", CalibrationError)])
+def test_statistics_that_are_not_of_each_token_once_are_an_error(order: Order, error: type[MwandaError]) -> None:
+    """Nothing tells beforehand: what the text does decides."""
+    with pytest.raises(error, match=r"layers\.0\.up was given 84 vectors for 42 calibration tokens"):
+        prune_plain(PlainDecoder(make_block=HiddenlyRepeatingBlock), 0.5, order)
+
+
+def test_a_matrix_that_is_called_twice_by_surprise_is_an_error_on_arrival() -> None:
     with pytest.raises(AuditError, match="exactly once"):
-        prune_plain(PlainDecoder(make_block=RepeatingBlock), 0.5, "arrival")
+        prune_plain(PlainDecoder(make_block=HiddenlyRepeatingBlock), 0.5, "arrival")
+
+
+@every_order
+@pytest.mark.parametrize(
+    ("way", "said"), [((0, 1, 0, 2), "layers.0 out of turn"), ((0, 1), "not pass through layers.2")]
+)
+def test_blocks_that_calibration_text_does_not_enter_once_each_are_an_error(
+    order: Order, way: tuple[int, ...], said: str
+) -> None:
+    class Wanderer(PlainDecoder):
+        def forward(self, input_ids: Tensor, use_cache: bool = False) -> Tensor:
+            states = self.embed(input_ids)
+            for index in way if states.any() else range(3):
+                states = self.layers[index](states)
+            return states
+
+    with pytest.raises(CalibrationError, match=said):
+        prune_plain(Wanderer(), 0.5, order)
 
 
 class RoutingBlock(PlainBlock):

@@ -22,9 +22,11 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.criteria.wanda import Wanda
+from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.offloading import Activations
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning
@@ -50,6 +52,13 @@ every_criterion = pytest.mark.parametrize("criterion", [MWanda(), SparseGPT()], 
 
 def plain_job(order: Order, criterion: Criterion | None = None, schedule: Schedule | None = None) -> Job:
     return Job(PlainDecoder(), CALIBRATION, Pruner(order, 3), criterion or MWanda(), schedule or Uniform())
+
+
+def known_decoder() -> PlainDecoder:
+    """Return a model through which text has been followed, so that nothing but calibration passes it any more."""
+    model = PlainDecoder()
+    blocks_of(model)
+    return model
 
 
 def uninterrupted(job: Job) -> tuple[Outcome, int]:
@@ -90,6 +99,19 @@ def test_a_run_with_any_solver_goes_on_to_the_same_weights(tmp_path: Path, order
         assert_same(job.run(folder), expected)
 
 
+@pytest.mark.parametrize("activations", ["device", "ram", "disk"])
+def test_a_run_beside_the_dense_model_goes_on_to_the_same_weights(tmp_path: Path, activations: Activations) -> None:
+    pruner = Pruner("block", 3, activations=activations)
+    job = Job(PlainDecoder(), CALIBRATION, pruner, Wanda(), OWLCWL(2.0), solver=ADMM(match="dense"))
+    expected, steps = uninterrupted(job)
+    plain = Job(PlainDecoder(), CALIBRATION, Pruner("block", 3), Wanda(), OWLCWL(2.0), solver=ADMM(match="dense"))
+    assert_same(plain.run(), expected)
+    for step in range(1, steps):
+        folder = tmp_path / str(step)
+        interrupt(job, folder, step)
+        assert_same(job.run(folder), expected)
+
+
 @every_order
 @every_criterion
 def test_a_run_may_be_interrupted_at_every_step(tmp_path: Path, order: Order, criterion: Criterion) -> None:
@@ -111,7 +133,7 @@ def test_a_journal_changes_nothing(tmp_path: Path, order: Order, criterion: Crit
 def test_a_finished_run_can_be_repeated_from_its_journal(tmp_path: Path, order: Order) -> None:
     job = plain_job(order, SparseGPT(), OWLCWL(2.0))
     expected = job.run(tmp_path)
-    model = PlainDecoder()
+    model = known_decoder()
     assert_same(job.run(tmp_path, model=model), expected)
     assert model.passes == 0
 
@@ -120,7 +142,7 @@ def test_a_finished_run_can_be_repeated_from_its_journal(tmp_path: Path, order: 
 def test_finished_blocks_compute_nothing(tmp_path: Path, order: Order) -> None:
     job = plain_job(order)
     interrupt(job, tmp_path, 2)
-    model = PlainDecoder()
+    model = known_decoder()
     for layer in model.layers[:2]:
         layer.up.register_forward_pre_hook(_refuse)
     assert_same(job.run(tmp_path, model=model), job.run())

@@ -23,8 +23,8 @@ def block(index: int, stack: str = "layers") -> Block:
 def finish(checkpoint: RunCheckpoint, index: int, outputs: list[Any] | None = None, stack: str = "layers") -> None:
     """Finish a block of the phase `prune`, whose outputs are given for each batch."""
     for batch, output in enumerate(outputs or []):
-        checkpoint.save_output("prune", block(index, stack), batch, output)
-    checkpoint.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=bool(outputs))
+        checkpoint.save_output("prune", block(index, stack), batch, output, torch.get_rng_state())
+    checkpoint.finish("prune", block(index, stack), {"mask": torch.tensor([index])}, {}, outputs=len(outputs or []))
 
 
 def batches(folder: Path) -> list[str]:
@@ -33,6 +33,7 @@ def batches(folder: Path) -> list[str]:
 
 
 STATES = torch.arange(24.0).reshape(2, 3, 4)
+RANDOM = torch.get_rng_state()
 OUTPUTS = {
     "a tensor": STATES,
     "a tuple of one": (STATES,),
@@ -80,7 +81,7 @@ def test_what_comes_back_is_not_the_file(tmp_path: Path) -> None:
 
 def test_an_output_that_is_no_tensor_is_an_error_that_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"returns dict, .* pruner\.checkpoint=false"):
-        RunCheckpoint(tmp_path, "key").save_output("prune", block(0), 0, (STATES, {"states": STATES}))
+        RunCheckpoint(tmp_path, "key").save_output("prune", block(0), 0, (STATES, {"states": STATES}), RANDOM)
 
 
 def test_random_numbers_go_on_as_they_would_have(tmp_path: Path) -> None:
@@ -99,12 +100,12 @@ def test_random_numbers_go_on_as_they_would_have(tmp_path: Path) -> None:
 def test_decisions_come_back_for_each_phase(tmp_path: Path) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     shared = torch.tensor([1.5, 2.5])
-    checkpoint.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=False)
-    checkpoint.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=False)
+    checkpoint.finish("dense", block(0), {}, {"signal": (0.1, 1 / 3), "pooled": ["a"]}, outputs=0)
+    checkpoint.finish("prune", block(0), {"a": shared, "b": shared, "c": shared[1:]}, {}, outputs=0)
     again = RunCheckpoint(tmp_path, "key")
     assert (again.finished("dense"), again.finished("prune"), again.finished("other")) == (1, 1, 0)
-    assert again.decided("dense", 0) == ({}, {"signal": [0.1, 1 / 3], "pooled": ["a"]})
-    tensors, metadata = again.decided("prune", 0)
+    assert again.decided("dense", block(0)) == ({}, {"signal": [0.1, 1 / 3], "pooled": ["a"]})
+    tensors, metadata = again.decided("prune", block(0))
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1.5, 2.5], "b": [1.5, 2.5], "c": [2.5]}
     assert metadata == {}
 
@@ -112,7 +113,7 @@ def test_decisions_come_back_for_each_phase(tmp_path: Path) -> None:
 def test_a_block_counts_once_it_is_finished(tmp_path: Path) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     finish(checkpoint, 0, [STATES])
-    checkpoint.save_output("prune", block(1), 0, STATES + 1)
+    checkpoint.save_output("prune", block(1), 0, STATES + 1, RANDOM)
     again = RunCheckpoint(tmp_path, "key")
     assert again.finished("prune") == 1
     assert torch.equal(again.output("prune", "layers", 0), STATES)
@@ -129,6 +130,10 @@ class Apart(World):
 
     def barrier(self) -> None:
         """Do not wait."""
+
+    def all_gather(self, text: str) -> list[str]:
+        """Take it that the others say the same."""
+        return [text] * self.size
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,7 @@ def test_a_checkpoint_of_another_schema_is_not_used(tmp_path: Path) -> None:
 def test_files_of_two_runs_are_never_mixed(tmp_path: Path) -> None:
     """Were the first run to go on, its finished block would hold what the second has decided."""
     finish(RunCheckpoint(tmp_path, "first"), 0, [STATES, STATES])
-    RunCheckpoint(tmp_path, "second").save_output("prune", block(0), 0, STATES + 1)
+    RunCheckpoint(tmp_path, "second").save_output("prune", block(0), 0, STATES + 1, RANDOM)
     assert RunCheckpoint(tmp_path, "first").finished("prune") == 0
     assert batches(tmp_path) == ["prune-00000.rank0.batch000000"]
 
@@ -181,7 +186,7 @@ def test_only_the_outputs_of_the_last_block_of_each_stack_remain(tmp_path: Path)
 
 def test_outputs_that_a_killed_run_left_behind_go_with_the_next_block(tmp_path: Path) -> None:
     finish(RunCheckpoint(tmp_path, "key"), 0, [STATES])
-    RunCheckpoint(tmp_path, "key").save_output("prune", block(1), 7, STATES)
+    RunCheckpoint(tmp_path, "key").save_output("prune", block(1), 7, STATES, RANDOM)
     (tmp_path / "prune-00007.rank0.batch000000.safetensors").touch()
     finish(RunCheckpoint(tmp_path, "key"), 1, [STATES])
     finish(RunCheckpoint(tmp_path, "key"), 2, [STATES])
@@ -192,14 +197,14 @@ def test_each_process_keeps_the_outputs_of_its_own_batches(tmp_path: Path) -> No
     checkpoints = [RunCheckpoint(tmp_path, "key", Apart(rank, 2)) for rank in (1, 0)]
     for index in range(2):
         for checkpoint, value in zip(checkpoints, (1, 0), strict=True):
-            checkpoint.save_output("prune", block(index), 0, STATES + 10 * index + value)
+            checkpoint.save_output("prune", block(index), 0, STATES + 10 * index + value, RANDOM)
         for checkpoint in checkpoints:
-            checkpoint.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=True)
+            checkpoint.finish("prune", block(index), {"mask": STATES + index}, {}, outputs=1)
     assert batches(tmp_path) == [f"prune-00001.rank{rank}.batch000000" for rank in range(2)]
     for rank in range(2):
         again = RunCheckpoint(tmp_path, "key", Apart(rank, 2))
         assert torch.equal(again.output("prune", "layers", 0), STATES + 10 + rank)
-        assert torch.equal(again.decided("prune", 1)[0]["mask"], STATES + 1)
+        assert torch.equal(again.decided("prune", block(1))[0]["mask"], STATES + 1)
 
 
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:
@@ -214,7 +219,7 @@ def test_discarding_leaves_nothing(tmp_path: Path) -> None:
 def test_half_a_discarded_checkpoint_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     finish(checkpoint, 0, [STATES])
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("mwanda.pruner.run_checkpoint.remove_own", lambda *_, **__: None)
     checkpoint.discard()
     assert len(batches(tmp_path)) == 1
     assert RunCheckpoint(tmp_path, "key").finished("prune") == 0

@@ -5,7 +5,7 @@ from mwanda.models.family import Family
 
 FAMILY = Family(
     name="qwen_moe",
-    model_types=("qwen2_moe", "qwen3_moe"),
+    model_types=("qwen2_moe", "qwen3_moe", "qwen3_next"),
     block_paths=("model.layers",),
     keep=("mlp.shared_expert_gate",),
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mwanda.calibration import Batch
 from mwanda.models import Matrix
-from mwanda.models.family import EXPERT_PARAMETERS
+from mwanda.models.layers import EXPERT_PARAMETERS
 from mwanda.pruner.damage.products import directional_products, routed_products
 from mwanda.pruner.experts import in_order_of_experts, product_of
 from mwanda.pruner.observe import by_sequence
