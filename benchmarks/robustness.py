@@ -51,6 +51,8 @@ BEGIN, END = "<!-- robustness: begin -->", "<!-- robustness: end -->"
 NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity")
 """What two runs of one configuration have in common."""
 
+REFUSED = InputError.exit_code
+
 Tries = Iterator[tuple[str, str | None]]
 """Of each try: what was done, and what was wrong with how it ended."""
 
@@ -92,7 +94,6 @@ def a_run(place: Path) -> Path:
 
 
 OTHERS: dict[str, tuple[str, str, str, str, Sound | None]] = {
-    "models": ("damage", "MODELS", "try_model", "damaged models: one clear error, exit 2 and nothing left", None),
     "texts": ("damage_text", "TEXTS", "try_text", "damaged texts: one clear error, or read where harmless", a_model),
     "runs": ("damage_text", "RUNS", "try_run", "damaged run folders: the others are shown, and it is named", a_run),
 }
@@ -359,6 +360,33 @@ def configurations(place: Path, settings: Settings) -> Tries:
         yield f"{change}", wrong
 
 
+# ---- models that are damaged
+
+
+def models(damaged: Callable[[Path], Iterator[tuple[str, Path]]]) -> Item:
+    """Return the tries of all damaged models that another module makes."""
+
+    def item(place: Path, settings: Settings) -> Tries:
+        for number, (name, folder) in enumerate(damaged(place / "models")):
+            run = place / f"run-{number}"
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                wrong = _wrong_with_refusal(folder, run)
+            yield name, wrong
+
+    return item
+
+
+def _wrong_with_refusal(model: Path, run: Path) -> str | None:
+    try:
+        tiny_job.run(model, run)
+    except InputError as error:
+        unclear = error.exit_code != REFUSED or not str(error).strip()
+        return f"unclear: {error!r}" if unclear else "the folder is left" if run.exists() else None
+    except BaseException as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return "it was believed"
+
+
 # ---- secrets that are planted
 
 PLANTED = {"HF_TOKEN": "hf_planted1token2of3nobody", "WANDB_API_KEY": "planted4key5of6nobody7at8all"}
@@ -412,6 +440,11 @@ class Count:
 
 def others() -> Iterator[tuple[str, str | tuple[str, Item]]]:
     """Yield the items of modules in `tests/` by name, or why there are none."""
+    title = "damaged models: one clear error, exit 2 and nothing left"
+    try:
+        yield "models", (title, models(importlib.import_module("damage").damaged_models))
+    except (ImportError, AttributeError) as error:
+        yield "models", f"{title}: {error}"
     for name, (module, damages, tries, title, sound) in OTHERS.items():
         try:
             found = importlib.import_module(module)

@@ -37,8 +37,8 @@ def test_the_table_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_table_of_damages_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OTHERS, "models", ("no_such_module", "MODELS", "try_model", "damaged models", None))
-    assert dict(others())["models"] == "damaged models: No module named 'no_such_module'"
+    monkeypatch.setitem(OTHERS, "texts", ("no_such_module", "TEXTS", "try_text", "damaged texts", None))
+    assert dict(others())["texts"] == "damaged texts: No module named 'no_such_module'"
 
 
 @pytest.mark.parametrize("name", ["caches"])
