@@ -30,6 +30,8 @@ from mwanda.tracking import RunIdentity
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from mwanda.calibration import CalibrationSet
     from mwanda.evaluation.perplexity import Text
     from mwanda.evaluation.task_scores import Scores, Task
@@ -90,7 +92,7 @@ class Pipeline:
             logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, text.evaluation) if parts.perplexity else {}
         tasks = self._load_tasks()
-        self._check_model()
+        self._check_limits(self._check_model(), tokenizer, calibration, texts)
         loaded = self._load_model()
         checkpoint = self._checkpoint(calibration.fingerprint())
         device.reset_peak(loaded.device)
@@ -165,8 +167,11 @@ class Pipeline:
         logger.info("loading tasks: %s", ", ".join(parts.harness.tasks))
         return parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
 
-    def _check_model(self) -> None:
-        """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
+    def _check_model(self) -> "PreTrainedModel":
+        """Refuse, before any weight is loaded, what this machine or this kind of model does not allow.
+
+        Returns the model without weights.
+        """
         from mwanda.job import memory
         from mwanda.models.forward import is_causal
         from mwanda.system import device
@@ -189,6 +194,26 @@ class Pipeline:
         skeleton, spread = source.skeleton(config), source.device_map == "auto"
         free = device.available_bytes(device.choose(source.device), every=spread)
         logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
+        return skeleton
+
+    def _check_limits(
+        self,
+        skeleton: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        calibration: "CalibrationSet",
+        texts: "Mapping[str, Text]",
+    ) -> None:
+        """Refuse text that is longer than the model can read, or has tokens that it does not know."""
+        from mwanda.models.limits import check_positions, check_tokens
+
+        path, perplexity = self.parts.source.path, self.parts.perplexity
+        lengths = {"calibration.length": (self.parts.calibration.length, calibration.length)}
+        used = {"the calibration text": [int(part.max()) for part in calibration.sequences if part.numel()]}
+        if perplexity is not None:
+            lengths["evaluation.window"] = (perplexity.window, perplexity.longest(tokenizer, texts))
+            used["the evaluation text"] = [max(text.tokens) for text in texts.values() if text.tokens]
+        check_positions(skeleton, path, lengths)
+        check_tokens(skeleton, path, tokenizer, used)
 
     def _load_model(self) -> "LoadedModel":
         """Load the model, and refuse what cannot be pruned as asked before minutes of evaluation."""
