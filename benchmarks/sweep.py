@@ -26,6 +26,7 @@ from typing import Any
 from measure import machine
 
 from mwanda.command_line import check, with_inline_languages
+from mwanda.job.record import OUTCOME
 from mwanda.sweep.plan import Job
 from mwanda.system.cache import cache_folder
 from mwanda.system.environment import environment
@@ -37,8 +38,6 @@ SWEPT = ("criterion=wanda,mwanda", "schedule=uniform,owl,cwl", "sparsity=0.3,0.5
 SETTINGS = ("model=gemma3", "pruner=oneshot", "evaluation.sentences=3", "tracking=none")
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
-
-NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity", "tasks")
 
 
 def main() -> None:
@@ -58,13 +57,14 @@ def main() -> None:
     asked = check(typed)
     assert asked is not None
     jobs = asked.sweep.jobs
-    chosen = _every(jobs, given.singles)
+    chosen = evenly_spread(jobs, given.singles)
     half = len(chosen) // 2  # half of them before the sweep and half after, as the machine may get slower or faster
     alone = [_alone(job, folder, variables) for job in chosen[:half]]
     together = _cost(typed, variables)
     alone += [_alone(job, folder, variables) for job in chosen[half:]]
+    singles = folder / "singles"
     runs = [
-        {"job": job.folder.name, "differs_in": _differences(job.folder, folder / "singles" / job.folder.name), **cost}
+        {"job": job.folder.name, "differs_in": differing_sections(job.folder, singles / job.folder.name), **cost}
         for job, cost in zip(chosen, alone, strict=True)
     ]
     whole = {clock: sum(cost[clock] for cost in alone) / len(alone) * len(jobs) for clock in together}
@@ -116,15 +116,16 @@ def _cost(arguments: Sequence[str], variables: dict[str, str]) -> dict[str, floa
     return {"seconds": seconds, "processor seconds": used}
 
 
-def _every(jobs: Sequence[Job], count: int) -> list[Job]:
+def evenly_spread(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Return so many of the jobs, at equal distances; 0 means all."""
     count = min(count, len(jobs)) or len(jobs)
     return [jobs[number * len(jobs) // count] for number in range(count)]
 
 
-def _differences(first: Path, second: Path) -> list[str]:
+def differing_sections(first: Path, second: Path) -> list[str]:
     """Return the sections of results.json in which any number differs."""
     one, other = (json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (first, second))
-    return [key for key in NUMBERS if json.dumps(one[key]) != json.dumps(other[key])]
+    return [key for key in OUTCOME if json.dumps(one.get(key)) != json.dumps(other.get(key))]
 
 
 if __name__ == "__main__":

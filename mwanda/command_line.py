@@ -2,16 +2,19 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mwanda.config.compose import composed, parsed, unresolved, with_evaluation_corpus
+from mwanda.config.compose import CONFIG_NAME, composed, parsed, unresolved, with_evaluation_corpus
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
-from mwanda.system.conf import CONF
+from mwanda.system.conf import CONF, program
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 if TYPE_CHECKING:
@@ -19,7 +22,27 @@ if TYPE_CHECKING:
 
 
 EXPERIMENT = "experiment"
-ONLY_SHOW = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+HELP = {"--help", "-h"}
+ONLY_SHOW = {*HELP, "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+
+
+def main() -> None:
+    """Do what was typed behind `python run.py`, or `mwanda-run` where the package is installed.
+
+    Raises:
+        SystemExit: with 0 for complete, 1 for a failure, 2 for bad input.
+    """
+    import hydra
+
+    if HELP & set(sys.argv[1:]):
+        sys.argv.append(f"hydra.help.app_name='{shlex.join(program())}'")
+    start(hydra.main(config_path=str(CONF), config_name=CONFIG_NAME, version_base="1.3")(_job))
+
+
+def _job(config: Any) -> None:
+    from mwanda import hydra_job  # loads torch, which --help does without
+
+    hydra_job.main(config)
 
 
 def start(hydra: Callable[[], Any]) -> None:
@@ -28,14 +51,14 @@ def start(hydra: Callable[[], Any]) -> None:
     A single run is done here and a sweep on this machine by mwanda.sweep, through one door. `hydra` is for what Hydra
     alone can do: `--help`, `--cfg` and the like, other launchers and sweepers, another main configuration.
     """
+    hide_in_terminal()
     try:
         sys.argv[1:] = with_inline_languages(sys.argv[1:])
         asked = None
         if not any(argument.split("=")[0] in ONLY_SHOW for argument in sys.argv[1:]):
             asked = check(sys.argv[1:])
     except InputError as error:
-        print("error:", *str(error).split(), file=sys.stderr)  # a value may hold line breaks
-        raise SystemExit(error.exit_code) from None
+        raise _ended(error) from None
     if asked is None:
         _as_hydra_reads_it()
         hydra()
@@ -44,7 +67,16 @@ def start(hydra: Callable[[], Any]) -> None:
 
         raise SystemExit(max(worker.run_spec(spec) for spec in asked.runs))
     else:
-        raise SystemExit(_sweep(asked, hydra))
+        try:
+            code = _sweep(asked, hydra)
+        except InputError as error:
+            raise _ended(error) from None
+        raise SystemExit(code)
+
+
+def _ended(error: InputError) -> SystemExit:
+    complain(error)
+    return SystemExit(error.exit_code)
 
 
 def _sweep(asked: "Asked", hydra: Callable[[], Any]) -> int:

@@ -53,6 +53,10 @@ class ComparisonError(InputError):
     """Results were not measured alike and cannot stand in one table."""
 
 
+class RecordError(InputError):
+    """What a run or a sweep has left cannot be read; the message names the file."""
+
+
 class CalibrationError(MwandaError):
     """The calibration pass did not see what it should have seen."""
 
@@ -63,6 +67,10 @@ class DamagedFileError(MwandaError):
     def __init__(self, path: object, reason: str) -> None:
         self.path = path
         super().__init__(f"{path} is damaged: {reason}")
+
+
+class EvaluationError(MwandaError):
+    """A model gives what is no number, and nothing that was measured of it means anything."""
 
 
 class AuditError(MwandaError):

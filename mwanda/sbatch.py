@@ -15,10 +15,12 @@ from pathlib import Path
 
 from mwanda.command_line import check, with_inline_languages
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.sweep import plan, slurm
+from mwanda.sweep import naming, plan, slurm
 from mwanda.sweep.array import LOGS, SCRIPT, Resources, script, submit
 from mwanda.sweep.plan import Plan
 from mwanda.system.files import write_text
+from mwanda.system.secrets import IN_SHELL, hidden, hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
@@ -34,7 +36,8 @@ def planned_sweep(overrides: Sequence[str], typed: Sequence[str]) -> Plan:
     again = ["-m", "mwanda.sbatch", *typed]
     asked = check(["--multirun", *with_inline_languages(overrides)], elsewhere=True, typed=again)
     if asked is None or asked.sweep is None:
-        raise InputError("an array runs jobs; python run.py mode=prepare … prepares them, where there is a network")
+        alone = naming.command_line(["mode=prepare"])
+        raise InputError(f"an array runs jobs; {alone} … prepares them, where there is a network")
     if not asked.local:
         raise ConfigurationError("hydra/launcher", "…", "the array is the launcher; leave it out")
     return asked.sweep
@@ -64,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{planned.folder}: {len(planned.current)} jobs, none of which is to be run")
             return 0
         slurm.check_array(len(jobs))
-        text, path = script(jobs, planned.folder, typed, resources), planned.folder / SCRIPT
+        text = hidden(script(jobs, planned.folder, typed, resources), IN_SHELL)
+        path = planned.folder / SCRIPT
         if not options.dry_run and shutil.which("sbatch") is None:
             raise InputError("there is no sbatch here; --dry-run writes the script alone")
         if any(each == "rerun=all" for each in options.overrides):
@@ -74,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(path, text)
         number = None if options.dry_run else submit(path)
     except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
     skipped = len(planned.current) - len(jobs)
     print(f"{len(jobs)} jobs, {skipped} left out as done or running: {os.path.relpath(path)}")
@@ -128,4 +132,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

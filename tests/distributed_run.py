@@ -39,6 +39,7 @@ from mwanda.system.progress import Silent
 CALIBRATION = tiny_calibration(languages=3, sequences=(2, 3, 2), length=10)
 TEXTS = ("", "outputs/day", "Kʉ̃ɔ̃ 🌍")
 JOBS = ("mwanda", "sparsegpt", "mixtral", "swap", "admm", "dsnot", "fisher", "fisher_mixtral")
+BESIDE = "beside the dense model"
 NEEDS = (Needs.NORMS, Needs.COUNTS, Needs.SECOND_MOMENTS, Needs.MEANS)
 
 
@@ -53,7 +54,7 @@ def job_of(name: str, order: Order) -> Job:
     return Job(model, calibration, pruner, criterion, schedule, solver=SOLVERS.get(name))
 
 
-SOLVERS: dict[str, Solver] = {"swap": Swap(), "admm": ADMM(), "dsnot": DSnoT()}
+SOLVERS: dict[str, Solver] = {"swap": Swap(), "admm": ADMM(), "dsnot": DSnoT(), BESIDE: ADMM(match="dense")}
 
 
 def statistics_of_rank(rank: int, needs: Needs) -> LanguageStatistics:
@@ -124,6 +125,8 @@ def take_part(folder: Path) -> None:
             model, report = prune(job_of(name, order), world)
             save(f"{name}-{order}", model.state_dict())
             left[f"{name}-{order}"] = report.sparsities
+        if order == "block":
+            save(BESIDE, prune(job_of(BESIDE, order), world)[0].state_dict())
         place = folder / f"checkpoint-{order}"
         try:
             prune(job_of("mwanda", order), world, RunCheckpoint(place, "key", world), StopAt(3))

@@ -328,7 +328,7 @@ class Client(AbstractContextManager["Client"]):
             stdout=subprocess.PIPE,
             stderr=self._errors,
             encoding="utf-8",
-            env={**_environment(endpoint, home), **environment},
+            env={**hub_environment(endpoint, home), **environment},
         )
         # A client that hangs is a failure, not a test run that never ends.
         self._watchdog = threading.Timer(TIME_LIMIT, self._process.kill)
@@ -387,7 +387,7 @@ for line in sys.stdin:
 """
 
 
-def _environment(endpoint: str, home: Path) -> dict[str, str]:
+def hub_environment(endpoint: str, home: Path) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -36,6 +36,17 @@ UNKNOWN_KEYS = [
 UNKNOWN_CHOICES = [
     (["model=blom"], "model=blom: ", "choices: bloom, "),
     (["langs=flores3"], "langs=flores3: ", "choices: flores30, "),
+    (
+        ["langs=mwanda15"],
+        "langs=mwanda15: ",
+        "https://github.com/RochelleChoenni/M-Wanda; give them as langs=[CODE,CODE,…]",
+    ),
+    (["--multirun", "langs=flores30,mwanda15"], "langs=mwanda15: ", "https://github.com/RochelleChoenni/M-Wanda; "),
+    (
+        ["calibration.languages=mwanda15"],
+        "calibration.languages=mwanda15: ",
+        "https://github.com/RochelleChoenni/M-Wanda; give them as calibration.languages=[CODE,CODE,…]",
+    ),
     (["corpus=embeded"], "corpus=embeded: ", "choices: embedded, "),
     (["calibration=smal"], "calibration=smal: ", "choices: small, english, large, paper, proportional, target"),
     (["criterion=mwnda"], "criterion=mwnda: ", "choices: mwanda, wanda, "),

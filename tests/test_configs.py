@@ -1,11 +1,12 @@
 """Every choice says what it is and how to ask for it, builds, and names the arguments of its class."""
 
+import importlib.util
 import re
 import shlex
 from collections import Counter
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
@@ -14,8 +15,10 @@ from hydra.utils import get_class
 from mwanda import command_line
 from mwanda.config import compose, schema
 from mwanda.corpora import embedded
+from mwanda.errors import MwandaError
 from mwanda.job.components import Parts
 from mwanda.languages import known, sets
+from mwanda.languages.selection import Selection
 from mwanda.system import conf
 
 
@@ -32,7 +35,7 @@ CHOICES = {
         "xglm",
         "gemma3",
     },
-    "langs": {"flores30", "flores200", "mwanda15", "xglm30", "bloom46", "udhr", "low_resource", "inline"},
+    "langs": {"flores30", "flores200", "xnli15", "xglm30", "bloom46", "udhr", "low_resource", "inline"},
     "corpus": {"embedded", "flores_plus", "c4", "local"},
     "calibration": {"small", "paper", "large"},
     "criterion": {"magnitude", "wanda", "mwanda"},
@@ -57,6 +60,7 @@ CHANGED = {
 
 FILES = sorted(path for path in conf.CONF.rglob("*.yaml") if path.parent != conf.CONF)
 COMPONENTS = [path for path in FILES if path.parent.name in schema.GROUPS]
+MAIN = conf.CONF / "config.yaml"
 
 
 def group_of(path: Path) -> str:
@@ -67,10 +71,40 @@ def name_of(path: Path) -> str:
     return f"{group_of(path)}={path.stem}"
 
 
-def read(path: Path) -> dict[str, Any]:
+def bases_of(path: Path) -> list[Path]:
+    """Return the files of its group that a file inherits from."""
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", [])
+    return [path.with_name(f"{name}.yaml") for name in defaults if name != "_self_" and path != MAIN]
+
+
+def own(path: Path) -> dict[str, Any]:
+    """Return what a file says itself."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
+    return {key: value for key, value in content.items() if key != "defaults"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a file says, with what it inherits."""
+    content: dict[str, Any] = {}
+    for base in bases_of(path):
+        content |= read(base)
+    return content | own(path)
+
+
+def comments_of(path: Path) -> dict[str, str]:
+    """Return the comment of each key of a file, with those that it inherits."""
+    comments: dict[str, str] = {}
+    for base in bases_of(path):
+        comments |= comments_of(base)
+    lines = re.findall(r"^(\w+):[^#\n]*#\s*(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return comments | {str(key): str(comment) for key, comment in lines}
+
+
+def literals(annotation: Any) -> set[str]:
+    """Return the words that a type allows, where it is made of Literals (or None), as YAML writes them."""
+    if get_origin(annotation) is Literal:
+        return {str(each).lower() if isinstance(each, bool) else str(each) for each in get_args(annotation)}
+    return {word for each in get_args(annotation) for word in literals(each)}
 
 
 def command_of(path: Path) -> list[str]:
@@ -87,83 +121,119 @@ def arguments_of(path: Path) -> dict[str, Field[Any]]:
     return {one.name: one for part in schema.parts_of(get_class(target)) for one in fields(part) if one.init}
 
 
-@pytest.mark.parametrize("group", CHOICES)
-def test_a_group_has_the_choices_that_users_are_promised(group: str) -> None:
-    assert set(conf.choices(group)) >= CHOICES[group]
+def types_of(path: Path) -> dict[str, Any]:
+    """Return the type of each key that a file may set."""
+    if path == MAIN:
+        return get_type_hints(schema.Settings)
+    if group_of(path) == "langs":
+        return get_type_hints(Selection)
+    target = read(path)["_target_"]
+    parts = schema.parts_of(get_class(target)) if target else []
+    return {name: hint for part in parts for name, hint in get_type_hints(part).items()}
+
+
+def test_a_group_has_the_choices_that_users_are_promised() -> None:
+    missing = {group: sorted(CHOICES[group] - set(conf.choices(group))) for group in CHOICES}
+    assert missing == {group: [] for group in CHOICES}
 
 
 def test_every_group_is_known_to_the_schema() -> None:
     assert {group_of(path) for path in FILES} == {*schema.GROUPS, "langs", "hydra/launcher"}
 
 
-@pytest.mark.parametrize("path", [*FILES, conf.CONF / "config.yaml"], ids=name_of)
-def test_a_file_opens_with_what_it_is_and_a_command(path: Path) -> None:
-    first, second, third, *_ = path.read_text(encoding="utf-8").splitlines()
-    assert re.fullmatch("# .{10,}[.)]|# .*https://[^ ]+|# The main configuration: .*", first)
-    assert second.startswith("# python run.py ")
-    assert not third.startswith("#")
+def test_every_file_opens_with_what_it_is_and_a_command() -> None:
+    failures = []
+    for path in (*FILES, MAIN):
+        first, second, third, *_ = path.read_text(encoding="utf-8").splitlines()
+        described = re.fullmatch("# .{10,}[.)]|# .*https://[^ ]+|# The main configuration: .*", first)
+        if not described or not second.startswith("# python run.py ") or third.startswith("#"):
+            failures.append(name_of(path))
+    assert failures == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_the_command_names_the_choice(path: Path) -> None:
-    arguments = command_line.with_inline_languages(command_of(path))
-    assert f"{group_of(path)}={path.stem}" in arguments
+def test_every_command_names_its_choice() -> None:
+    arguments = {name_of(path): command_line.with_inline_languages(command_of(path)) for path in FILES}
+    assert [name for name, typed in arguments.items() if name not in typed] == []
 
 
-@pytest.mark.parametrize("path", [*FILES, conf.CONF / "config.yaml"], ids=name_of)
-def test_the_command_composes_and_builds(path: Path, tmp_path: Path) -> None:
-    if group_of(path) == "hydra/launcher":
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="the launcher is not installed")
-    command = [each.replace("FOLDER", str(tmp_path)) for each in command_of(path)]
-    for stem in (*known(), "deu_1996") if command != command_of(path) else ():
+def test_every_command_composes_and_builds(tmp_path: Path) -> None:
+    installed = importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+    for stem in (*known(), "deu_1996"):
         (tmp_path / f"{stem}.txt").touch()
-    arguments = command_line.with_inline_languages(command)
-    command_line.check(arguments)
+    failures = []
+    for path in (each for each in (*FILES, MAIN) if installed or group_of(each) != "hydra/launcher"):
+        typed = [each.replace("FOLDER", str(tmp_path)) for each in command_of(path)]
+        try:
+            command_line.check(command_line.with_inline_languages(typed))
+        except MwandaError as error:
+            failures.append(f"{name_of(path)}: {error}")
+    assert failures == []
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
-def test_a_file_holds_the_arguments_of_its_class(path: Path) -> None:
-    node = read(path)
-    if node["_target_"] is None:
-        assert list(node) == ["_target_"]
-        return
-    arguments = list(arguments_of(path))
-    # The text of the evaluation is chosen with it, but read by the job.
-    expected = ["_target_", *(["corpus"] if group_of(path) == "evaluation" else []), *arguments]
-    assert list(node) == expected
+def test_every_file_holds_the_arguments_of_its_class() -> None:
+    failures = []
+    for path in COMPONENTS:
+        node, expected = read(path), ["_target_"]
+        if node["_target_"] is not None:
+            # The text of the evaluation is chosen with it, but read by the job.
+            expected += [*(["corpus"] if group_of(path) == "evaluation" else []), *arguments_of(path)]
+        if list(node) != expected:
+            failures.append(f"{name_of(path)}: {list(node)}, not {expected}")
+    assert failures == []
 
 
-@pytest.mark.parametrize("path", [path for path in COMPONENTS if read(path)["_target_"]], ids=name_of)
-def test_values_are_the_defaults_of_the_class_unless_they_are_the_point(path: Path) -> None:
-    node = read(path)
-    for name, argument in arguments_of(path).items():
-        if name in CHANGED.get(group_of(path), ()):
-            continue
-        default = argument.default_factory() if argument.default_factory is not MISSING else argument.default
-        assert node[name] == (list(default) if isinstance(default, tuple) else default), name
+def test_values_are_the_defaults_of_the_class_unless_they_are_the_point() -> None:
+    failures = []
+    for path in (path for path in COMPONENTS if read(path)["_target_"]):
+        node = read(path)
+        for name, argument in arguments_of(path).items():
+            default = argument.default_factory() if argument.default_factory is not MISSING else argument.default
+            wanted = list(default) if isinstance(default, tuple) else default
+            if name not in CHANGED.get(group_of(path), ()) and node[name] != wanted:
+                failures.append(f"{name_of(path)}: {name}={node[name]}, not {wanted}")
+    assert failures == []
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
-def test_comments_list_the_choices_that_there_are(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    listed = re.findall(r"^(\w+): .*# (\w+(?: \| \w+)+)$", text, re.MULTILINE)
-    hints = get_type_hints(get_class(read(path)["_target_"])) if listed else {}
-    for name, choices in listed:
-        assert set(choices.split(" | ")) == set(get_args(hints[name]))
+def test_a_file_that_inherits_says_only_what_it_changes() -> None:
+    inheriting = {path: bases for path in COMPONENTS if (bases := bases_of(path))}
+    repeated = [
+        f"{name_of(path)}: {key}"
+        for path, bases in inheriting.items()
+        for key, value in own(path).items()
+        for base in bases
+        if read(base).get(key, MISSING) == value
+    ]
+    assert {group_of(path) for path in inheriting} == {"calibration", "pruner"}
+    assert repeated == []
 
 
-@pytest.mark.parametrize("path", [path for path in COMPONENTS if "revision" in read(path)], ids=name_of)
-def test_what_comes_from_the_hub_is_pinned(path: Path) -> None:
-    node = read(path)
-    if "/" in node["path"]:
-        assert COMMIT.fullmatch(node["revision"])
-    else:
-        assert node["revision"] is None
+def test_comments_list_the_choices_that_there_are() -> None:
+    """Every key that takes one of some words says which, as in `a | b | c`; no comment lists others."""
+    failures, checked = [], 0
+    for path in (*COMPONENTS, conf.CONF / "langs" / "inline.yaml", MAIN):
+        comments, types = comments_of(path), types_of(path)
+        for name in read(path):
+            choices, comment = literals(types.get(name)), comments.get(name, "")
+            listed = re.findall(r"[\w-]+(?: \| [\w-]+)+", comment) or re.findall(r"^[\w-]+", comment)
+            found = set(listed[0].split(" | ")) if listed else set()
+            if found != choices if choices else len(found) > 1:
+                failures.append(f"{name_of(path)}: {name} takes {sorted(choices)}; its comment is {comment!r}")
+            checked += bool(choices)
+    assert failures == []
+    assert checked > 80
 
 
-@pytest.mark.parametrize("path", sorted((conf.CONF / "corpus").glob("*.yaml")), ids=name_of)
-def test_a_corpus_refers_to_nothing_outside_its_file(path: Path) -> None:
-    assert "${" not in path.read_text(encoding="utf-8")  # evaluation.corpus reads the file alone
+def test_what_comes_from_the_hub_is_pinned() -> None:
+    nodes = {name_of(path): read(path) for path in COMPONENTS if "revision" in read(path)}
+    pinned = {name: bool(COMMIT.fullmatch(node["revision"] or "")) for name, node in nodes.items()}
+    assert pinned == {name: "/" in node["path"] for name, node in nodes.items()}
+    assert sum(pinned.values()) > 10
+
+
+def test_a_corpus_refers_to_nothing_outside_its_file() -> None:
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (conf.CONF / "corpus").glob("*.yaml")}
+    # evaluation.corpus reads the file alone
+    assert [name for name, text in files.items() if "${" in text] == []
 
 
 def test_the_thirty_languages_are_those_of_the_embedded_corpus() -> None:
@@ -179,7 +249,7 @@ def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("flores30", 30), ("flores200", 210), ("mwanda15", 15), ("xglm30", 30), ("bloom46", 46), ("udhr", 458)],
+    [("flores30", 30), ("flores200", 210), ("xnli15", 15), ("xglm30", 30), ("bloom46", 46), ("udhr", 458)],
 )
 def test_a_set_has_as_many_languages_as_its_name_says(name: str, count: int) -> None:
     assert len(sets.language_set("langs", name).named()) == count
@@ -196,8 +266,8 @@ def test_every_family_of_four_languages_and_every_script_of_three_has_a_set() ->
     }
 
 
-@pytest.mark.parametrize("name", [name for name in conf.choices("langs") if name[:6] in ("family", "script")])
-def test_a_set_by_family_or_script_is_a_rule_and_no_list(name: str) -> None:
-    chosen = sets.language_set("langs", name)
-    assert not chosen.codes
-    assert len(chosen.named()) >= 3
+def test_a_set_by_family_or_script_is_a_rule_and_no_list() -> None:
+    names = [name for name in conf.choices("langs") if name[:6] in ("family", "script")]
+    every = {name: sets.language_set("langs", name) for name in names}
+    assert len(every) >= 40
+    assert [name for name, chosen in every.items() if chosen.codes or len(chosen.named()) < 3] == []

@@ -173,7 +173,7 @@ def test_an_experiment_is_an_array(tmp_path: Path, capsys: pytest.CaptureFixture
         (["sparsity=1.5"], "sparsity=1.5"),
         (["sparsty=0.5,0.6"], "there is no key 'sparsty'"),
         (["criterion=wonda,mwanda"], "choices: wanda"),
-        (["mode=prepare"], "python run.py mode=prepare"),
+        (["mode=prepare"], "run.py mode=prepare … prepares them"),
         (["--time=later"], "--time=later"),
         (["seed=1", "hydra/launcher=slurm"], "the array is the launcher"),
     ],

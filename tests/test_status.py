@@ -108,7 +108,7 @@ def test_the_next_attempt_is_counted_and_the_error_is_a_line(tmp_path: Path, sta
 def test_a_process_that_is_gone_is_lost_and_one_that_works_is_not(tmp_path: Path) -> None:
     report(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        change(tmp_path, pid=process.pid, born=status._born(process.pid))
+        change(tmp_path, pid=process.pid, born=status.started(process.pid))
         assert status.seen(tmp_path)[0] == "running"  # type: ignore[index]
         process.kill()
         process.wait()

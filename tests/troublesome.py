@@ -43,6 +43,9 @@ class Troublesome(Wanda):
 
 SEEN: list[torch.Size] = []
 
+ALLOWED = [f"plugins=[{__name__}]"]
+"""The user's word, without which nothing here is imported."""
+
 
 def choices(folder: Path) -> list[str]:
     """Write `criterion=killed`, `raises` and `sleeps` into a folder; return what makes Hydra find them."""

@@ -1,1 +1,1 @@
-"""What runs share: calibration blocks, one-shot statistics, signals of schedules, and the dense model's evaluation."""
+"""The artifact cache: calibration sequences, statistics, schedule signals and dense evaluations that runs share."""

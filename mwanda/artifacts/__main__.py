@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mwanda.artifacts.store import CORRUPT, entries, prune, store
+from mwanda.system.secrets import hide_in_terminal
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -87,4 +88,5 @@ def _scaled(text: str, units: Mapping[str, int], example: str) -> float:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What runs share: calibration blocks, one-shot statistics, signals of schedules, and the dense model's evaluation.
+"""The artifact cache: calibration sequences, statistics, schedule signals and dense evaluations that runs share.
 
     python -m mwanda.artifacts                         list, the most recently used first
     python -m mwanda.artifacts prune --older-than 30d  remove what has not been used for so long
@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from mwanda.system.cache import cache_folder
 from mwanda.system.content import sha256_of
 from mwanda.system.environment import arithmetic
-from mwanda.system.files import atomic, write_json
+from mwanda.system.files import atomic, read_json, write_json
+from mwanda.system.ownership import ABANDONED, remove_unfinished
 
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ DATA = "data"
 
 CORRUPT = ".corrupt"
 
-ABANDONED = 24 * 3600.0
-"""Seconds after which content that no index names is no longer one that is just being written."""
+KEY, CHECKSUM = "[0-9a-f]{32}", "[0-9a-f]{64}"
+
+OWN = rf"(?:{KEY}\.json|{CHECKSUM}\.safetensors)(?:\.\d+{re.escape(CORRUPT)})?"
+"""Names of the files of a store: all that is ever removed from it."""
 
 ROOMS = (
     "calibration",
@@ -54,6 +57,7 @@ ROOMS = (
     "patterns",
     "pruner",
     "schedules",
+    "solvers",
     "statistics",
     "system",
 )
@@ -64,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was kept: tensors, and metadata that JSON can hold (with NaN and infinity)."""
+    """One cached result of a computation: tensors, and metadata that JSON can hold (with NaN and infinity)."""
 
     tensors: "Mapping[str, Tensor]"
     metadata: Any
@@ -72,7 +76,7 @@ class Artifact:
 
 @dataclass
 class ArtifactCache:
-    """The artifacts of one run.
+    """The artifact cache as one run sees it.
 
     Args:
         key: what all of them depend on.
@@ -161,8 +165,8 @@ def _read(folder: Path, kind: str, key: Mapping[str, Any]) -> Artifact | None:
     if not index.is_file():
         return None
     try:
-        entry = json.loads(index.read_text(encoding="utf-8"))
-        data = folder / DATA / f"{entry['data']}.safetensors"
+        entry = read_json(index)
+        data = _data(folder, entry["data"])
         if entry["schema"] != SCHEMA or digest(entry["key"]) != digest(key):
             raise ValueError("it is of something else")
     except (ValueError, KeyError, TypeError) as error:
@@ -211,6 +215,17 @@ def _write(
     )
 
 
+def _data(folder: Path, checksum: object) -> Path:
+    """Return where content lies.
+
+    Raises:
+        ValueError: it is named otherwise, perhaps by a place outside the store.
+    """
+    if not isinstance(checksum, str) or not re.fullmatch(CHECKSUM, checksum):
+        raise ValueError(f"its content is named {checksum!r}, which is no checksum")
+    return folder / DATA / f"{checksum}.safetensors"
+
+
 def _move_aside(file: Path, error: Exception) -> None:
     aside = file.with_name(f"{file.name}.{time.time_ns()}{CORRUPT}")
     with suppress(OSError):  # another process was quicker
@@ -243,11 +258,13 @@ def entries(folder: Path) -> list[Entry]:
     """Return all artifacts, the most recently used first."""
     found = []
     for index in folder.glob("*/*.json"):
-        with suppress(OSError, ValueError, KeyError):
-            content = json.loads(index.read_text(encoding="utf-8"))
-            data = folder / DATA / f"{content['data']}.safetensors"
-            used = index.stat().st_mtime
-            found.append(Entry(index, content["kind"], content["about"], data, content["bytes"], used))
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = read_json(index)
+            if not re.fullmatch(KEY, index.stem) or content["schema"] != SCHEMA:
+                continue
+            data, used = _data(folder, content["data"]), index.stat().st_mtime
+            kind, about = str(content["kind"]), str(content["about"])
+            found.append(Entry(index, kind, about, data, int(content["bytes"]), used))
     return sorted(found, key=lambda each: each.used, reverse=True)
 
 
@@ -280,6 +297,9 @@ def prune(
     # Content that no index names yet may be that of an artifact which is just being written.
     for file in {*folder.glob(f"{DATA}/*"), *folder.glob(f"*/*{CORRUPT}")} - needed:
         with suppress(OSError):
-            if everything or file in removed or now - file.stat().st_mtime > ABANDONED:
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+            ours = file.is_file() and not file.is_symlink() and re.fullmatch(OWN, file.name)
+            if ours and (everything or file in removed or now - file.stat().st_mtime > ABANDONED):
+                file.unlink()
+    for place in folder.glob("*/"):
+        remove_unfinished(place, 0.0 if everything else ABANDONED)
     return len(removed)

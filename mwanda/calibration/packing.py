@@ -1,7 +1,8 @@
-"""Full sequences of tokens: a language per sequence, no padding anywhere."""
+"""Packs each language's text into sequences of equal length, without padding and without mixing languages."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mwanda.errors import CalibrationError
+from mwanda.errors import CorpusError
 from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SHORTEST = 16
 """Tokens below which a sequence is not cut."""
+
+MARKUP = re.compile(r"[<\[|]")
+"""What tells `<pad>` and `[PAD]` from an ordinary token that a tokenizer pads with."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,33 @@ def pack(tokens: Iterable[int], length: int, start: int | None, at_most: int) ->
     return torch.tensor(sequences, dtype=torch.int64).reshape(len(sequences), length)
 
 
-def check_no_padding(sequences: Sequence[Tensor], padding: int | None, special: set[int]) -> None:
-    """Raise CalibrationError when a padding token got among the tokens."""
-    if padding is None or padding in special:
+def check_no_padding(
+    tokenizer: "PreTrainedTokenizerBase",
+    packed: Mapping[str, Int[Tensor, "S T"]],
+    text: Mapping[str, Sequence[str]],
+) -> None:
+    """Refuse text that spells the padding token, which would enter the statistics.
+
+    The token may stand among the others without being in the text: where it is also the one for what is unknown, or
+    ends a text, or is an ordinary one such as `!`. That is no padding.
+
+    Args:
+        tokenizer: that made the tokens.
+        packed: sequences of each language.
+        text: sentences of each language.
+
+    Raises:
+        CorpusError: a sentence spells it; the message names the language and the sentence.
+    """
+    token, padding = tokenizer.pad_token, tokenizer.pad_token_id
+    others = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
+    if padding is None or padding in others or not MARKUP.search(token):
         return
-    for part in sequences:
-        if bool((part == padding).any()):
-            raise CalibrationError(f"calibration text holds the padding token {padding}; remove it from the corpus")
+    for code, part in packed.items():
+        spelt = next((line for line in text[code] if token in line), None) if bool((part == padding).any()) else None
+        if spelt is not None:
+            at = spelt.index(token)
+            quoted = " ".join(spelt[max(0, at - 20) : at + len(token) + 20].split())
+            raise CorpusError(
+                f"the calibration text of {code} spells the padding token {token} in '…{quoted}…'; remove it there"
+            )

@@ -1,4 +1,4 @@
-"""How much calibration text each language gives."""
+"""Divides the calibration budget among languages."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ UNITS = ("sequences", "tokens", "bytes")
 
 @dataclass(frozen=True)
 class Calibration:
-    """The size of the calibration set and its division among languages.
+    """The size of the calibration set, and how it is divided among languages.
 
     The size is given in exactly one of `sequences`, `tokens` and `bytes`.
 
@@ -142,7 +142,7 @@ class Calibration:
         start = document_start(tokenizer) if self.start_token else None
         if self.bytes is not None:
             self._check_enough_bytes(sizes, counts)
-            taken = {code: list(_first_bytes(self._ordered(part), counts[code])) for code, part in sentences.items()}
+            taken = {code: list(first_bytes(self._ordered(part), counts[code])) for code, part in sentences.items()}
             limits = dict.fromkeys(sentences, sys.maxsize)
         else:
             taken = {code: list(self._ordered(part)) for code, part in sentences.items()}
@@ -156,8 +156,7 @@ class Calibration:
             self._check_enough(sizes, counts, found)
         else:
             self._check_one_sequence(counts, found)
-        padding = tokenizer.pad_token_id
-        check_no_padding(list(packed.values()), padding, {tokenizer.eos_token_id, tokenizer.bos_token_id})
+        check_no_padding(tokenizer, packed, taken)
         lead = "each led by the document start token" if start is not None else "without a start token"
         packing = f"{self.packing}: sentences joined by a line break, cut into {self.length} tokens, {lead}"
         return CalibrationSet(tuple(packed), tuple(packed.values()), packing, self.weighting(list(packed)))
@@ -277,7 +276,7 @@ def _list(codes: Sequence[str]) -> str:
     return f"[{','.join(codes)}]"
 
 
-def _first_bytes(sentences: Sequence[str], limit: int) -> Iterator[str]:
+def first_bytes(sentences: Sequence[str], limit: int) -> Iterator[str]:
     """Yield the first `limit` bytes of UTF-8, the last sentence cut short, never within a character."""
     left = limit
     for sentence in sentences:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from mwanda.comparison.tables import GROUPINGS
 from mwanda.errors import ConfigurationError, InputError
+from mwanda.system.files import disk_problem
+from mwanda.system.ownership import MADE, named, sign
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,18 +28,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--columns", choices=list(GROUPINGS), help="how languages are grouped into columns")
     parser.add_argument("--no-plots", action="store_true", help="tables only")
+    parser.add_argument("--terminal", action="store_true", help="print tables and sparklines, write nothing")
     given = parser.parse_args(arguments)
-    from mwanda.comparison.report import write
 
     try:
+        if given.terminal:
+            from mwanda.comparison.terminal import show
+
+            show(given.folders, _settings(given.baseline), given.columns)
+            return
+        from mwanda.comparison.report import write
+
         output = given.output or given.folders[0] / "comparison"
+        _check_output(output)
         done = write(given.folders, output, _settings(given.baseline), given.columns, plots=not given.no_plots)
+        sign(output)
     except InputError as error:
-        print("error:", *str(error).split(), file=sys.stderr)
+        complain(error)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        complain(f"{problem}; choose another --output, or make room there")
+        raise SystemExit(1) from None
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{done.runs} runs, {done.unfinished} unfinished: {output}/report.md")
+    print(f"{done.runs} runs, {done.unfinished} unfinished: {done.path}")
+
+
+def _check_output(folder: Path) -> None:
+    """Refuse a folder whose files a report could write over."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError("--output", folder, "is a file; choose another name, of a folder")
+    others = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    if others and MADE not in others:
+        reason = f"holds {named(others)}, which is not known to be of a report; move it, or choose another folder"
+        raise ConfigurationError("--output", folder, reason)
 
 
 def _settings(text: str | None) -> dict[str, str] | None:
@@ -49,4 +78,5 @@ def _settings(text: str | None) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     main()

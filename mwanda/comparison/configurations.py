@@ -8,7 +8,6 @@ from functools import cached_property
 from mwanda.comparison.records import Run, Settings
 from mwanda.comparison.statistics import (
     Change,
-    changes,
 )
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language, find
@@ -36,7 +35,7 @@ class Configuration:
     settings: Settings
     runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def label(self) -> str:
         """What tables and pictures call it."""
         return name_of(self.settings)
@@ -48,7 +47,7 @@ class Configuration:
     @cached_property
     def by_seed(self) -> dict[str, dict[str, Change]]:
         """The change of every language, by seed."""
-        return {run.seed: changes(run.perplexity) for run in self.runs}
+        return {run.seed: run.changes for run in self.runs}
 
     def calibrated(self) -> frozenset[str]:
         """Return the languages whose text calibrated the pruning."""

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from mwanda.comparison.configurations import Configuration
+from mwanda.comparison.layers import layers
+from mwanda.comparison.records import Run
 from mwanda.export.masks import SHAPES, Masks
 from mwanda.inside.overlap import by_chance
 
@@ -25,16 +27,16 @@ def overlap(every: Sequence[Configuration]) -> list[dict[str, Any]]:
     Compared are the runs of the first seed that both have, of one model: what differs in a weight's name or shape is
     left out.
     """
-    with_masks = [each for each in every if any(_path(run.folder) is not None for run in each.runs)]
+    with_masks = [each for each in every if any(_path(run) is not None for run in each.runs)]
     rows = []
     for one, two in combinations(with_masks, 2):
-        seeds = {run.seed: run for run in two.runs if _path(run.folder) is not None}
-        pairs = [(run, seeds[run.seed]) for run in one.runs if run.seed in seeds and _path(run.folder) is not None]
+        seeds = {run.seed: run for run in two.runs if _path(run) is not None}
+        pairs = [(run, seeds[run.seed]) for run in one.runs if run.seed in seeds and _path(run) is not None]
         pairs = [pair for pair in pairs if pair[0].settings["model"] == pair[1].settings["model"]]
         if not pairs:
             continue
         first, second = pairs[0]
-        counts = _counts(_path(first.folder), _path(second.folder))
+        counts = _counts(_path(first), _path(second))
         for layer, (shared, either, kept, size) in by_layer(counts, first.results["sparsity"]).items():
             mine = kept / size
             other = (shared + either - kept) / size
@@ -61,21 +63,6 @@ def by_layer(counts: Counts, sparsity: Mapping[str, Any]) -> dict[int, tuple[int
     return dict(sorted(totals.items()))
 
 
-def layers(names: Sequence[str], count: int) -> dict[str, int]:
-    """Return the layer of each matrix: a block's name is its list's, and the first number after it.
-
-    Matrices are in the order of blocks, and a block's name ends in the first number of its matrices' names.
-    """
-    blocks: dict[str, int] = {}
-    found = {}
-    for name in names:
-        parts = name.split(".")
-        number = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
-        found[name] = blocks.setdefault(".".join(parts[: number + 1]), len(blocks))
-    assert len(blocks) == count, "names of matrices that do not tell their block"
-    return found
-
-
 def agreement(one: UInt8[ndarray, "out bytes"], two: UInt8[ndarray, "out bytes"]) -> tuple[int, int, int]:
     """Return how many weights both of two packed masks keep, either of them, and the first."""
     counts = (one & two, one | two, one)
@@ -98,6 +85,5 @@ def _counts(first: Path | None, second: Path | None) -> Counts:
     return found
 
 
-def _path(folder: Path) -> Path | None:
-    path = folder / Masks.name
-    return path if path.is_file() else None
+def _path(run: Run) -> Path | None:
+    return run.file(Masks.name)

@@ -8,7 +8,8 @@ from typing import Any
 from mwanda.comparison import plots
 from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
-from mwanda.comparison.tables import Section, partner
+from mwanda.comparison.records import Run
+from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.evaluation.task_scores import headline
 from mwanda.languages.ratios import geometric_mean, ratio
@@ -67,8 +68,8 @@ def _by_language(section: Section, folder: Path, suffix: str) -> list[Picture]:
     if len(every) < 2 or len(every) > LARGEST_GRID:
         return []
     order = sorted(section.languages, key=_place)
-    against = {each.label: partner(each, every, section.baseline) for each in every} if section.baseline else {}
-    others = [each for each in every if against.get(each.label) not in (None, each)]
+    against = {each.label: other for each, other in zip(every, partners(every, section.baseline), strict=True)}
+    others = [each for each in every if against[each.label] is not None]
     if others:
         values = {
             _name(code): {each.label: _percent(each, against[each.label], code) for each in others} for code in order
@@ -190,15 +191,15 @@ def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
     for place, (label, run) in enumerate(list(looked.items())[:MOST_PANELS]):
         inside = run.results["inside"]
         drawn += _neurons(inside, label, folder, place)
-        drawn += _energy(run.folder, label, folder, place)
+        drawn += _energy(run, label, folder, place)
     return drawn
 
 
-def _energy(run: Path, label: str, folder: Path, place: int) -> list[Picture]:
+def _energy(run: Run, label: str, folder: Path, place: int) -> list[Picture]:
     import csv
 
-    path = run / "inside" / "energy.csv"
-    if not path.is_file():
+    path = run.file("inside/energy.csv")
+    if path is None:
         return []
     values: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8", newline="") as stream:

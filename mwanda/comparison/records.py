@@ -1,45 +1,33 @@
 """Finds the records of runs below folders, finished or not."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mwanda.errors import ConfigurationError, InputError
+from mwanda.comparison.files import damaged_files
+from mwanda.comparison.statistics import Change, changes
+from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
+from mwanda.config.schema import GROUPS
+from mwanda.errors import ConfigurationError, RecordError
 from mwanda.job import status
-from mwanda.job.results import RESULTS, read_results
+from mwanda.job.reading import FAMILY, checked, read_json, read_yaml
+from mwanda.job.results import RESULTS, as_today
 
 
 CONFIGURATION = "config.yaml"
+UNREADABLE = "unreadable"
 Settings = dict[str, str]
 
-GROUPS = (
-    "langs",
-    "model",
-    "corpus",
-    "calibration",
-    "criterion",
-    "solver",
-    "schedule",
-    "pattern",
-    "pruner",
-    "evaluation",
-)
-CHANGES_NO_NUMBER = {
-    "_target_",
-    "seed",
-    "batch_size",
-    "batch_tokens",
-    "resamples",
-    "device",
-    "device_map",
-    "offload",
-    "checkpoint",
-    "activations",
-}
+COMPARED = tuple(group for group in ("langs", *GROUPS) if group not in (*NOT_SEMANTIC, "inside"))
+"""Groups of the configuration that can change a number of the tables; `inside` only looks."""
+
+TELLS_NOTHING_APART = {"_target_", "seed", "resamples", "device"}
+"""Keys that may change a number, and make no other configuration: seeds are repetitions, resamples and devices move the
+last digits, and the class of a choice is known by its name."""
+
 OF_THE_PROTOCOL = {"corpus", "protocol", "window", "stride", "start_token", "sentences"}
 """Keys of the evaluation that the perplexity protocol's hash stands for."""
 
@@ -53,12 +41,19 @@ class Run:
         results: the contents of results.json.
         config: the contents of config.yaml, empty where there is none.
         folder: where all of it lies.
+        damaged: files beside these that cannot be read, and why; nothing is taken from them.
     """
 
     name: str
     results: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path | None:
+        """Return where a file of the run lies; None where there is none that can be read."""
+        path = self.folder / name
+        return path if name not in self.damaged and path.is_file() else None
 
     @cached_property
     def settings(self) -> Settings:
@@ -72,7 +67,7 @@ class Run:
             "pattern": str(results["sparsity"]["pattern"]),
             "sparsity": f"{results['sparsity']['target']:g}",
         }
-        for group in GROUPS:
+        for group in COMPARED:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
         own.setdefault("calibration.weights", "uniform")  # which older runs do not say
@@ -87,6 +82,11 @@ class Run:
     def perplexity(self) -> Mapping[str, Any]:
         """What it measured of perplexity."""
         return self.results.get("perplexity") or {}
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """The change of every language; read by every table, and worth keeping with thousands of runs."""
+        return changes(self.perplexity)
 
     @property
     def protocol(self) -> tuple[str, str, str] | None:
@@ -113,12 +113,13 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError("DIR", folder, "there is no such folder")
+    wanted = {RESULTS, CONFIGURATION, status.FILE}
     places = sorted(
         {
-            path.parent.resolve()
+            Path(place).resolve()
             for folder in folders
-            for name in (RESULTS, CONFIGURATION, status.FILE)
-            for path in folder.rglob(name)
+            for place, inside, files in os.walk(folder)
+            if wanted & {*inside, *files}
         }
     )
     finished, unfinished = [], []
@@ -135,33 +136,50 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[Unfinished]]:
 
 def _read(folder: Path, name: str) -> Run | Unfinished | None:
     """Return the run in a folder; None where the files are of something else."""
+    path, ours = folder / RESULTS, _is_of_a_run(folder)
     try:
-        results = read_results(folder)
-        config = _yaml(folder / CONFIGURATION)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return Unfinished(name, "unreadable", " ".join(str(error).split())[:160])
-    except InputError:
-        return None
-    if results is not None and results.get("status") == "complete":
-        return Run(name, results, config, folder)
+        if path.exists() or path.is_symlink():
+            content = read_json(path)
+            if not ours and (not isinstance(content, dict) or not str(content.get("schema")).startswith(FAMILY)):
+                return None
+            results = as_today(checked(content, path))
+        else:
+            results = None
+        if results is not None and results["status"] == "complete":
+            run = Run(name, results, _configuration(folder / CONFIGURATION), folder, damaged_files(folder, results))
+            _ = run.settings  # which the sections of the configuration make
+            return run
+    except (RecordError, RecursionError) as error:
+        reason = str(error) if isinstance(error, RecordError) else f"{CONFIGURATION}: is nested too deeply"
+        return Unfinished(name, UNREADABLE, reason.replace(f"{folder}/", ""))
     found = status.seen(folder)
     if found is not None:  # which knows of the last attempt, where results.json may be of one before
         state, told = found
-        return Unfinished(name, state, status.why(state, told) or str(told["stage"]))
+        return Unfinished(name, state, status.why(state, told) or str(told.get("stage", "")))
     if results is not None:
         failure = results.get("error") or {}
-        return Unfinished(name, str(results.get("status")), f"{failure.get('type', '')}: {failure.get('message', '')}")
+        return Unfinished(name, str(results["status"]), f"{failure.get('type', '')}: {failure.get('message', '')}")
     reason = f"no {RESULTS} and no {status.FILE}: killed as it began"
-    return Unfinished(name, "unfinished", reason) if _is_of_a_run(folder) else None
+    return Unfinished(name, "unfinished", reason) if ours else None
 
 
 def _is_of_a_run(folder: Path) -> bool:
-    return (folder / "overrides.yaml").is_file() or (folder / "run.log").is_file()
+    return any((folder / name).is_file() for name in ("overrides.yaml", "run.log")) or status.read(folder) is not None
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+def _configuration(path: Path) -> Mapping[str, Any]:
+    """Return what config.yaml holds; nothing where there is none.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    content = read_yaml(path, dict)
+    for group in GROUPS:
+        if not isinstance(content.get(group), Mapping | None):
+            raise RecordError(f"{path}: {group} must be a mapping")
+    return content
 
 
 def _short(places: Sequence[Path]) -> list[str]:
@@ -170,7 +188,8 @@ def _short(places: Sequence[Path]) -> list[str]:
     common = 0
     while all(len(each) > common + 1 for each in parts) and len({each[common] for each in parts}) == 1 and parts:
         common += 1
-    return ["/".join(each[common:]) for each in parts]
+    # Names of folders need not be text.
+    return [os.fsencode("/".join(each[common:])).decode(errors="replace") for each in parts]
 
 
 def _flat(prefix: str, node: Any) -> Settings:
@@ -178,7 +197,8 @@ def _flat(prefix: str, node: Any) -> Settings:
     if isinstance(node, Mapping):
         flat: Settings = {}
         for key, value in node.items():
-            skipped = key in CHANGES_NO_NUMBER or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
+            skipped = key in TELLS_NOTHING_APART or key in NOT_SEMANTIC_WITHIN.get(prefix, ())
+            skipped = skipped or (prefix == "evaluation" and key in OF_THE_PROTOCOL)
             flat |= {} if skipped else _flat(f"{prefix}.{key}", value)
         return flat
     if isinstance(node, list) and len(node) > 4:

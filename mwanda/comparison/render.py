@@ -114,6 +114,9 @@ def summary_rows(section: Section) -> list[dict[str, Any]]:
     ]
 
 
+LARGEST = 1e7
+"""Above which a number is written with an exponent."""
+
 SUMMARY = ("protocol", "configuration", "column", "mean", "standard_deviation", "n")
 
 
@@ -123,6 +126,8 @@ def number(value: float | None) -> str:
         return "–"
     if math.isinf(value):
         return "∞"
+    if abs(value) >= LARGEST:
+        return f"{value:.2e}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 

@@ -1,16 +1,19 @@
 """Writes the report: reads records, makes tables and pictures, and says what must not be compared."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mwanda.comparison import masks, pictures, render
+from mwanda.comparison import frame, html, masks, pictures, render
 from mwanda.comparison.configurations import Configuration, configurations, repeated
-from mwanda.comparison.records import Run, Settings, Unfinished, find_runs
+from mwanda.comparison.page_data import page_data
+from mwanda.comparison.records import UNREADABLE, Run, Settings, Unfinished, find_runs
+from mwanda.comparison.statistics import changes
 from mwanda.comparison.tables import Section, sections
-from mwanda.comparison.tidy import TIDY, task_scores, tidy
+from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation.task_scores import headline
 from mwanda.inside.tables import COLUMNS as INSIDE
@@ -19,6 +22,9 @@ from mwanda.system.files import csv_text, write_text
 
 
 VERSIONS = ("dense", "pruned", "difference")
+NAMED = 20
+"""Damaged runs that the terminal names; report.md lists all."""
+
 INSIDE_SUMMARY = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
 
 
@@ -29,6 +35,7 @@ class Report:
     runs: int
     unfinished: int
     warnings: list[str]
+    path: Path
 
 
 def write(
@@ -46,13 +53,14 @@ def write(
     """
     runs, unfinished = find_runs(folders)
     if not runs:
-        raise ConfigurationError("DIR", ", ".join(map(str, folders)), f"none of {len(unfinished)} runs is complete")
+        first = unfinished[0]
+        reason = f"none of {len(unfinished)} runs is complete ({first.name}: {first.status}, {first.reason})"
+        raise ConfigurationError("DIR", ", ".join(map(str, folders)), reason)
     every = configurations(runs)
     found = sections(runs, baseline, grouping)
     warnings = _warnings(every, found, runs, unfinished)
     overlaps = masks.overlap(every)
     tables = {
-        "results.csv": csv_text(tidy(every), TIDY),
         "summary.csv": csv_text([row for each in found for row in render.summary_rows(each)], render.SUMMARY),
         "layers.csv": csv_text(_layers(every), ("run", "configuration", "seed", "layer", "target", "achieved")),
     }
@@ -64,8 +72,17 @@ def write(
     drawn = pictures.draw(every, found, overlaps, output) if plots else []
     for name, text in tables.items():
         write_text(output / name, text)
-    write_text(output / "report.md", _markdown(every, found, unfinished, warnings, list(tables), drawn))
-    return Report(len(runs), len(unfinished), warnings)
+    frame.write(frame.tidy(every), output, "results")
+    shown, further = page_data(every, found, unfinished, warnings, output)
+    warnings += further
+    page = html.available()
+    if page:
+        html.write_html(output / html.FILE, shown)
+    sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
+    files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
+    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences)
+    write_text(output / "report.md", text if page else f"{text}\n{html.HOW}\n")
+    return Report(len(runs), len(unfinished), warnings, output / (html.FILE if page else "report.md"))
 
 
 def _warnings(
@@ -95,9 +112,26 @@ def _warnings(
         warnings.append(
             f"{len(without)} runs measured no perplexity and are in no table of it: {', '.join(without[:6])}"
         )
+    warnings += [f"{run.name}/{name} is left out: {reason}" for run in runs for name, reason in run.damaged.items()]
+    lost = {run.name: _overflowed(run) for run in runs if _overflowed(run)}
+    warnings += [
+        f"{name}: the pruned perplexity of {', '.join(codes[:6])}{' …' if len(codes) > 6 else ''} is infinite, which "
+        "counts as hurt; means over such languages are infinite as well"
+        for name, codes in lost.items()
+    ]
+    for run in runs:
+        without = [code for code, each in (run.perplexity.get("dense") or {}).items() if each["perplexity"] is None]
+        if without:
+            warnings.append(f"{run.name}: no number was measured of the dense model in {', '.join(without[:6])}")
+    unreadable = [each for each in unfinished if each.status == UNREADABLE]
+    warnings += [f"{each.name} cannot be read: {each.reason}" for each in unreadable[:NAMED]]
     if unfinished:
         warnings.append(f"{len(unfinished)} runs are not complete and in no table; report.md lists them")
     return warnings
+
+
+def _overflowed(run: Run) -> list[str]:
+    return [code for code, change in changes(run.perplexity).items() if math.isinf(change.pruned)]
 
 
 def _markdown(
@@ -107,8 +141,10 @@ def _markdown(
     warnings: Sequence[str],
     tables: Sequence[str],
     drawn: Sequence[tuple[str, str]],
+    findings: Sequence[str],
 ) -> str:
     lines = ["# Comparison", "", f"{sum(len(each.runs) for each in every)} runs, {len(every)} configurations.", ""]
+    lines += [*(f"- {finding}" for finding in findings), ""]
     lines += [f"> **Careful:** {warning}." for warning in warnings]
     for section in found:
         lines += [
@@ -205,8 +241,8 @@ def _inside(every: Sequence[Configuration], name: str) -> str | None:
     rows: list[Mapping[str, Any]] = []
     for each in every:
         for run in each.runs:
-            path = run.folder / FOLDER / f"{name}.csv"
-            if path.is_file():
+            path = run.file(f"{FOLDER}/{name}.csv")
+            if path is not None:
                 own = {"run": run.name, "configuration": each.label, "seed": run.seed}
                 with path.open(encoding="utf-8", newline="") as stream:
                     rows += [{**own, **row} for row in csv.DictReader(stream)]

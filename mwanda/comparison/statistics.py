@@ -42,7 +42,9 @@ class Change:
 
     @property
     def hurt(self) -> bool | None:
-        """Whether the language is significantly worse."""
+        """Whether the language is significantly worse, or has been lost: its perplexity is no number any more."""
+        if math.isinf(self.ratio):
+            return True
         return None if self.significant is None else self.significant and self.ratio > 1
 
 

@@ -105,15 +105,21 @@ def check_baseline(runs: Sequence[Run], baseline: Settings | None) -> None:
             )
 
 
-def partner(configuration: Configuration, every: Sequence[Configuration], baseline: Settings) -> Configuration | None:
-    """Return the configuration that has the baseline's settings and otherwise those of `configuration`."""
+def partners(every: Sequence[Configuration], baseline: Settings | None) -> list[Configuration | None]:
+    """Return, for each configuration, the one with the baseline's settings and otherwise its own; None for itself."""
+    if baseline is None:
+        return [None] * len(every)
+    replaced = (*baseline, *(f"{key}." for key in baseline))
 
-    def rest(one: Configuration) -> Settings:
-        replaced = (*baseline, *(f"{key}." for key in baseline))
-        return {key: value for key, value in one.settings.items() if not key.startswith(replaced)}
+    def rest(one: Configuration) -> frozenset[tuple[str, str]]:
+        return frozenset((key, value) for key, value in one.settings.items() if not key.startswith(replaced))
 
-    candidates = [each for each in every if matches(each, baseline) and rest(each) == rest(configuration)]
-    return candidates[0] if candidates else None
+    there: dict[frozenset[tuple[str, str]], Configuration] = {}
+    for each in every:
+        if matches(each, baseline):
+            there.setdefault(rest(each), each)
+    found = [there.get(rest(each)) for each in every]
+    return [None if other is each else other for each, other in zip(every, found, strict=True)]
 
 
 def _section(
@@ -126,16 +132,16 @@ def _section(
     wanted = baseline if baseline is not None else BASELINE
     found = wanted if any(matches(each, wanted) for each in every) else None
     groups = _groups(languages, grouping)
-    rows = [_summary(each, every, languages, groups, found) for each in every]
+    others = partners(every, found)
+    rows = [_summary(each, other, languages, groups) for each, other in zip(every, others, strict=True)]
     return Section(protocol, languages, left_out, groups, rows, found)
 
 
 def _summary(
     configuration: Configuration,
-    every: Sequence[Configuration],
+    baseline: Configuration | None,
     languages: Sequence[str],
     groups: Mapping[str, Sequence[str]],
-    baseline: Settings | None,
 ) -> Summary:
     by_seed = [{code: one[code] for code in languages} for one in configuration.by_seed.values()]
     by_calibration = members(calibration_labels(languages, configuration.calibrated()), languages)
@@ -152,22 +158,16 @@ def _summary(
         "hurt": over_seeds(share_hurt(list(one.values())) for one in by_seed),
         "seen": mean_ratio(by_calibration.get(SEEN, [])),
         "unseen": mean_ratio(by_calibration.get(UNSEEN, [])),
-        "baseline": _against(configuration, every, languages, baseline),
+        "baseline": _against(configuration, baseline, languages),
         **{f"group:{name}": mean_ratio(codes) for name, codes in groups.items()},
     }
     worst = tuple(max(one, key=lambda code: one[code].ratio) for one in by_seed if one)
     return Summary(configuration, values, worst)
 
 
-def _against(
-    configuration: Configuration,
-    every: Sequence[Configuration],
-    languages: Sequence[str],
-    baseline: Settings | None,
-) -> Estimate | None:
+def _against(configuration: Configuration, other: Configuration | None, languages: Sequence[str]) -> Estimate | None:
     """Return by how much the geometric mean of the pruned perplexities exceeds the baseline's, seed by seed."""
-    other = partner(configuration, every, baseline) if baseline is not None else None
-    if other is None or other is configuration:
+    if other is None:
         return None
     seeds = [seed for seed in configuration.by_seed if seed in other.by_seed]
 

@@ -1,1 +1,1 @@
-"""The configuration: its schema, its composition, what it resolves to, and its hashes."""
+"""The configuration: its schema, composition, resolution and hashes."""

@@ -9,6 +9,7 @@ from typing import Any
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
 from mwanda.config.schema import GROUPS, Settings
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
+from mwanda.languages.sets import refuse_listed_elsewhere
 from mwanda.system.conf import CONF, choices
 
 
@@ -62,6 +63,8 @@ def composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         raise ConfigurationError(group or "config", choice, "there is no such choice", error.options or ()) from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from None
+    except ValueError as error:  # Hydra's, of a group that is given something else than a name
+        raise InputError(" ".join(str(error).split())) from None
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -140,7 +143,10 @@ def parsed(overrides: Sequence[str]) -> list[Any]:
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
-    """Refuse what Hydra takes for a group but this project does not: a list, a mapping, null, + or ~."""
+    """Refuse what Hydra takes for a group but this project does not: a list, a mapping, null, + or ~.
+
+    Sets of languages that are listed elsewhere are refused as well.
+    """
     for override in parsed(overrides):
         key = override.key_or_group
         if override.is_delete() and key in Settings.model_fields:
@@ -148,8 +154,10 @@ def _check_choices(overrides: Sequence[str]) -> None:
         if key not in (*GROUPS, "langs") or override.package is not None:
             continue
         value = override.get_value_string()
-        if not isinstance(override.value(), str | int | float):
+        if not isinstance(override.value(), str):
             raise ConfigurationError(key, value, "must name one choice", choices(key))
+        if key == "langs":
+            refuse_listed_elsewhere(key, value)
         if override.is_add():
             raise ConfigurationError(key, value, f"a choice is replaced, not added: write {key}={value}")
 

@@ -1,22 +1,39 @@
-"""What a run is: its resolved configuration and the hashes of it, made once and passed down."""
+"""The identity of a run: its resolved configuration and the hashes of it, made once and passed down."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mwanda.config import schema
 from mwanda.config.resolve import with_languages
 from mwanda.config.schema import Settings
+from mwanda.system.conf import CONF
 from mwanda.system.content import folder_digest
+from mwanda.system.secrets import hidden_path, hidden_within
 
 
 EVALUATION_CORPUS = "corpus@evaluation.corpus"
 """The group of the evaluation's corpus, as Hydra calls it."""
 
-NOT_SEMANTIC = ("mode", "name", "output_dir", "resume", "rerun", "sweep", "artifacts", "tracking", "export")
+NOT_SEMANTIC = (
+    "mode",
+    "name",
+    "output_dir",
+    "resume",
+    "rerun",
+    "sweep",
+    "plan",
+    "plugins",
+    "artifacts",
+    "tracking",
+    "export",
+)
 """Keys that change no number in results.json."""
 
 NOT_SEMANTIC_WITHIN = {
@@ -35,7 +52,7 @@ class RunSpec:
     Args:
         config: resolved, with the codes that its sets of languages come to.
         settings: the same, checked at its top level.
-        choices: the name of each group's choice, as far as it is known.
+        choices: the name of each group's choice, as far as it is known, and as its class is still that of the choice.
         overrides: what was typed for it.
         folder: where it writes.
         study: the sweep that it belongs to, or None.
@@ -65,13 +82,16 @@ class RunSpec:
         Raises:
             InputError: its languages come to nothing, or the configuration cannot be used.
         """
+        # Folders and files are called by these, which people read, copy and send to each other.
+        hiding = {"name": hidden_within, "output_dir": hidden_path}
+        config = {**config, **{key: hide(config[key]) for key, hide in hiding.items() if key in config}}
         named = schema.selection(schema.read(config).langs).named()
         whole = with_languages(config)
         settings = schema.read(whole)
         return cls(
             config=whole,
             settings=settings,
-            choices=dict(choices or {}),
+            choices={group: name for group, name in (choices or {}).items() if _is_of_class(whole, group, name)},
             overrides=tuple(overrides),
             folder=Path(settings.output_dir).expanduser().absolute(),
             study=None,
@@ -92,6 +112,20 @@ class RunSpec:
     def choice(self, group: str, fallback: object) -> str:
         """Return the name of a group's choice; where it is not known, that of the class of `fallback`."""
         return self.choices.get(group) or type(fallback).__name__.lower()
+
+
+def _is_of_class(config: Mapping[str, Any], group: str, name: str) -> bool:
+    """Return whether a group has the class of its choice: `criterion._target_=…` makes it something else."""
+    section, target = config.get(group), _target(group, name)
+    return target is None or not isinstance(section, Mapping) or section.get("_target_") == target[0]
+
+
+@cache
+def _target(group: str, name: str) -> tuple[str | None] | None:
+    """Return the `_target_` that a choice's file gives, which may be null; None where it gives none."""
+    path = CONF / group / f"{name}.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return (content["_target_"],) if "_target_" in content else None
 
 
 def config_hash(config: Mapping[str, Any], *, seed: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""What a configuration's sets of languages come to."""
+"""Resolves the language sets that a configuration names to lists of codes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,8 @@ def languages(config: Mapping[str, Any]) -> list[Language]:
     if not chosen.available:
         return chosen.drawn(named)
     of_evaluation = config["evaluation"].get("corpus") or config["corpus"]
-    corpora = [build("corpus", config["corpus"]), build("evaluation.corpus", of_evaluation)]
+    plugins = config.get("plugins", ())
+    corpora = [build("corpus", config["corpus"], plugins), build("evaluation.corpus", of_evaluation, plugins)]
     kept = [language for language in named if all(corpus.has(language) for corpus in corpora)]
     if not kept:
         raise ConfigurationError("langs.available", "true", f"corpus={corpora[0].name} has none of the languages")

@@ -4,14 +4,15 @@ The top level is `Settings`. A group's choice names its class by `_target_`; its
 annotations of that class, so that a new choice needs no schema of its own.
 """
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Gt, MinLen
+from annotated_types import Gt, Le, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mwanda.config.bounds import check_values
+from mwanda.config.registry import class_of
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError
 from mwanda.languages.selection import Selection
 
@@ -42,7 +43,7 @@ ADDED: dict[str, Any] = {
 """Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
 leave that value out, so that what is old and complete is known as the same run."""
 
-Mode = Literal["run", "inspect", "prepare"]
+Mode = Literal["run", "inspect", "prepare", "plan"]
 
 Rerun = Literal["unfinished", "failed", "none", "all"]
 
@@ -57,6 +58,17 @@ class Sweep(BaseModel):
     fail_fast: bool
 
 
+class Plan(BaseModel):
+    """What `mode=plan` predicts; see mwanda.job.plan."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    sparsities: Annotated[list[Annotated[float, Gt(0), Lt(1)]], MinLen(1)] = [0.3, 0.4, 0.5, 0.6, 0.7]
+    limit: Annotated[float, Gt(0)] = 0.5
+    language: str | None = None
+    fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    draws: Annotated[int, Gt(0)] = 4
+
+
 class Settings(BaseModel):
     """A run's whole configuration; components are still mappings with a `_target_`."""
 
@@ -69,7 +81,9 @@ class Settings(BaseModel):
     resume: bool
     rerun: Rerun
     sweep: Sweep
+    plan: Plan = Plan()  # runs of earlier versions have none
     artifacts: bool
+    plugins: list[Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*$")]]
     output_dir: Annotated[str, MinLen(1)]
     langs: dict[str, Any]
     model: dict[str, Any]
@@ -86,7 +100,7 @@ class Settings(BaseModel):
     export: dict[str, Any]
 
 
-NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep}
+NESTED: dict[str, type[BaseModel]] = {"sweep": Sweep, "plan": Plan}
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -96,19 +110,28 @@ def read(config: Mapping[str, Any]) -> Settings:
         UnknownKeyError: a key does not exist.
         ConfigurationError: a value cannot be used.
     """
+    check_values(config)
     settings: Settings = _checked(Settings, "", config)
+    corpus = settings.evaluation.get("corpus")
+    if corpus is not None and not isinstance(corpus, dict):
+        raise ConfigurationError("evaluation.corpus", corpus, "must be the name of a choice, or a mapping of its keys")
     if not 0 <= settings.sparsity < 1:
         raise ConfigurationError("sparsity", settings.sparsity, "must be at least 0 and below 1")
     selection(settings.langs)
     return settings
 
 
-def build(section: str, node: Mapping[str, Any]) -> Any:
+def build(section: str, node: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
     """Return the object that a group's choice describes, or None where its `_target_` is null.
+
+    Args:
+        section: of the configuration.
+        node: what stands there.
+        plugins: packages whose classes the user allows besides those of this project.
 
     Raises:
         UnknownKeyError: a key is no argument of the target.
-        ConfigurationError: a value does not suit the argument, or the target does not exist.
+        ConfigurationError: a value does not suit the argument, or the target is none of the group's.
     """
     given = dict(node)
     target = given.pop("_target_", None)
@@ -119,8 +142,12 @@ def build(section: str, node: Mapping[str, Any]) -> Any:
             key, value = next(iter(given.items()))
             raise UnknownKeyError(f"{section}.{key}", value, [])
         return None
-    factory = _import(section, str(target))
-    checked = _checked(_arguments_of(factory), section, given)
+    factory = class_of(section, target, plugins)
+    try:
+        arguments = _arguments_of(factory)
+    except Exception as error:  # of a class of the user's, whose annotations may be anything
+        raise ConfigurationError(f"{section}._target_", target, f"its fields cannot be checked ({error})") from None
+    checked = _checked(arguments, section, given)
     try:
         return _made(factory, {key: getattr(checked, key) for key in type(checked).model_fields})
     except ConfigurationError as error:
@@ -139,17 +166,6 @@ def selection(section: Mapping[str, Any]) -> Selection:
     """
     checked = _checked(_arguments_of(Selection), "langs", section)
     return Selection(**{key: getattr(checked, key) for key in type(checked).model_fields})
-
-
-def _import(section: str, target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{section}._target_", target, f"cannot be imported ({error})") from None
-    if not (isinstance(found, type) and is_dataclass(found)):
-        raise ConfigurationError(f"{section}._target_", target, "is no dataclass")
-    return found
 
 
 def parts_of(factory: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a criterion is."""
+"""The interface of a pruning criterion."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable

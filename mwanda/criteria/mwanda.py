@@ -22,7 +22,7 @@ from mwanda.statistics import (
 
 @dataclass(frozen=True)
 class LanguageAware:
-    """What takes the place of the pooled norm `‖X_j‖₂` in a criterion that looks at each language.
+    """The language-aware activation statistic that replaces the pooled norm `‖X_j‖₂` in Wanda's and RIA's scores.
 
     Args:
         variance_weight: λ, how much disagreement between languages raises a feature's importance.

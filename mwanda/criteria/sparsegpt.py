@@ -1,4 +1,4 @@
-"""SparseGPT as a criterion: the error that each weight leaves behind when the others are adjusted."""
+"""SparseGPT as a criterion: the reconstruction error of pruning one weight when the others are adjusted."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

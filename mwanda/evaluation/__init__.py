@@ -1,4 +1,4 @@
-"""Evaluation: what a model does per language, and what that comes to over all of them."""
+"""Evaluation: perplexity and task scores per language, and their aggregates over languages."""
 
 from mwanda.evaluation.aggregate import aggregate as aggregate
 from mwanda.evaluation.aggregate import aggregate_change as aggregate_change

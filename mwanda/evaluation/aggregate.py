@@ -1,4 +1,4 @@
-"""What perplexities per language, and their changes, come to over all languages and groups of them."""
+"""Aggregates of perplexities and of their ratios over all languages and groups of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt
 from mwanda.corpora import Corpus
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation import suites
+from mwanda.evaluation.finite import Which, check_likelihoods, check_logits
 from mwanda.evaluation.lm_eval_adapter import language_model, only_compares, quiet
 from mwanda.evaluation.perplexity import Perplexity
 from mwanda.evaluation.suites import Chosen
@@ -95,19 +96,33 @@ class Harness:
         tokenizer: "PreTrainedTokenizerBase",
         tasks: Sequence[Task],
         progress: Progress | None = None,
-        title: str = "evaluate",
+        which: Which = "dense",
         seed: int = 0,
         world: World | None = None,
     ) -> Scores:
-        """Return what `model` does in each document of each task; the processes of `world` take every N-th task."""
+        """Return what `model` does in each document of each task; the processes of `world` take every N-th task.
+
+        Args:
+            model: to be measured.
+            tokenizer: its own.
+            tasks: loaded.
+            progress: shows how far it has come.
+            which: whether `model` is the dense or the pruned one.
+            seed: of the examples that stand before a question.
+            world: the processes that share the work.
+
+        Raises:
+            EvaluationError: the model gives what is no number; see `check_likelihoods`.
+        """
         from lm_eval.evaluator import evaluate
 
-        world, scores = world or World(), Scores()
+        world, scores, title = world or World(), Scores(), f"evaluate {which}"
         with quiet(progress, title):
             # lm-eval sets a padding token, which an exported tokenizer must not have.
             seen_by_lm_eval = language_model(
                 model, copy.deepcopy(tokenizer), self.batch_size, progress or Silent(), title
             )
+            check_logits(which, are_numbers=seen_by_lm_eval.gives_numbers)
             for task in world.shard(tasks):
                 for leaf in task.leaves.values():
                     leaf.set_fewshot_seed(seed=seed)  # the dense and the pruned model see the same examples
@@ -115,6 +130,7 @@ class Harness:
                 found = evaluate(
                     seen_by_lm_eval, {"tasks": task.leaves}, self.limit, bootstrap_iters=0, log_samples=True
                 )
+                check_likelihoods(which, task.name, seen_by_lm_eval.taken_likelihoods())
                 scores.values[task.name] = values(found["samples"])
         if world.size == 1:
             return scores

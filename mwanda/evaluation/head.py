@@ -24,7 +24,8 @@ def losses(
     """Return `−log softmax(logits)[target]` in float32, never holding more than `chunk` logits of a position.
 
     It is `log Σ exp(logit − logit of the target)`, which needs no largest logit: the target's own term is 1, so that
-    no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit.
+    no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit. Where the target's
+    logit is infinite its share of the probability is unknown, and the loss is infinite as well.
     """
     head = OutputHead(weight, bias, scale, softcap)
     target = head.of_tokens(hidden, targets)[:, None]
@@ -35,12 +36,17 @@ def losses(
     lost = ~torch.isfinite(found)
     if bool(lost.any()):
         parts = [part.logsumexp(dim=1) for part in head.chunks(hidden[lost], chunk)]
-        found[lost] = torch.logsumexp(torch.stack(parts), dim=0) - target[lost, 0]
+        found[lost] = _loss(torch.logsumexp(torch.stack(parts), dim=0), target[lost, 0])
     return found
 
 
+def _loss(total: Float[Tensor, " N"], target: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Return the loss of targets, given the logarithm of what all logits sum to."""
+    return torch.where(target == math.inf, math.inf, total - target)
+
+
 class Scorer:
-    """Losses of the tokens of windows, by the fast way above where it gives what the model's own head gives.
+    """Token losses of windows, by chunks of the vocabulary where that equals the model's own output head.
 
     Families scale or cap their logits in ways that no interface names. So the fast way is tried once against the
     model's own forward pass, and the latter is used when they disagree.
@@ -51,6 +57,7 @@ class Scorer:
         self._decoder = getattr(model, "base_model", model)
         self._head = OutputHead.of(model)
         self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        self.gives_numbers = True
         self.fast = self._agrees()
 
     @torch.no_grad()
@@ -69,11 +76,9 @@ class Scorer:
             rows = []
             for row, span in zip(tokens, spans, strict=True):
                 logits = self._model(input_ids=row[None], use_cache=False).logits[0, span].float()
-                rows.append(
-                    torch.nn.functional.cross_entropy(
-                        logits, row[span.start + 1 : span.stop + 1].to(logits.device), reduction="none"
-                    )
-                )
+                expected = row[span.start + 1 : span.stop + 1].to(logits.device)
+                # Unlike cross entropy, this stays a number where the logit of another token is infinite.
+                rows.append(_loss(logits.logsumexp(dim=1), logits.gather(1, expected[:, None])[:, 0]))
             found = torch.cat(rows)
         return list(found.split(scored))
 
@@ -90,6 +95,7 @@ class Scorer:
             return False
         tokens = torch.arange(8, device=self.device)[None] % self._head.vocabulary
         own = self._model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+        self.gives_numbers = not bool(own.isnan().any())
         states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
         if states.shape[-1] != self._head.weight.shape[1]:
             return False

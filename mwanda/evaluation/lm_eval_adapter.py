@@ -22,6 +22,10 @@ LOGITS_AT_ONCE = 2**27
 """Logits of a batch: 512 MiB in float32, of which lm-eval holds two copies."""
 
 
+LEAST = -1e300
+"""The log-likelihood of an answer that is impossible: lm-eval takes differences, of which infinity has none."""
+
+
 def language_model(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", batch_size: int, progress: Progress, title: str
 ) -> Any:
@@ -29,6 +33,7 @@ def language_model(
     from lm_eval.models.huggingface import HFLM
 
     scorer = Scorer(model)
+    likelihoods: list[float] = []
 
     class Bounded(HFLM):
         """The model as lm-eval sees it, in batches that fit into memory however large the vocabulary is.
@@ -38,8 +43,26 @@ def language_model(
         """
 
         only_compared = False
+        gives_numbers = scorer.gives_numbers
+
+        def taken_likelihoods(self) -> list[float]:
+            """Return the log-likelihoods of all answers since this was last asked."""
+            taken = likelihoods[:]
+            likelihoods.clear()
+            return taken
 
         def _loglikelihood_tokens(self, requests: Any, *arguments: Any, **named: Any) -> Any:
+            found = self._found(requests, *arguments, **named)
+            likelihoods.extend(float(each[0]) for each in found)
+            return [(max(float(each[0]), LEAST), *each[1:]) for each in found]
+
+        def _model_call(self, *arguments: Any, **named: Any) -> torch.Tensor:
+            """Return logits; infinite ones are as large as can be, as one of them would leave no number among all."""
+            logits: torch.Tensor = super()._model_call(*arguments, **named)
+            most = torch.finfo(logits.dtype).max
+            return logits if bool(logits.isfinite().all()) else logits.clamp(-most, most)
+
+        def _found(self, requests: Any, *arguments: Any, **named: Any) -> Any:
             longest = max((len(context) + len(end) for _, context, end in requests), default=1)
             if any(len(end) > self.max_length for _, _, end in requests):
                 raise ModelError(f"{suites.KEY}: an answer has more tokens than the model's context, {self.max_length}")

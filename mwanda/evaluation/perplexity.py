@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from mwanda.calibration.packing import document_start
 from mwanda.errors import ConfigurationError, CorpusError
+from mwanda.evaluation.finite import Which, check_losses
 from mwanda.evaluation.head import Scorer
 from mwanda.evaluation.protocol import Protocol, StartToken, Window, windows
 from mwanda.evaluation.sentence_losses import SentenceLosses
@@ -41,7 +42,7 @@ TOKENS_PER_READING = 1 << 16
 
 @dataclass(frozen=True)
 class LanguagePerplexity:
-    """What was measured for one language; `low` and `high` are ends of 95 % bootstrap intervals over its sentences.
+    """Perplexity and bits per byte of one language; `low` and `high` end 95 % bootstrap intervals over its sentences.
 
     Args:
         perplexity: `exp` of the mean loss over all scored tokens.
@@ -139,7 +140,7 @@ class Perplexity:
         """Tokenise each language's sentences once, for the dense and the pruned model.
 
         Raises:
-            CorpusError: a language has no evaluation text.
+            CorpusError: a language has no evaluation text, or none of which a token can be scored.
         """
         return {code: self._text(tokenizer, code, part) for code, part in sentences.items()}
 
@@ -149,7 +150,7 @@ class Perplexity:
         tokenizer: "PreTrainedTokenizerBase",
         texts: Mapping[str, Text],
         progress: Progress | None = None,
-        title: str = "evaluate",
+        which: Which = "dense",
         seed: int = 0,
         weights: Weights | None = None,
         world: World | None = None,
@@ -161,16 +162,19 @@ class Perplexity:
             tokenizer: that made `texts`.
             texts: what is scored.
             progress: shows how far it has come.
-            title: of the progress.
+            which: whether `model` is the dense or the pruned one.
             seed: of the bootstrap.
             weights: where blocks are kept; None when the whole model is in memory.
             world: the processes that share the work.
+
+        Raises:
+            EvaluationError: the model gives what is no number; see `check_losses`.
         """
         world = world or World()
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
         batches = world.shard(self.batches(tokenizer, texts))
-        shown = (progress or Silent()).track(batches, title, unit="tokens", weight=_scored)
+        shown = (progress or Silent()).track(batches, f"evaluate {which}", unit="tokens", weight=_scored)
         for batch, scored in _losses(model, shown, weights or Resident()):
             for (code, window), values in zip(batch, scored, strict=True):
                 sentence_ids, count = (
@@ -181,9 +185,9 @@ class Perplexity:
                 counts[code] += np.bincount(sentence_ids, minlength=count)
         for part in (*loss.values(), *counts.values()):
             world.all_reduce([torch.from_numpy(part)])
-        return self._summarise(
-            {code: _by_sentence(text, counts[code], loss[code]) for code, text in texts.items()}, seed
-        )
+        losses = {code: _by_sentence(text, counts[code], loss[code]) for code, text in texts.items()}
+        check_losses(which, losses)
+        return self._summarise(losses, seed)
 
     def batches(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> list[Windows]:
         """Return the windows that pass the model together, each with its language."""
@@ -227,7 +231,10 @@ class Perplexity:
         encoded = tokenizer(pieces, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         texts = range(len(pieces)) if self.protocol == "sentence" else range(1)
         sizes, characters = [len(piece.encode()) for piece in pieces], [len(piece) for piece in pieces]
-        if not self.start_token or document_start(tokenizer) is None:
+        led = self.start_token and document_start(tokenizer) is not None
+        if sum(map(len, encoded)) <= (0 if led else len(texts)):
+            raise CorpusError(f"{code}: its evaluation text has no token to score; take more of it, or another corpus")
+        if not led:
             for place in texts:  # what nothing predicts is not scored, and its text must not count
                 lost, letters = _extent(tokenizer, encoded[place][:1])
                 sizes[place] -= lost
@@ -252,9 +259,7 @@ def _extent(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> tuple[in
 
 
 def _by_sentence(text: Text, counts: np.ndarray, loss: np.ndarray) -> SentenceLosses:
-    # A model that gives no number at all is as bad as can be, and must not pass for the best of a sorted list.
-    nats = np.where(np.isnan(loss), np.inf, loss)
-    return SentenceLosses(tuple(counts.tolist()), text.sizes, text.characters, tuple(nats.tolist()))
+    return SentenceLosses(tuple(counts.tolist()), text.sizes, text.characters, tuple(loss.tolist()))
 
 
 def _ratio(part: float, whole: int) -> float:

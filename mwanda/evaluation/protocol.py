@@ -12,7 +12,7 @@ StartToken = Literal[True, "first", False]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How text becomes scored tokens.
+    """The windows, stride and start token by which text is scored.
 
     Args:
         window: the most tokens the model sees at once to predict another one.

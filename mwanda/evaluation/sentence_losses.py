@@ -1,9 +1,11 @@
-"""The loss of a model on each sentence, from which intervals and tests are made."""
+"""Per-sentence losses, the observations of all intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from mwanda.errors import RecordError
 
 
 FILE = "units.parquet"
@@ -20,7 +22,7 @@ class SentenceLosses:
         tokens: scored tokens of each sentence.
         bytes: UTF-8 bytes that these tokens stand for.
         characters: Unicode characters (code points) that they stand for.
-        nats: the sum of their losses, natural logarithm; infinite where the model gave no number.
+        nats: the sum of their losses, natural logarithm; infinite where the model finds it impossible.
     """
 
     tokens: tuple[int, ...] = ()
@@ -58,10 +60,22 @@ def write_sentence_losses(path: Path, measured: Mapping[str, Mapping[str, Senten
 
 
 def read_sentence_losses(path: Path) -> dict[str, dict[str, SentenceLosses]]:
-    """Return what `write_sentence_losses` wrote, by model and language."""
-    from pyarrow import parquet
+    """Return what `write_sentence_losses` wrote, by model (`dense`, `pruned`) and language.
 
-    rows: Sequence[Mapping[str, object]] = parquet.read_table(path).to_pylist()
+    It is how intervals and tests are made again, or made between two runs; see docs/methods.md.
+
+    Raises:
+        RecordError: the file cannot be read, or is another one.
+    """
+    from pyarrow import ArrowException, parquet
+
+    columns = ["language", "model", *SERIES]
+    try:
+        rows: Sequence[Mapping[str, object]] = parquet.read_table(path, columns=columns).to_pylist()
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    if rows and set(rows[0]) != set(columns):
+        raise RecordError(f"{path}: has not the columns {', '.join(columns)}")
     found: dict[str, dict[str, dict[str, list]]] = {}
     for row in rows:
         languages = found.setdefault(str(row["model"]), {})

@@ -1,4 +1,4 @@
-"""Intervals, paired tests and what they come to over languages; nothing but arrays and plain values.
+"""Bootstrap intervals, paired tests and their aggregates over languages; functions of arrays and plain values.
 
 A sentence is a line of the evaluation text. Bootstraps resample sentences within each language, percentile method,
 95 %. Languages with the same number of sentences are resampled alike, one by one: those of a parallel corpus say the
@@ -20,6 +20,7 @@ from numpy import ndarray
 from scipy.stats import DegenerateDataWarning, bootstrap, wilcoxon
 
 from mwanda.errors import ComparisonError
+from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.languages.groups import members
 from mwanda.languages.ratios import exponential
@@ -46,6 +47,7 @@ class Pair:
         p_holm: the same, corrected over the languages by Holm.
         significant: whether `p_holm` is below 5 % and the interval leaves out zero.
         units: that were compared.
+        lost: whether the perplexity after is infinite, and that before is not.
     """
 
     log_ratio: float
@@ -55,11 +57,12 @@ class Pair:
     p_holm: float
     significant: bool
     units: int
+    lost: bool = False
 
     @property
     def hurt(self) -> bool:
-        """Whether the language is significantly worse."""
-        return self.significant and self.log_ratio > 0
+        """Whether the language is significantly worse, or lost, which takes no test."""
+        return self.lost or (self.significant and self.log_ratio > 0)
 
     @property
     def helped(self) -> bool:
@@ -81,7 +84,7 @@ class Comparison:
 
     def as_record(self) -> dict[str, dict[str, Any]]:
         """Return what results.json holds."""
-        return {code: asdict(pair) for code, pair in self.pairs.items()}
+        return {code: asdict(pair) | {"hurt": pair.hurt} for code, pair in self.pairs.items()}
 
 
 def intervals(
@@ -145,6 +148,7 @@ def compare(
             p_holm=float(corrected),
             significant=bool(corrected < LEVEL and (low > 0 or high < 0)),
             units=values.shape[1],
+            lost=overflows(after[code]) and not overflows(before[code]),
         )
     return Comparison(pairs, draws)
 
@@ -154,7 +158,8 @@ def aggregate_pairs(comparison: Comparison, groups: Mapping[str, Mapping[str, st
 
     `ratio` is the geometric mean of the languages' ratios. `spread` is the log-ratio of the worst-hit language minus
     that of the best-hit one, its interval that of these two languages; as the extremes of noisy values, both are
-    further apart than the truth is. Shares count the languages whose test stays significant after Holm over all.
+    further apart than the truth is. Shares count the languages whose test stays significant after Holm over all, and
+    among those that are hurt the ones whose perplexity is infinite.
 
     Args:
         comparison: of all languages.
@@ -256,10 +261,12 @@ def _group(comparison: Comparison, codes: Sequence[str]) -> dict[str, Any]:
     """Return the geometric-mean ratio of some languages, its interval, and the shares that are hurt or helped."""
     pairs = [comparison.pairs[code] for code in codes]
     # Of ratios that are logarithms the geometric mean is the plain one, here as of each resample.
-    low, high = ends(np.mean([comparison.draws[code] for code in codes], axis=0))
+    with np.errstate(invalid="ignore"):  # one language is lost and another found: their mean is no number
+        low, high = ends(np.mean([comparison.draws[code] for code in codes], axis=0))
+        ratio = float(np.mean([pair.log_ratio for pair in pairs]))
     return {
         "languages": len(codes),
-        "ratio": exponential(float(np.mean([pair.log_ratio for pair in pairs]))),
+        "ratio": exponential(ratio),
         "low": exponential(low),
         "high": exponential(high),
         "share_hurt": sum(pair.hurt for pair in pairs) / len(pairs),

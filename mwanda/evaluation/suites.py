@@ -1,4 +1,4 @@
-"""Which tasks a list of names stands for, found without importing lm-eval: its own index takes many seconds."""
+"""Resolves names of task suites to tasks without importing lm-eval, whose own index takes many seconds."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Scores of tasks, document by document, and the estimates that come of them."""
+"""Task scores per document, and the estimates and paired differences made of them."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Task:
 
 @dataclass
 class Scores:
-    """What one model did: for each task and metric the value of every document."""
+    """The per-document values of one model, for each task and metric."""
 
     values: dict[str, dict[str, Values]] = field(default_factory=dict)
 

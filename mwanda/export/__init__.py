@@ -1,3 +1,3 @@
-"""Export: what of the pruned model is kept besides the results."""
+"""Export: the pruned model, or its masks, kept besides the results."""
 
 from mwanda.export.base import Export as Export

@@ -1,4 +1,4 @@
-"""What an export is."""
+"""The interface of an export."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Protocol

@@ -1,4 +1,4 @@
-"""Inside: what pruning does to each language in each block, beyond what comes out of the model."""
+"""Inside: how pruning changes each block's activations, masks and neurons, language by language."""
 
 from mwanda.inside.collector import Inside as Inside
 from mwanda.inside.collector import Observation as Observation

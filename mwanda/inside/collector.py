@@ -1,4 +1,4 @@
-"""Looks into a model before and after it is pruned.
+"""Collects activation statistics and outputs of each block before and after pruning.
 
 Before: one pass over the calibration text for profiles, masks and neurons of each language, and one over a sample of
 it that keeps what every block returns. After: two passes over the sample, one with every block on its dense inputs and
@@ -104,7 +104,7 @@ class Inside:
 
 @dataclass
 class Observation:
-    """What was seen of the dense model, to be completed when it is pruned.
+    """Observations of the dense model, to be completed when it is pruned.
 
     Args:
         settings: of the measurement.

@@ -1,4 +1,4 @@
-"""How much of what a block computes is lost when its weights are pruned."""
+"""The activation energy that a block loses when its weights are pruned."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Energy:
-    """Sums of squares per language: of an error, and of what it is an error of."""
+    """Sums of squares per language: of an error, and of the signal that it is relative to."""
 
     error: Float[Tensor, " L"]
     whole: Float[Tensor, " L"]

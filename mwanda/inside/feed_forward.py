@@ -1,4 +1,4 @@
-"""Where the neurons of a block are: the inputs of the last matrix of its feed-forward part, an expert's included."""
+"""Finds a block's neurons: the inputs of the last matrix of its feed-forward network, or of each expert's."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ GATES = ("gate_proj", "wi_0", "gate_up_proj")
 
 @dataclass(frozen=True)
 class FeedForward:
-    """One feed-forward part of a block, or one expert of it.
+    """One feed-forward network of a block, or one expert of a mixture.
 
     Args:
         down: the matrix whose inputs are the neurons.

@@ -1,4 +1,4 @@
-"""Neurons that belong to few languages: language activation probability entropy (LAPE, Tang et al., ACL 2024)."""
+"""Language-specific neurons: language activation probability entropy (LAPE, Tang et al., ACL 2024)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LanguageNeurons:
-    """The neurons that LAPE picks, and whose they are.
+    """The neurons that LAPE selects, with the languages that each is specific to.
 
     Args:
         chosen: their numbers, lowest entropy first.

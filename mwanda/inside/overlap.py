@@ -1,4 +1,4 @@
-"""How alike languages are inside a matrix: by the ranks of their activations, and by the weights they would keep."""
+"""The similarity of two languages in a matrix: rank correlation of activations, and overlap of masks."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What was found inside a model, as tidy tables and as a summary."""
+"""Findings about the blocks of a model, as tidy tables and as a summary."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that was found.
+    """All findings about one pruned model.
 
     Args:
         codes: the languages.

@@ -16,8 +16,8 @@ from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern
 from mwanda.pruner import Pruner
-from mwanda.pruner.engine import check_request
 from mwanda.pruner.method import Method
+from mwanda.pruner.requests import check_request
 from mwanda.schedules import Schedule
 from mwanda.solvers import Solver
 from mwanda.tracking import Tracker
@@ -84,7 +84,7 @@ class Parts:
         second = nodes["evaluation"].pop("corpus", None)
         if second is not None and nodes["evaluation"].get("_target_") is None:
             raise UnknownKeyError("evaluation.corpus", spec.choices.get(EVALUATION_CORPUS, second), [])
-        built = {name: schema.build(name, node) for name, node in nodes.items()}
+        built = {name: schema.build(name, node, settings.plugins) for name, node in nodes.items()}
         languages = find(settings.langs["codes"])
         calibration = built["calibration"].for_model(built["model"].path)
         codes = calibration.codes([language.code for language in languages])
@@ -94,7 +94,7 @@ class Parts:
             calibration_languages=find(codes, f"calibration.{calibration.named_by}"),
             source=built["model"],
             corpus=built["corpus"],
-            evaluation_corpus=schema.build("evaluation.corpus", second or nodes["corpus"]),
+            evaluation_corpus=schema.build("evaluation.corpus", second or nodes["corpus"], settings.plugins),
             calibration=calibration,
             criterion=built["criterion"],
             solver=built["solver"],
@@ -107,6 +107,7 @@ class Parts:
             export=built["export"],
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
+        parts.method.check_order(parts.pruner.order)
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))

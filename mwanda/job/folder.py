@@ -8,12 +8,33 @@ from typing import Any
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
+from mwanda.evaluation.sentence_losses import FILE
+from mwanda.job import status
 from mwanda.job.components import Parts
-from mwanda.job.results import read_results
+from mwanda.job.results import RESULTS, read_results
+from mwanda.pruner import run_checkpoint
+from mwanda.system.environment import DIFFERENCE
+from mwanda.system.ownership import check_replaceable, remove_own, remove_unfinished
+from mwanda.system.secrets import hidden
 
 
 CHECKPOINT, WORK = "checkpoint", "weights"
 """Folders within that of the run, there while it runs: what is finished, and pruned blocks that are not in memory."""
+
+LOG = "job.log"
+"""What a job of a sweep prints; it is there before the run is."""
+
+SCRATCH = (r"(activations|unpacked)-\w+",)
+"""Names of the folders in `weights/` that no later attempt can use."""
+
+BLOCKS = (*SCRATCH, r"block-\d{5}\.safetensors")
+"""Names of all that this project puts into `weights/`."""
+
+FILES = ("config.yaml", "overrides.yaml", "run.log", RESULTS, status.FILE, DIFFERENCE, FILE)
+"""Names of the files that a run writes, whatever is asked of it."""
+
+FOLDERS = ("inside", "wandb")
+"""Names of the folders that it fills, when there was nothing in its own before."""
 
 
 logger = logging.getLogger(__name__)
@@ -26,9 +47,11 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
         ConfigurationError: the folder belongs to another run.
     """
     folder, resume = spec.folder, spec.settings.resume
-    found = read_results(folder)
+    found = _read(folder)
+    if parts.export is not None:
+        check_replaceable(folder / parts.export.name)
     if found is None or found["status"] != "complete":
-        if (folder / CHECKPOINT).is_dir() and not resume:
+        if (folder / CHECKPOINT / run_checkpoint.STATE).is_file() and not resume:
             raise ConfigurationError(
                 "output_dir", folder, "holds an interrupted run; add resume=true, or choose another folder"
             )
@@ -41,14 +64,39 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
         logger.info("%s is finished but lacks %s, and is run again", folder, parts.export.name)
         return None
     logger.info("%s is finished already", folder)
-    for left in (CHECKPOINT, WORK):  # by a process that was killed between its results and its cleaning up
-        shutil.rmtree(folder / left, ignore_errors=True)
+    remove_progress(folder)  # of a process that was killed between its results and its cleaning up
     return found
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return what results.json says; one that is damaged is that of no finished run, and is written again."""
+    try:
+        found = read_results(folder)
+        if found is None or {"status", "config_hash"} <= found.keys():
+            return found
+        reason = "it says neither status nor config_hash"
+    except ValueError as error:
+        reason = str(error)
+    logger.warning("%s is damaged (%s), and is made again", folder / RESULTS, reason)
+    return None
+
+
+class _Patient(logging.FileHandler):
+    """A log without secrets, whose disk may be full for a while: what else the run does tells the user of that."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what is written of a record."""
+        return hidden(super().format(record))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing of a disk that is full."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def log_to(path: Path) -> logging.Handler:
     """Send all that this project logs to a file as well; return what does so."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Patient(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("mwanda")
     root.setLevel(logging.INFO)
@@ -63,13 +111,27 @@ def log_failure(handler: logging.Handler) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what an attempt that was killed has left of its own; pruned blocks are taken up again, and stay."""
-    from mwanda.models.source import UNPACKED
-    from mwanda.pruner.offloading import OFFLOADED
+    """Remove what an attempt that was killed has left half made; pruned blocks are taken up again, and stay."""
+    for place in (folder, folder / CHECKPOINT, folder / WORK, folder / "inside"):
+        remove_unfinished(place)
+    remove_own(folder / WORK, SCRATCH)
 
-    for prefix in (UNPACKED, OFFLOADED):
-        for left in folder.glob(f"{prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
+
+def remove_progress(folder: Path) -> None:
+    """Remove what a run could go on from."""
+    remove_own(folder / CHECKPOINT, run_checkpoint.OWN)
+    remove_own(folder / WORK, BLOCKS)
+
+
+def remove_everything_of_ours(folder: Path) -> None:
+    """Remove what a run has written into a folder that was empty before; what else has come into it stays."""
+    remove_progress(folder)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        if not (folder / name).is_symlink():
+            shutil.rmtree(folder / name, ignore_errors=True)
+    remove_unfinished(folder)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `mode=inspect` tells: what would be pruned, what not and why, and the memory it takes."""
+"""The report of `mode=inspect`: which weights would be pruned, which not and why, and the memory it takes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from mwanda.errors import MemoryShortageError
-from mwanda.models import Block
+from mwanda.models import Block, Matrix
+from mwanda.pruner.damage.products import GRADIENTS_AT_ONCE
 from mwanda.pruner.experts import place_of
 from mwanda.statistics import Needs
 
@@ -21,6 +22,9 @@ GIB = 2**30
 
 LIBRARIES = GIB // 2
 
+GRAPH = 3
+"""Tensors of the size of a product that a block's graph holds for each product."""
+
 PER_SCORE = 4 + 4 + 1 + 4
 PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
 """Bytes that a solver of second moments takes for each of them (factorised in float64), and for each weight."""
@@ -28,7 +32,7 @@ PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a configuration decides about memory.
+    """The settings of a run that decide about its memory.
 
     Args:
         order: of the pruner.
@@ -39,6 +43,8 @@ class Plan:
         tokens: of the calibration set.
         batch_tokens: of one forward pass.
         dtype: of the weights.
+        gradient_tokens: of the part of the calibration set that gradients are taken of; 0 where none are.
+        draws: backward passes through each block.
     """
 
     order: Literal["block", "arrival", "oneshot"]
@@ -49,6 +55,8 @@ class Plan:
     tokens: int
     batch_tokens: int
     dtype: torch.dtype
+    gradient_tokens: int = 0
+    draws: int = 1
 
 
 def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str, int]:
@@ -71,16 +79,41 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
     widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
     waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
     inputs = hidden + wide if plan.order == "arrival" else hidden
+    if Needs.CROSS_MOMENTS in plan.needs:  # the copies of all batches, and what the dense block has made of them
+        inputs += 3 * hidden
     solved = matrices if Needs.SECOND_MOMENTS in plan.needs else []
     return {
         "weights": weights * width,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
         "activations": (waiting * (hidden + inputs) + plan.batch_tokens * 4 * widest) * width,
+        "gradients": _gradient_bytes(blocks, plan, hidden, choices),
         "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
         "second moments of the largest matrix while they are solved for": max(
             (PER_MOMENT * each.shape[1] ** 2 + PER_SOLVED_WEIGHT * each.weight.numel() for each in solved), default=0
         ),
     }
+
+
+def _gradient_bytes(blocks: Sequence[Block], plan: Plan, hidden: int, choices: int) -> int:
+    """Return what waits between blocks for the way back, one block's graph, and which of its weights would go."""
+    if not plan.gradient_tokens:
+        return 0
+    batch = min(plan.batch_tokens, plan.gradient_tokens)
+    kept = plan.gradient_tokens * (len(blocks) + 1 + plan.draws) if plan.activations == "device" else batch
+    largest = max(blocks, key=lambda block: block.size)
+    # Inputs and outputs of all matrices, and what is made of each in between.
+    through = sum(
+        sum(each.shape) * (choices / _experts(largest, each) if each.expert is not None else 1)
+        for each in largest.matrices
+    )
+    graph = int(batch * GRAPH * through)
+    return (kept * hidden + graph) * plan.dtype.itemsize + largest.size + 4 * GRADIENTS_AT_ONCE
+
+
+def _experts(block: Block, matrix: Matrix) -> int:
+    """Return how many experts share the tokens that reach a matrix."""
+    alike = (each.module is matrix.module and each.parameter == matrix.parameter for each in block.matrices)
+    return sum(alike)
 
 
 def check(model: nn.Module, blocks: Sequence[Block], plan: Plan, available: int) -> str:
@@ -126,7 +159,8 @@ def _watched_on_arrival(blocks: Sequence[Block]) -> list:  # type: ignore[type-a
 
 
 def _statistics_bytes(features: int, plan: Plan) -> int:
-    moment = features * features * 4 if Needs.SECOND_MOMENTS in plan.needs else 0
+    moments = (Needs.SECOND_MOMENTS in plan.needs) + (Needs.CROSS_MOMENTS in plan.needs)
+    moment = moments * features * features * 4
     each = 8 * (bool(plan.needs) + 2 * (Needs.COUNTS in plan.needs) + (Needs.MEANS in plan.needs))
     return moment + plan.languages * features * each
 

@@ -1,13 +1,23 @@
-"""What `mode=prepare` and `mode=inspect` do."""
+"""The modes besides a run: `mode=prepare` and `mode=inspect`."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mwanda.job.components import Parts
+from mwanda.schedules.base import LooksAtGradients
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mwanda.calibration import CalibrationSet
+    from mwanda.evaluation.perplexity import Text
     from mwanda.job import memory
+
+
+logger = logging.getLogger(__name__)
 
 
 def memory_plan(parts: Parts) -> "memory.Plan":
@@ -19,6 +29,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
+    fraction, draws = _of_gradients(parts)
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
@@ -28,7 +39,69 @@ def memory_plan(parts: Parts) -> "memory.Plan":
         tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
         dtype=source.torch_dtype(device.choose(source.device)),
+        gradient_tokens=int(fraction * calibration.most_tokens),
+        draws=draws,
     )
+
+
+def check_memory(parts: Parts, config: Any) -> "PreTrainedModel":
+    """Say what memory a run takes, and refuse one that does not fit; return the model without weights.
+
+    Args:
+        parts: of the run.
+        config: of the model.
+
+    Raises:
+        MemoryShortageError: it cannot fit; the message names the setting that would.
+    """
+    from mwanda.job import memory
+    from mwanda.models import blocks_of
+    from mwanda.system import device
+
+    source = parts.source
+    skeleton, spread = source.skeleton(config), source.device_map == "auto"
+    free = device.available_bytes(device.choose(source.device), every=spread)
+    logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
+    return skeleton
+
+
+def check_text(
+    parts: Parts,
+    skeleton: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    calibration: "CalibrationSet",
+    texts: "Mapping[str, Text]",
+) -> None:
+    """Refuse text that is longer than a model can read, or has tokens that it has no embedding for.
+
+    Args:
+        parts: of the run.
+        skeleton: the model without weights.
+        tokenizer: of the model.
+        calibration: what it is calibrated on.
+        texts: what it is measured on.
+
+    Raises:
+        InputError: there is such text; the message names what would do.
+    """
+    from mwanda.models.limits import check_positions, check_tokens
+
+    path, perplexity = parts.source.path, parts.perplexity
+    lengths = {"calibration.length": (parts.calibration.length, calibration.length)}
+    used = {"the calibration text": [int(part.max()) for part in calibration.sequences if part.numel()]}
+    if perplexity is not None:
+        lengths["evaluation.window"] = (perplexity.window, perplexity.longest(tokenizer, texts))
+        used["the evaluation text"] = [max(text.tokens) for text in texts.values() if text.tokens]
+    check_positions(skeleton, path, lengths)
+    check_tokens(skeleton, path, tokenizer, used)
+
+
+def _of_gradients(parts: Parts) -> tuple[float, int]:
+    """Return of which part of the calibration tokens gradients are taken, and how often."""
+    if parts.settings.mode == "plan":
+        return parts.settings.plan.fraction, parts.settings.plan.draws
+    schedule = parts.schedule
+    return (schedule.signal_fraction, schedule.draws) if isinstance(schedule, LooksAtGradients) else (0.0, 1)
 
 
 def prepare(parts: Parts) -> None:

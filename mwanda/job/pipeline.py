@@ -12,11 +12,12 @@ from mwanda.artifacts.store import text_digest
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation import LanguagePerplexity
+from mwanda.evaluation.finite import Which
 from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 from mwanda.job import results, reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import CHECKPOINT, WORK
-from mwanda.job.modes import memory_plan
+from mwanda.job.modes import check_memory, check_text
 from mwanda.job.results import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
@@ -30,7 +31,7 @@ from mwanda.tracking import RunIdentity
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from mwanda.calibration import CalibrationSet
     from mwanda.evaluation.perplexity import Text
@@ -92,7 +93,7 @@ class Pipeline:
             logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, text.evaluation) if parts.perplexity else {}
         tasks = self._load_tasks()
-        self._check_limits(self._check_model(), tokenizer, calibration, texts)
+        check_text(parts, self._check_model(), tokenizer, calibration, texts)
         loaded = self._load_model()
         checkpoint = self._checkpoint(calibration.fingerprint())
         device.reset_peak(loaded.device)
@@ -172,9 +173,7 @@ class Pipeline:
 
         Returns the model without weights.
         """
-        from mwanda.job import memory
         from mwanda.models.forward import is_causal
-        from mwanda.system import device
 
         parts, source = self.parts, self.parts.source
         if source.device_map == "auto" and self.world.size > 1:
@@ -191,29 +190,7 @@ class Pipeline:
                 f"{source.path} does not predict a token from those before it alone, and has no perplexity",
                 ["none"],
             )
-        skeleton, spread = source.skeleton(config), source.device_map == "auto"
-        free = device.available_bytes(device.choose(source.device), every=spread)
-        logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
-        return skeleton
-
-    def _check_limits(
-        self,
-        skeleton: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerBase",
-        calibration: "CalibrationSet",
-        texts: "Mapping[str, Text]",
-    ) -> None:
-        """Refuse text that is longer than the model can read, or has tokens that it does not know."""
-        from mwanda.models.limits import check_positions, check_tokens
-
-        path, perplexity = self.parts.source.path, self.parts.perplexity
-        lengths = {"calibration.length": (self.parts.calibration.length, calibration.length)}
-        used = {"the calibration text": [int(part.max()) for part in calibration.sequences if part.numel()]}
-        if perplexity is not None:
-            lengths["evaluation.window"] = (perplexity.window, perplexity.longest(tokenizer, texts))
-            used["the evaluation text"] = [max(text.tokens) for text in texts.values() if text.tokens]
-        check_positions(skeleton, path, lengths)
-        check_tokens(skeleton, path, tokenizer, used)
+        return check_memory(parts, config)
 
     def _load_model(self) -> "LoadedModel":
         """Load the model, and refuse what cannot be pruned as asked before minutes of evaluation."""
@@ -222,6 +199,7 @@ class Pipeline:
         loaded = self._timed("load", lambda: parts.source.load(work))
         loaded.work_in(work)
         blocks = blocks_of(loaded.model)
+        parts.method.check_experts(blocks)
         check_blocks(blocks, parts.pattern, parts.method.group, parts.settings.sparsity, loaded.weights)
         logger.info("%d blocks, %d prunable weights", len(blocks), sum(block.size for block in blocks))
         return loaded
@@ -233,7 +211,7 @@ class Pipeline:
 
     def _evaluate(
         self,
-        which: str,
+        which: Which,
         loaded: "LoadedModel",
         texts: "Mapping[str, Text]",
         tasks: "list[Task]",
@@ -250,7 +228,7 @@ class Pipeline:
             scores[which] = self._score(which, loaded, tasks)
 
     def _measure(
-        self, which: str, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
+        self, which: Which, loaded: "LoadedModel", texts: "Mapping[str, Text]", checkpoint: RunCheckpoint | None
     ) -> dict[str, LanguagePerplexity]:
         """Return the perplexity of the dense or the pruned model, or what an interrupted run has noted of it."""
         perplexity, seed = self.parts.perplexity, self.parts.settings.seed
@@ -267,7 +245,7 @@ class Pipeline:
                 loaded.tokenizer,
                 texts,
                 self._progress,
-                f"evaluate {which}",
+                which,
                 seed,
                 loaded.weights,
                 self.world,
@@ -284,7 +262,7 @@ class Pipeline:
             checkpoint.note(which, json.dumps({code: asdict(each) for code, each in found.items()}))
         return found
 
-    def _score(self, which: str, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
+    def _score(self, which: Which, loaded: "LoadedModel", tasks: "list[Task]") -> "Scores":
         from mwanda.models.streaming import fetched_on_call
         from mwanda.models.weights import Resident
 
@@ -294,9 +272,7 @@ class Pipeline:
 
         def score() -> "Scores":
             with nullcontext() if resident else fetched_on_call(loaded.weights, blocks_of(loaded.model)):
-                return harness.score(
-                    loaded.model, loaded.tokenizer, tasks, self._progress, f"evaluate {which}", seed, self.world
-                )
+                return harness.score(loaded.model, loaded.tokenizer, tasks, self._progress, which, seed, self.world)
 
         def take_or_score() -> "Scores":
             return reuse.dense_scores(self._artifacts, harness, tasks, seed, score)

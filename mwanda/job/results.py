@@ -1,28 +1,32 @@
-"""results.json: its sections, made, written and read here alone."""
+"""results.json: its sections, made, written and read here alone; mwanda.job.record has their types."""
 
 import hashlib
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mwanda.config.identity import RunSpec
+from mwanda.config.schema import ADDED
 from mwanda.errors import InputError
 from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, compare
+from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
 
 
 if TYPE_CHECKING:
     from mwanda.calibration import CalibrationSet
     from mwanda.models import LoadedModel
     from mwanda.pruner import PruningReport
+    from mwanda.pruner.audit import MatrixPlan
 
 
 SCHEMA_FAMILY = "mwanda.results/"
@@ -32,7 +36,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to.
+    """The outcome of a run: the pruned model, its calibration set, the report and the perplexities.
 
     Args:
         loaded: the model, pruned by now.
@@ -59,10 +63,27 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     path = folder / RESULTS
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
-    return found
+    return as_today(found)
+
+
+def as_today(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys that older versions did not write, as they would stand in it."""
+    if "criterion" in record:
+        record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})
+    if "calibration" in record:
+        record["calibration"].setdefault("weights", ADDED["calibration.weights"])
+        record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
+    return record
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a folder holds a results.json that a run has written."""
+    with suppress(OSError, ValueError, InputError):
+        return read_results(folder) is not None
+    return False
 
 
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
@@ -76,7 +97,7 @@ def run_id(spec: RunSpec) -> str:
     return f"{spec.config_hash[:8]}-{place[:8]}"
 
 
-def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, float]) -> dict[str, Any]:
+def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, float]) -> Frame:
     """Return what results.json begins with, whatever became of the run."""
     return {
         "schema": SCHEMA,
@@ -91,7 +112,7 @@ def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, fl
     }
 
 
-def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
+def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
     """Return what results.json says of model, languages, pruning and perplexity."""
     calibration, report = outcome.calibration, outcome.report
     return {
@@ -117,17 +138,13 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> dict[str, Any]:
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
         },
-        "schedule": {
-            "name": spec.choice("schedule", parts.schedule),
-            "signal": [list(each) for each in report.signals],
-            **({"level": "matrix"} if parts.schedule.level == "matrix" else {}),
-        },
+        "schedule": _schedule(spec, parts, report),
         "perplexity": _perplexity(parts, outcome),
         "tasks": {},
     }
 
 
-def _model(outcome: Outcome) -> dict[str, Any]:
+def _model(outcome: Outcome) -> Model:
     model, plans = outcome.loaded.model, outcome.report.plans
     parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
     return {
@@ -141,27 +158,39 @@ def _model(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _perplexity(parts: Parts, outcome: Outcome) -> dict[str, Any]:
+def _schedule(spec: RunSpec, parts: Parts, report: "PruningReport") -> Schedule:
+    found: Schedule = {
+        "name": spec.choice("schedule", parts.schedule),
+        "signal": [list(each) for each in report.signals],
+    }
+    if parts.schedule.level == "matrix":
+        found["level"] = "matrix"
+    return found
+
+
+def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
     perplexity, measured = parts.perplexity, outcome.measured
     if not measured or perplexity is None:
         return {}
     dense, pruned = ({code: one.losses for code, one in measured[which].items()} for which in ("dense", "pruned"))
     comparison = compare(dense, pruned, perplexity.resamples, parts.settings.seed)
     seen = calibrated(outcome.calibration.tokens_per_language)
-    return {
+    found = {
         "protocol": perplexity.definition.as_record() | {"corpus": parts.evaluation_corpus.name},
         **{which: as_record(one) for which, one in measured.items()},
+        "overflowed": [code for code, losses in pruned.items() if overflows(losses)],
         "paired": comparison.as_record(),
         "aggregate": {
             **{which: aggregate(one, parts.languages) for which, one in measured.items()},
             "paired": aggregate_change(comparison, parts.languages, seen),
         },
     }
+    return cast("Perplexity", found)  # by evaluation, which knows no types of records
 
 
-def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
+def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
-    layers = []
+    layers: list[Layer] = []
     for layer, wanted in enumerate(report.sparsities):
         inside = [(plan, size) for plan, size in zip(report.plans, sizes, strict=True) if plan.block == layer]
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)
@@ -171,16 +200,20 @@ def _sparsity(report: "PruningReport", parts: Parts) -> dict[str, Any]:
         "achieved": sum(plan.zeros for plan in report.plans) / sum(sizes),
         "pattern": parts.pattern.name,
         "masks": hashlib.sha256("".join(f"{plan.name}:{plan.mask}" for plan in report.plans).encode()).hexdigest()[:16],
+        "fuller_cells": report.fuller_cells,
         "per_layer": layers,
-        "per_matrix": [
-            {
-                "name": plan.name,
-                "shape": list(plan.shape),
-                "zeros": plan.zeros,
-                "zeros_before": plan.zeros_before,
-                "mask": plan.mask,
-                **({"target": plan.target} if parts.schedule.level == "matrix" else {}),
-            }
-            for plan in report.plans
-        ],
+        "per_matrix": [_matrix(plan, by_matrix=parts.schedule.level == "matrix") for plan in report.plans],
     }
+
+
+def _matrix(plan: "MatrixPlan", *, by_matrix: bool) -> Matrix:
+    record: Matrix = {
+        "name": plan.name,
+        "shape": list(plan.shape),
+        "zeros": plan.zeros,
+        "zeros_before": plan.zeros_before,
+        "mask": plan.mask,
+    }
+    if by_matrix:
+        record["target"] = plan.target
+    return record

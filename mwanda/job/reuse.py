@@ -1,4 +1,4 @@
-"""What a run takes from other runs in place of work: each function returns what the work itself would give."""
+"""Looks up in the artifact cache what another run has computed; each function computes it otherwise."""
 
 import hashlib
 import json

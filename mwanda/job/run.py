@@ -1,8 +1,7 @@
 """The life of a run: its folder, its status, its log and its results, whatever becomes of the work."""
 
 import logging
-import shutil
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,19 @@ from typing import Any
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
 from mwanda.job import results
+from mwanda.job.claim import claim
 from mwanda.job.components import Parts
-from mwanda.job.folder import WORK, finished_results, log_failure, log_to, remove_if_empty, remove_scratch
+from mwanda.job.folder import finished_results, log_failure, log_to, remove_if_empty, remove_progress
 from mwanda.job.inspection import inspection
 from mwanda.job.modes import memory_plan, prepare
 from mwanda.job.pipeline import Pipeline
-from mwanda.job.status import Reporter
+from mwanda.job.plan import plan
+from mwanda.job.status import Reporter, TakenError
 from mwanda.job.summary import summary
 from mwanda.system import distributed, interruption
 from mwanda.system.distributed import World
 from mwanda.system.environment import write_difference
-from mwanda.system.files import write_yaml
+from mwanda.system.files import disk_problem, write_yaml
 from mwanda.system.terminal import quiet_libraries
 from mwanda.tracking.none import NoTracking
 
@@ -43,6 +44,9 @@ def run(spec: RunSpec) -> dict[str, Any] | None:
     world = distributed.join()
     if parts.inside is not None and world.size > 1:
         raise ConfigurationError("inside", spec.choice("inside", parts.inside), "looks in one process only", ["none"])
+    if spec.settings.mode == "plan":
+        plan(spec, parts, world)
+        return None
     if spec.settings.mode != "run":
         if world.first and spec.settings.mode == "prepare":
             prepare(parts)
@@ -56,13 +60,33 @@ def run(spec: RunSpec) -> dict[str, Any] | None:
         if shared != spec.folder:
             remove_if_empty(spec.folder)  # Hydra has made one for each process
         spec = replace(spec, folder=shared)
-    record = finished_results(spec, parts)
-    world.barrier()  # nobody writes results before everybody has looked
-    if record is None:
-        record = _Life(spec, parts, world).live()
+    with _claim(spec, world):
+        record = finished_results(spec, parts)
+        world.barrier()  # nobody writes results before everybody has looked
+        if record is None:
+            record = _Life(spec, parts, world).live()
     if world.first:
         summary(record, spec.folder, parts.languages)
     return record
+
+
+def _claim(spec: RunSpec, world: World) -> AbstractContextManager[Any]:
+    """Have the first process take the folder; where it may not, none goes on."""
+    if world.size == 1:
+        return claim(spec.folder, stays=spec.study is not None)
+    claimed: AbstractContextManager[Any] = nullcontext()
+    refusal: ConfigurationError | None = None
+    if world.first:
+        try:
+            claimed = claim(spec.folder, stays=spec.study is not None)
+        except ConfigurationError as error:
+            refusal = error
+    said = world.broadcast("" if refusal is None else str(refusal))
+    if refusal is not None:
+        raise refusal
+    if said:
+        raise InputError(said)
+    return claimed
 
 
 @dataclass
@@ -76,23 +100,13 @@ class _Life:
         from mwanda.system import device
 
         spec, folder = self.spec, self.spec.folder
-        existed = folder.is_dir() and any(folder.iterdir())
         self._started, self._clock = datetime.now(UTC), perf_counter()
         self._pipeline: Pipeline | None = None
         reporter: Reporter | None = None
         log: logging.Handler = logging.NullHandler()
-        failed, refused = True, False
+        failed = True
         try:
-            if self.world.first:
-                folder.mkdir(parents=True, exist_ok=True)
-                remove_scratch(folder / WORK)
-            place = folder if self.world.first else None
-            reporter = Reporter(place, spec.config_hash, spec.overrides, spec.settings.name)
-            if self.world.first:
-                log = log_to(folder / "run.log")
-                write_yaml(folder / "config.yaml", dict(spec.config))
-                write_yaml(folder / "overrides.yaml", list(spec.overrides))
-                write_difference(folder)
+            reporter, log = self._begin()
             self._pipeline = Pipeline(spec, self.parts, self.world, reporter)
             checkpoint = self._pipeline.work()
             record = self._record("complete")
@@ -101,10 +115,11 @@ class _Life:
             if checkpoint is not None:
                 checkpoint.discard()
             if self.world.first:
-                shutil.rmtree(folder / WORK, ignore_errors=True)
+                remove_progress(folder)
             failed = False
+        except TakenError:
+            raise
         except InputError as error:
-            refused = True
             if reporter is not None:
                 reporter.end("failed", error)
             raise
@@ -113,7 +128,8 @@ class _Life:
                 logger.warning("interrupted by %s", error)
             else:
                 log_failure(log)
-            self._record("failed", error={"type": type(error).__name__, "message": str(error)})
+            with suppress(OSError):  # of the disk that ended it, perhaps; that is what must be told
+                self._record("failed", error={"type": type(error).__name__, "message": str(error)})
             if reporter is not None:
                 reporter.end("failed" if isinstance(error, Exception) else "interrupted", error)
             raise
@@ -122,12 +138,33 @@ class _Life:
             logging.getLogger("mwanda").removeHandler(log)
             log.close()
             device.release()
-            # Of a job of a sweep the folder stays: it says why there are no results.
-            if refused and not existed and self.world.first and spec.study is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # the folder of the day, when nothing else is in it
-                    folder.parent.rmdir()
         return record
+
+    def _begin(self) -> tuple[Reporter, logging.Handler]:
+        """Write what is known before the work begins.
+
+        Raises:
+            ConfigurationError: the folder cannot be written.
+        """
+        spec, folder = self.spec, self.spec.folder
+        place = folder if self.world.first else None
+        log: logging.Handler = logging.NullHandler()
+        try:
+            reporter = Reporter(place, spec.config_hash, spec.overrides, spec.settings.name)
+            if self.world.first:
+                log = log_to(folder / "run.log")
+                write_yaml(folder / "config.yaml", dict(spec.config))
+                write_yaml(folder / "overrides.yaml", list(spec.overrides))
+                write_difference(folder)
+        except OSError as error:
+            logging.getLogger("mwanda").removeHandler(log)
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            raise ConfigurationError(
+                "output_dir", folder, f"cannot be written ({problem}); choose another folder"
+            ) from None
+        return reporter, log
 
     def _record(self, status: str, **more: Any) -> dict[str, Any]:
         """Write and return results.json with all that is known by now."""

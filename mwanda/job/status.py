@@ -23,7 +23,7 @@ seconds (another one). Results are judged by results.json alone: a run that has 
 """
 
 import hashlib
-import json
+import logging
 import os
 import socket
 import threading
@@ -33,12 +33,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from mwanda.errors import ConfigurationError, InputError
-from mwanda.job.results import read_results
+from annotated_types import Gt, MinLen
+from pydantic import AfterValidator
+
+from mwanda.errors import ConfigurationError, RecordError
+from mwanda.job.reading import Part, problem_of, read_json
+from mwanda.job.results import RESULTS
 from mwanda.system.environment import code
 from mwanda.system.files import write_json
+from mwanda.system.ownership import UNFINISHED
 
 
 if TYPE_CHECKING:
@@ -63,14 +68,28 @@ State = Literal["running", "complete", "failed", "interrupted"]
 
 Stage = Literal["start", "load", "evaluate dense", "calibrate", "prune", "evaluate pruned", "export"]
 
-Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped"]
-"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started) and `skipped`
-(complete before its sweep was last started)."""
+OF_A_RUN = (RESULTS, "config.yaml", "overrides.yaml", "run.log")
+"""Files by which the folder of a run is known when its status cannot be read."""
+
+
+Seen = Literal["running", "complete", "failed", "interrupted", "lost", "waiting", "skipped", "unreadable"]
+"""What a reader makes of it: besides the states `lost`, `waiting` (planned by a sweep and not started), `skipped`
+(complete before its sweep was last started) and `unreadable` (status.json is damaged)."""
 
 STAGES: dict[str, Stage] = {"calibrate and prune": "prune"}
 """Stages that the progress of a run calls otherwise."""
 
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class TakenError(ConfigurationError):
+    """Another process is at work in the folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("output_dir", folder, "another process is at work there; wait for it, or stop it")
 
 
 class Reporter:
@@ -83,7 +102,7 @@ class Reporter:
         name: what people read.
 
     Raises:
-        ConfigurationError: another process is at work in the folder.
+        TakenError: another process is at work in the folder.
     """
 
     def __init__(self, folder: Path | None, config_hash: str, overrides: Sequence[str], name: str) -> None:
@@ -91,10 +110,7 @@ class Reporter:
         self._clock = self._written = perf_counter()
         if folder is None:
             return
-        before = read(folder)
-        at_work = before is not None and before["state"] == "running" and is_alive(before)
-        if before is not None and at_work and not is_this_process(before) and not _is_over(before):
-            raise _taken(folder)
+        before = refuse_if_taken(folder)
         again = before is not None and before["config_hash"] == config_hash
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -107,7 +123,7 @@ class Reporter:
             "started": _now(),
             "updated": _now(),
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
+            "born": started(os.getpid()),
             "host": host(),
             "scheduled": _scheduled(),
             "attempt": before["attempt"] + 1 if before is not None and again else 1,
@@ -138,7 +154,10 @@ class Reporter:
         with self._lock:
             if not self._over.is_set():
                 self._over.set()
-                self._update(state=state, exception=exception)
+                try:
+                    self._update(state=state, exception=exception)
+                except OSError as problem:  # what ended the run must be told, and results are judged by results.json
+                    logger.warning("%s could not be written: %s", FILE, problem)
 
     def _change(self, *, hurry: bool = True, **changes: Any) -> None:
         if self._folder is None:
@@ -163,13 +182,13 @@ class Reporter:
     def _claim(self) -> None:
         """Write the first status of the folder, unless another process does so at this very moment."""
         assert self._folder is not None
-        own = self._folder / f".{FILE}.{host()}.{os.getpid()}"
+        own = self._folder / f".{FILE}.{host()}.{os.getpid()}{UNFINISHED}"
         write_json(own, self._content)
         try:
             os.link(own, self._folder / FILE)  # which, other than a rename, never replaces
         except FileExistsError:
             if read(self._folder) is not None:
-                raise _taken(self._folder) from None
+                raise TakenError(self._folder) from None
         except OSError:  # a file system without links
             pass
         finally:
@@ -199,37 +218,92 @@ class Watched:
             done += weight(item)
 
 
+class _Exception(Part):
+    type: str
+    message: str
+
+
+def _with_a_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+class _Status(Part):
+    """What a reader of status.json relies on."""
+
+    state: State
+    stage: str
+    block: int | None
+    blocks: int | None
+    progress: float | None
+    seconds: float
+    updated: Annotated[str, AfterValidator(_with_a_zone)]
+    pid: Annotated[int, Gt(0)]
+    born: float | None
+    host: str
+    scheduled: Annotated[list[str], MinLen(2)] | None = None
+    attempt: int
+    exception: _Exception | None
+    config_hash: str
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """Return what status.json of a run says, if there is one that can be read."""
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.get("schema") == SCHEMA:
-            return found
+    with suppress(RecordError):
+        return _read(folder / FILE)
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a status.json says.
+
+    Raises:
+        RecordError: it cannot be read, or is not what a run writes.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: is no {SCHEMA}")
+    problem = problem_of(_Status, found)
+    if problem is not None:
+        raise RecordError(f"{path}: {problem}")
+    return found
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Return whether the process that wrote `running` is still there, as far as can be told from here."""
     if status["host"] == host():
-        born = _born(status["pid"])
-        return born is not None and bool(abs(born - status["born"]) < SAME_BIRTH)
+        born = started(status["pid"])
+        before = status["born"]
+        return born is not None and before is not None and bool(abs(born - before) < SAME_BIRTH)
     silent = datetime.now(UTC) - datetime.fromisoformat(status["updated"])
     return silent.total_seconds() < STALE
 
 
-def is_complete(folder: Path, config_hash: str) -> bool:
-    """Return whether the folder holds the complete results of that configuration."""
-    with suppress(OSError, ValueError, InputError):
-        found = read_results(folder)
-        return found is not None and (found.get("status"), found.get("config_hash")) == ("complete", config_hash)
+def is_complete(folder: Path, config_hash: str | None = None) -> bool:
+    """Return whether the folder holds complete results, of that configuration if one is given."""
+    with suppress(RecordError):
+        found = read_json(folder / RESULTS)
+        if isinstance(found, dict) and found.get("status") == "complete":
+            return config_hash is None or found.get("config_hash") == config_hash
     return False
 
 
 def seen(folder: Path) -> tuple[Seen, dict[str, Any]] | None:
-    """Return the state of a run as it looks from here, and its status; None where no run has begun."""
-    status = read(folder)
-    if status is None:
+    """Return the state of a run as it looks from here, and its status; None where no run has begun.
+
+    Of a status that cannot be read there is nothing but an exception that says why.
+    """
+    if not (folder / FILE).exists():
         return None
+    try:
+        status = _read(folder / FILE)
+    except RecordError as error:
+        if not any((folder / name).is_file() for name in OF_A_RUN):
+            return None  # the file is of another program
+        if is_complete(folder):
+            return "complete", {}
+        return "unreadable", {"exception": {"type": type(error).__name__, "message": str(error)}}
     if status["state"] != "complete" and is_complete(folder, status["config_hash"]):
         return "complete", status
     if status["state"] == "running" and not is_alive(status):
@@ -241,19 +315,28 @@ def why(state: Seen, status: Mapping[str, Any] | None) -> str:
     """Return why a run has ended before it was complete, in a line; nothing while it goes on."""
     if state == "lost":
         return "the process is gone without a word (killed?)"
-    exception = status["exception"] if status is not None and state != "complete" else None
+    exception = status.get("exception") if status is not None and state != "complete" else None
     return "" if exception is None else f"{exception['type']}: {exception['message']}"
 
 
 def note_end(folder: Path, kind: str, message: str) -> None:
     """Write, for a process that is gone and could not, that and why its run has failed."""
     status = read(folder)
-    if status is not None and status["state"] == "running":
+    if status is not None and status["state"] == "running" and not is_alive(status):
         write_json(folder / FILE, status | {"state": "failed", "exception": {"type": kind, "message": message}})
 
 
-def _taken(folder: Path) -> ConfigurationError:
-    return ConfigurationError("output_dir", folder, "another process is at work there; wait for it, or stop it")
+def refuse_if_taken(folder: Path) -> dict[str, Any] | None:
+    """Return the status of a folder's last attempt, if there was one.
+
+    Raises:
+        TakenError: another process is at it.
+    """
+    before = read(folder)
+    at_work = before is not None and before["state"] == "running" and is_alive(before)
+    if before is not None and at_work and not is_this_process(before) and not is_over(before):
+        raise TakenError(folder)
+    return before
 
 
 def host() -> str:
@@ -267,7 +350,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _born(pid: int) -> float | None:
+def started(pid: int) -> float | None:
     """Return when a process started, in seconds; None when it is gone or only waits to be reaped."""
     import psutil
 
@@ -290,7 +373,7 @@ def _scheduled() -> list[str] | None:
     return None if job is None else [job if array is None else f"{array}_{element}", attempt]
 
 
-def _is_over(status: Mapping[str, Any]) -> bool:
+def is_over(status: Mapping[str, Any]) -> bool:
     """Return whether SLURM has started the job again: an attempt that it killed elsewhere would seem to go on."""
     before, now = status.get("scheduled"), _scheduled()
     return before is not None and now is not None and before[0] == now[0] and before[1] != now[1]

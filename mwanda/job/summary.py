@@ -1,5 +1,6 @@
 """The tables that a run ends with."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ def _left_dense(model: Mapping[str, Any]) -> str:
 def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
     protocol, paired = perplexity["protocol"], perplexity.get("paired") or {}
+    lost = {"perplexity": math.inf}  # which a file of JSON cannot say
+    pruned = {
+        code: each | (lost if code in (perplexity.get("overflowed") or ()) else {}) for code, each in pruned.items()
+    }
     table = Table(
         title=f"Perplexity per language ({protocol['corpus']}, protocol {protocol['name']} {protocol['hash']})",
         caption=f"{MARK} significant at 5 %: Wilcoxon signed-rank over sentences, Holm over languages"
@@ -117,6 +122,9 @@ def _change(perplexity: Mapping[str, Any]) -> list[str]:
         f"significantly hurt: {round(change['share_hurt'] * count)} of {count} languages, "
         f"helped: {round(change['share_helped'] * count)}",
     ]
+    lost = perplexity.get("overflowed") or ()
+    if lost:
+        lines.append(f"infinite perplexity after pruning, counted as hurt: {', '.join(lost)}")
     units = max(pair["units"] for pair in perplexity["paired"].values())
     if 2.0 ** (1 - units) * count >= LEVEL:  # the smallest p of the signed-rank test, after Holm
         lines.append(

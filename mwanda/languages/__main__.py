@@ -16,6 +16,7 @@ from mwanda.languages.selection import Selection, script_name
 from mwanda.languages.sets import language_set
 from mwanda.languages.table import Language, known
 from mwanda.system.conf import choices
+from mwanda.system.secrets import hide_in_terminal
 
 
 SHOWN = 8
@@ -127,4 +128,5 @@ def _sets() -> dict[str, set[str]]:
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Groups of languages that numbers are given for: family, script, resource level, seen in calibration or not."""
+"""Groups of languages over which results are aggregated: family, script, resource level, seen in calibration or not."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 

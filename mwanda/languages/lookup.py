@@ -1,4 +1,4 @@
-"""Finding a language by anything that people call it."""
+"""Finds a language by its code, tag or name, misspelled or not."""
 
 import difflib
 from collections import Counter

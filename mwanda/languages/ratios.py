@@ -1,4 +1,4 @@
-"""What pruning does to one language and to several: the ratio of perplexities, and the geometric mean.
+"""Perplexity ratios of single languages, and their geometric mean over several.
 
 Perplexities are compared by their ratio, pruned over dense: 1 where nothing was lost. Over languages the geometric mean
 is given, which is the same whether it is taken of ratios, or of perplexities before they are divided.
@@ -38,4 +38,4 @@ def exponential(logarithm: float | None) -> float | None:
 def geometric_mean(values: Iterable[float]) -> float:
     """Return `exp` of the mean logarithm; not a number where there is no value."""
     logarithms = [math.log(value) for value in values]
-    return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else math.nan
+    return exponential(math.fsum(logarithms) / len(logarithms)) if logarithms else math.nan

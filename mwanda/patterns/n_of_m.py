@@ -37,7 +37,7 @@ class NOfM:
         return self.of
 
     def fixed_sparsity(self) -> float | None:
-        """Return the share of each group that goes."""
+        """Return the share of each group that is pruned."""
         return 1 - self.keep / self.of
 
     def check(self, shape: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Unstructured sparsity: any weight of a comparison group may go."""
+"""Unstructured sparsity: any weight of a comparison group may be pruned."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mwanda.patterns.base import ComparisonGroup, Quota, count_to_remove
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Remove `floor(s · size)` weights of each comparison group: an output row, or the whole matrix.
+    """Prune `floor(s · size)` weights of each comparison group: an output row, or the whole matrix.
 
     Where some rows hold more zeros than that already, the other rows give up less, so that the matrix as a whole
     stays within one weight per row of its budget.

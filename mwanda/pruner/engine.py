@@ -6,75 +6,45 @@
 - `arrival`: a matrix is pruned as soon as its input over the whole calibration set is known; one pass.
 """
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
 from torch import nn
 
-from mwanda.calibration import Batch, CalibrationSet
+from mwanda.calibration import CalibrationSet
 from mwanda.criteria import Criterion
-from mwanda.criteria.base import BringsSolver
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.errors import ConfigurationError
-from mwanda.models import Block, blocks_of
-from mwanda.models.forward import forward, input_device
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.pruner.allocation import Allocation, allocate, units_of
+from mwanda.pruner.allocation import Allocation, allocate
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
-from mwanda.pruner.batches import batches_of, sequences_per_batch
-from mwanda.pruner.damage import Sample, measure_damage
+from mwanda.pruner.beside_dense import BesideDense
 from mwanda.pruner.method import Method
-from mwanda.pruner.offloading import Activations, offloading_of
+from mwanda.pruner.offloading import Activations
+from mwanda.pruner.passes import Passes, PassSettings
+from mwanda.pruner.pre_pass import DensePrePass
 from mwanda.pruner.remover import Remover
+from mwanda.pruner.report import Order as Order
+from mwanda.pruner.report import PruningReport as PruningReport
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import ByBlock, Calibrator, Dense, OnArrival, Seconds, deep, flat
-from mwanda.pruner.walk import Visitor, Walk
-from mwanda.schedules import BlockMatrix, Schedule
-from mwanda.schedules.base import LooksAtGradients
-from mwanda.schedules.uniform import Uniform
+from mwanda.pruner.visitors import ByBlock, OnArrival
+from mwanda.schedules import Schedule
 from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
-
-Order = Literal["block", "arrival", "oneshot"]
 
 DAMAGE = "damage"
 """What the checkpoint calls the signals of a schedule that looks at gradients."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class PruningReport:
-    """What was done to each matrix, and why.
-
-    Args:
-        order: in which it was done.
-        plans: what was planned and counted, a matrix each.
-        sparsities: of each block.
-        signals: of the schedule, a block or a matrix each.
-        blocks: their names.
-        pooled: matrices of experts that saw too few tokens and were given the statistics of all experts.
-        seconds: spent on each stage.
-        fuller_cells: of an N:M pattern, that held more zeros than it removes, and keep them.
-    """
-
-    order: Order
-    plans: list[MatrixPlan]
-    sparsities: list[float]
-    signals: list[tuple[float, ...]]
-    blocks: list[str]
-    pooled: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    fuller_cells: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,43 +108,36 @@ class Pruner:
                 there are processes.
             AuditError: the outcome is not what was planned.
         """
-        task = _Task(
-            model,
-            blocks_of(model),
-            calibration,
-            Method.of(criterion, solver),
-            schedule,
-            pattern,
-            self,
-            runtime or Runtime(),
-        )
-        return task.run(sparsity)
+        passes = Passes.of(model, calibration, self.of_passes, runtime)
+        return _Task(passes, Method.of(criterion, solver), schedule, pattern, self.order).run(sparsity)
+
+    @property
+    def of_passes(self) -> PassSettings:
+        """The settings that a pass through the model depends on."""
+        return PassSettings(self.batch_size, self.expert_tokens, self.activations)
 
 
 @dataclass
 class _Task:
-    model: nn.Module
-    blocks: list[Block]
-    calibration: CalibrationSet
+    passes: Passes
     method: Method
     schedule: Schedule
     pattern: Pattern
-    settings: Pruner
-    runtime: Runtime
-    seconds: Seconds = field(default_factory=Seconds)
+    order: Order
 
     def run(self, sparsity: float) -> PruningReport:
-        start = perf_counter()
+        start, seconds = perf_counter(), self.passes.seconds
         check_request(sparsity, self.pattern, self.schedule)
-        zeros = check_blocks(self.blocks, self.pattern, self.method.group, sparsity, self.runtime.weights)
-        order = self.settings.order if self.method.needs else "oneshot"
-        if not self.method.solver.takes_scores and not isinstance(self.method.criterion, BringsSolver):
-            name, unused = type(self.method.solver).__name__, type(self.method.criterion).__name__
-            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", name, unused)
-        dense = self._dense_pre_pass(order)
-        with self.seconds.on("schedule"):
+        self.method.check_order(self.order)
+        self.method.check_experts(self.passes.blocks)
+        self.method.tell()
+        zeros = check_blocks(self.passes.blocks, self.pattern, self.method.group, sparsity, self.passes.runtime.weights)
+        order = self.order if self.method.needs else "oneshot"
+        for_all = order == "oneshot" and bool(self.method.needs)
+        dense = DensePrePass(self.passes, self.method, self.schedule, self.pattern).run(for_all=for_all)
+        with seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
-            allocation = allocate(self.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
+            allocation = allocate(self.passes.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
         remover, fuller = self._plan(allocation, zeros)
         if fuller:  # N:M leaves no way to make up for them elsewhere
             logger.info("%d cells of %s held more zeros than it removes, and keep them", fuller, self.pattern.name)
@@ -183,172 +146,40 @@ class _Task:
             self._prune_all(remover, dense.statistics)
         else:
             pooled = self._prune_while_calibrating(order, remover)
-        audit(self.blocks, remover.plans, self.runtime.weights)
+        audit(self.passes.blocks, remover.plans, self.passes.runtime.weights)
         if not alike:
             check_budget(remover.plans, sparsity, sum(counts.numel() for counts in zeros.values()))
         if pooled:
             logger.info("%d matrices of experts saw too few tokens and share statistics", len(pooled))
-        seconds = self.seconds.by_stage
-        seconds["calibrate"] = perf_counter() - start - seconds["schedule"] - seconds["prune"]
-        names = [block.name for block in self.blocks]
+        stages = seconds.by_stage
+        stages["calibrate"] = perf_counter() - start - stages["schedule"] - stages["prune"]
+        names = [block.name for block in self.passes.blocks]
         plans = list(remover.planned.values())  # in the order of the model, also when resumed
-        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, seconds, fuller)
-
-    def _dense_pre_pass(self, order: Order) -> Dense:
-        """Return dense statistics and signals of the whole model, when anything is decided from them."""
-        by_criterion = order == "oneshot" and bool(self.method.needs)
-        needs = self.schedule.needs | (self.method.needs if by_criterion else Needs.NOTHING)
-        fraction = self.schedule.signal_fraction if self.schedule.needs and not by_criterion else 1.0
-        visitor = Dense(self._calibrator(needs, fraction), self.schedule, keep_statistics=by_criterion)
-        if isinstance(self.schedule, LooksAtGradients):
-            visitor.signals = self._look_at_gradients(self.schedule)
-        if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
-            if needs:
-                with visitor.hooks:
-                    self._walk(visitor, "calibrate", fraction)
-            else:
-                self._look_at_weights(visitor, {})
-            self._keep_as_artifact(visitor)
-        if any(not torch.isfinite(torch.tensor(signal)).all() for signal in visitor.signals):
-            logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
-        return visitor
-
-    def _take_from_artifacts(self, visitor: Dense) -> bool:
-        """Give the visitor what another run has found, if there is any; return whether there was."""
-        found = (
-            self.runtime.artifacts.find(*self._artifact_key(visitor)) if self.runtime.artifacts is not None else None
-        )
-        if found is None:
-            return False
-        if visitor.keep_statistics:
-            visitor.calibrator.pooled = list(found.metadata["pooled"])
-            self._look_at_weights(visitor, deep(found.tensors, self.calibration.weights))
-        else:
-            visitor.signals = [tuple(signal) for signal in found.tensors["signals"].tolist()]
-        return True
-
-    def _look_at_gradients(self, schedule: LooksAtGradients) -> list[tuple[float, ...]]:
-        """Return the signals of all units, measured by this run, an interrupted attempt of it, or another one."""
-        checkpoint = self.runtime.checkpoint
-        noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
-        if noted is None:
-            signals = self._signals_of_damage(schedule)
-            noted = json.dumps(signals)
-            if checkpoint is not None:
-                checkpoint.note(DAMAGE, noted)
-        return [tuple(signal) for signal in json.loads(noted)]
-
-    def _signals_of_damage(self, schedule: LooksAtGradients) -> list[Sequence[float]]:
-        settings = self.settings
-        curves = measure_damage(
-            self.model,
-            self.blocks,
-            self.calibration,
-            self.method.criterion,
-            self.pattern,
-            Sample(schedule.levels, schedule.signal_fraction, schedule.labels, schedule.draws, schedule.seed),
-            settings.batch_size,
-            settings.expert_tokens,
-            settings.activations,
-            self.runtime,
-            self.seconds,
-        ).curves()
-        return [
-            schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name]) for matrix in unit])
-            for block in self.blocks
-            for unit in units_of(block, schedule.level)
-        ]
-
-    def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
-        """Visit all blocks without a forward pass, with statistics that are there already."""
-        for block in visit(self.runtime.weights, self.runtime.progress.track(self.blocks, "calibrate", unit="blocks")):
-            known = {m.name: statistics[m.name].to(m.weight.device) for m in block.matrices if m.name in statistics}
-            visitor.take(block, known)
-
-    def _keep_as_artifact(self, visitor: Dense) -> None:
-        if self.runtime.artifacts is None:
-            return
-        tensors = (
-            flat(visitor.statistics)
-            if visitor.keep_statistics
-            else {"signals": torch.tensor(visitor.signals, dtype=torch.float64)}
-        )
-        self.runtime.artifacts.keep(*self._artifact_key(visitor), tensors, {"pooled": visitor.calibrator.pooled})
-
-    def _artifact_key(self, visitor: Dense) -> tuple[str, dict[str, Any]]:
-        """Return kind and key of what the visitor is to find."""
-        settings = self.settings
-        key: dict[str, Any] = {
-            "needs": str(visitor.calibrator.needs),
-            "batch_size": settings.batch_size,
-            "expert_tokens": settings.expert_tokens,
-        }
-        if not self.calibration.weights.uniform:
-            key["weights"] = repr(self.calibration.weights)
-        if visitor.keep_statistics:
-            return "statistics", key | {"calibration": self.calibration.fingerprint()}
-        looks_at_text = self.schedule.looks_at != "weights"
-        text = self.calibration.part(self.schedule.signal_fraction).fingerprint() if looks_at_text else None
-        return "signals", key | {"schedule": repr(self.schedule), "calibration": text}
+        return PruningReport(order, plans, allocation.blocks, dense.signals, names, pooled, stages, fuller)
 
     def _prune_while_calibrating(self, order: Order, remover: Remover) -> list[str]:
         """Prune in the order `block` or `arrival`; return the experts that share statistics."""
-        kind = ByBlock if order == "block" else OnArrival
-        record = self.runtime.checkpoint is not None and isinstance(self.runtime.weights, Resident)
-        visitor = kind(self._calibrator(self.method.needs, 1.0), remover, record)
-        self._walk(visitor, "calibrate and prune", 1.0)
+        beside = Needs.CROSS_MOMENTS in self.method.needs
+        kind = OnArrival if order == "arrival" else BesideDense if beside else ByBlock
+        record = self.passes.runtime.checkpoint is not None and isinstance(self.passes.runtime.weights, Resident)
+        visitor = kind(self.passes.calibrator(self.method.needs), remover, record)
+        with visitor.hooks:
+            self.passes.walk(visitor, "calibrate and prune", 1.0, copies=2 if beside else 1)
         return visitor.calibrator.pooled
 
     def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
-        blocks = self.runtime.progress.track(self.blocks, "prune", unit="blocks")
-        for block in visit(self.runtime.weights, blocks):
-            with self.seconds.on("prune"):
+        blocks = self.passes.runtime.progress.track(self.passes.blocks, "prune", unit="blocks")
+        for block in visit(self.passes.runtime.weights, blocks):
+            with self.passes.seconds.on("prune"):
                 for matrix in block.matrices:
                     seen = statistics.get(matrix.name)
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))
-                self.runtime.weights.keep(block)
-
-    def _calibrator(self, needs: Needs, fraction: float) -> Calibrator:
-        return Calibrator(
-            len(self.calibration.codes),
-            needs,
-            self.settings.expert_tokens,
-            sum(self._text(fraction).tokens_per_language.values()),
-            self.runtime.world,
-            self.seconds,
-            self.calibration.weights,
-        )
-
-    def _text(self, fraction: float) -> CalibrationSet:
-        """Return the calibration set, or a fraction of each language's tokens."""
-        return self.calibration if fraction == 1 else self.calibration.part(fraction)
-
-    def _walk(self, visitor: Visitor, title: str, fraction: float) -> None:
-        bar = iter(self.runtime.progress.track(self.blocks, title, unit="blocks"))
-        with offloading_of(self.settings.activations, self.runtime.scratch) as offloading:
-            walk = Walk(
-                lambda batch: forward(self.model, batch.tokens),
-                self.blocks,
-                self._batches(fraction),
-                self.runtime.weights,
-                lambda: next(bar, None),
-                offloading,
-                self.runtime.checkpoint,
-            )
-            walk.run(visitor)
-        next(bar, None)
-
-    def _batches(self, fraction: float = 1.0) -> list[Batch]:
-        """Return this process's calibration batches, or those of a fraction of each language's tokens."""
-        chosen = self._text(fraction)
-        world, wanted = self.runtime.world, self.settings.batch_size
-        size = sequences_per_batch(chosen, self.calibration.length, wanted, world)
-        return batches_of(chosen, size, world, input_device(self.model))
+                self.passes.runtime.weights.keep(block)
 
     def _plan(self, allocation: Allocation, zeros: ZeroCounts) -> tuple[Remover, int]:
-        """Decide how much goes of each matrix, before any is touched; count cells that hold more zeros than that."""
+        """Decide how many weights of each matrix are pruned, before any is; count cells that keep more zeros."""
         quotas, planned, fuller = {}, {}, 0
-        for block in self.blocks:
+        for block in self.passes.blocks:
             for matrix in block.matrices:
                 counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
@@ -361,37 +192,12 @@ class _Task:
 
 @torch.no_grad()
 def dense_pre_pass(
-    model: nn.Module, calibration: CalibrationSet, schedule: Schedule, settings: Pruner
+    model: nn.Module,
+    calibration: CalibrationSet,
+    schedule: Schedule,
+    settings: Pruner,
+    runtime: Runtime | None = None,
 ) -> list[tuple[float, ...]]:
-    """Return the signals of a schedule, a block each, from its fraction of the calibration set."""
-    task = _Task(
-        model,
-        blocks_of(model),
-        calibration,
-        Method.of(Magnitude()),
-        schedule,
-        Unstructured(),
-        settings,
-        Runtime(),
-    )
-    return task._dense_pre_pass(settings.order).signals
-
-
-def check_request(sparsity: float, pattern: Pattern, schedule: Schedule) -> None:
-    """Refuse what can be refused before a model is loaded.
-
-    Raises:
-        ConfigurationError: the target is not in [0, 1), or the pattern allows another one only.
-    """
-    if not 0 <= sparsity < 1:
-        raise ConfigurationError("sparsity", sparsity, "must be at least 0 and below 1")
-    fixed = pattern.fixed_sparsity()
-    if fixed is not None and abs(sparsity - fixed) > 1e-12:
-        raise ConfigurationError("sparsity", sparsity, f"pattern={pattern.name} always removes {fixed:g}", [fixed])
-    if fixed is not None and not isinstance(schedule, Uniform):
-        raise ConfigurationError(
-            "schedule",
-            type(schedule).__name__.lower(),
-            f"pattern={pattern.name} is the same in all matrices",
-            ["uniform"],
-        )
+    """Return the signals of a schedule, a unit each, from its fraction of the calibration set."""
+    passes = Passes.of(model, calibration, settings.of_passes, runtime)
+    return DensePrePass(passes, Method.of(Magnitude()), schedule, Unstructured()).run(for_all=False).signals

@@ -1,13 +1,20 @@
 """How a matrix is pruned: a criterion's scores, and the solver that makes a mask or new weights of them."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mwanda.criteria import Criterion
 from mwanda.criteria.base import BringsSolver
+from mwanda.errors import ConfigurationError
+from mwanda.models import Block
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers import Solver, WeightSolver
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import Needs
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,3 +54,30 @@ class Method:
     def changes_weights(self) -> bool:
         """Whether kept weights are adjusted."""
         return isinstance(self.solver, WeightSolver)
+
+    def tell(self) -> None:
+        """Say so where the criterion has no part in the mask."""
+        if not self.solver.takes_scores and not isinstance(self.criterion, BringsSolver):
+            names = type(self.solver).__name__, type(self.criterion).__name__
+            logger.info("solver %s finds the mask by scores of its own: criterion %s chooses nothing", *names)
+
+    def check_order(self, order: str) -> None:
+        """Refuse an order that does not see what the method has to know, before a model is loaded.
+
+        Raises:
+            ConfigurationError: the dense model's inputs are asked for beside the others.
+        """
+        if Needs.CROSS_MOMENTS in self.needs and order != "block":
+            reason = "solver.match=dense takes dense inputs beside those of pruned blocks, which only order=block has"
+            raise ConfigurationError("pruner.order", order, reason, ["block"])
+
+    def check_experts(self, blocks: Sequence[Block]) -> None:
+        """Refuse what cannot be known of a mixture of experts.
+
+        Raises:
+            ConfigurationError: the dense model's inputs are asked for, which it may send to other experts.
+        """
+        experts = any(matrix.expert is not None for block in blocks for matrix in block.matrices)
+        if Needs.CROSS_MOMENTS in self.needs and experts:
+            reason = "dense and pruned models send tokens to different experts, whose inputs cannot be paired"
+            raise ConfigurationError("solver.match", "dense", reason, ["layer"])

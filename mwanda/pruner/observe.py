@@ -47,6 +47,7 @@ class Observer:
         for matrix in matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
         self._batch: Batch | None = None
+        self._dense: Mapping[nn.Module, Tensor] = {}
         self._last: tuple[Tensor, SequenceSums] | None = None
 
     @contextmanager
@@ -61,13 +62,14 @@ class Observer:
                 hook.remove()
 
     @contextmanager
-    def reading(self, batch: Batch) -> Iterator[None]:
-        """Say which batch the next forward pass is about."""
-        self._batch = batch
+    def reading(self, batch: Batch, dense: Mapping[nn.Module, Tensor] | None = None) -> Iterator[None]:
+        """Say which batch the next forward pass is about, and what the dense model has in its places of matrices."""
+        self._batch, self._dense = batch, dense or {}
         try:
             yield
         finally:
             self._batch = self._last = None
+            self._dense = {}
 
     def add(self, place: nn.Module, args: tuple[Any, ...], batch: Batch) -> None:
         """Add what `batch` brings to the matrices at `place`, as `place_of` gives it, when that is called with `args`.
@@ -84,7 +86,9 @@ class Observer:
         name = matrices[0].name
         if self._last is None or self._last[0] is not args[0]:
             inputs = by_sequence(args[0], batch.tokens)
-            self._last = (args[0], SequenceSums.of(inputs, self._needs, self._weights_of(name, batch.languages)))
+            dense = by_sequence(self._dense[place], batch.tokens) if place in self._dense else None
+            weights = self._weights_of(name, batch.languages)
+            self._last = (args[0], SequenceSums.of(inputs, self._needs, weights, dense))
         self.statistics[name].add(self._last[1], batch.languages)
 
     def _add_experts(

@@ -9,7 +9,6 @@ a weight (or the weights, where a criterion changes them) and twice the hidden s
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,15 @@ from mwanda.errors import CalibrationError, DamagedFileError
 from mwanda.models import Block
 from mwanda.system.distributed import World
 from mwanda.system.files import finite, write_json
+from mwanda.system.ownership import plain_name, remove_own
 from mwanda.system.sealed import SEAL, digest_of, read_sealed, write_sealed
 
 
 SCHEMA = "mwanda.checkpoint/3"
 STATE = "state.json"
 RANDOM_STATE = "random_state"
+OWN = (r"state\.json", r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors")
+"""Names of the files of a checkpoint: all that is ever removed from its folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +150,7 @@ class RunCheckpoint:
         self._world.barrier()
         if self._world.first:
             (self._folder / STATE).unlink(missing_ok=True)  # first: half a checkpoint must not look like a whole one
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_own(self._folder, OWN)
 
     def _claim(self) -> None:
         """Remove the checkpoint of another run before its files are written over: half of it must not be used."""
@@ -162,7 +164,7 @@ class RunCheckpoint:
         return found
 
     def _output(self, name: str, batch: int) -> Path:
-        return self._file(f"{name}.rank{self._world.rank}.batch{batch:06d}")
+        return self._file(f"{plain_name(name)}.rank{self._world.rank}.batch{batch:06d}")
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"

@@ -16,6 +16,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.allocation import units_of
 from mwanda.pruner.experts import place_of
+from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.lockstep import Lockstep
 from mwanda.pruner.observe import Observer, pool_rare_experts
 from mwanda.pruner.remover import Remover
@@ -217,11 +218,13 @@ class _Pruning(Visitor):
 
     Args:
         record_masks: whether the checkpoint has to hold what was decided, or the weights themselves are on disk.
+        hooks: what is undone when the walk is over.
     """
 
     calibrator: Calibrator
     remover: Remover
     record_masks: bool
+    hooks: ExitStack = field(default_factory=ExitStack)
     phase: ClassVar[str] = "prune"
     changes_weights: ClassVar[bool] = True
 
@@ -311,22 +314,3 @@ def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -
             with observer.reading(arrival.batch):
                 arrival.module(*arrival.args, **arrival.kwargs)
             lockstep.offload(arrival)
-
-
-def flat(statistics: Mapping[str, LanguageStatistics]) -> dict[str, Tensor]:
-    """Return the sums of matrices as tensors by `MATRIX/FIELD`."""
-    return {
-        f"{name}/{field}": tensor
-        for name, each in statistics.items()
-        for field, tensor in vars(each).items()
-        if isinstance(tensor, Tensor)
-    }
-
-
-def deep(tensors: Mapping[str, Tensor], weighting: LanguageWeights = UNIFORM) -> dict[str, LanguageStatistics]:
-    """Return the statistics that `flat` has taken apart."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, _, part = key.rpartition("/")
-        parts.setdefault(name, {})[part] = value
-    return {name: LanguageStatistics(**mine, weighting=weighting) for name, mine in parts.items()}

@@ -1,7 +1,7 @@
 """ADMM: weights and mask found together by the alternating direction method of multipliers."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mwanda.patterns.base import ComparisonGroup
-from mwanda.solvers.base import Layer, prune_lowest, without_further_zeros
-from mwanda.solvers.gram import gram_of, regularised, with_active_inputs
+from mwanda.solvers.base import Layer, Match, prune_lowest, without_further_zeros
+from mwanda.solvers.gram import cross_moment_of, gram_of, regularised, regularised_cross, with_active_inputs
 from mwanda.statistics import Needs
 
 
@@ -33,6 +33,7 @@ class ADMM:
         penalty: ρ, relative to the unit diagonal.
         shrinkage: α of `regularised`.
         damping: λ of `regularised`, relative to the unit diagonal.
+        match: whose outputs the adjusted weights are fitted to.
     """
 
     rounds: Annotated[int, Gt(0)] = 20
@@ -41,7 +42,12 @@ class ADMM:
     penalty: Annotated[float, Gt(0)] = 1.0
     shrinkage: Annotated[float, Ge(0), Le(1)] = 0.3
     damping: Annotated[float, Ge(0)] = 0.0
-    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
+    match: Match = "layer"
+
+    @property
+    def needs(self) -> Needs:
+        """Second moments, also those with the dense model's inputs when its outputs are matched."""
+        return Needs.CROSS_MOMENTS if self.match == "dense" else Needs.SECOND_MOMENTS
 
     @property
     def takes_scores(self) -> bool:
@@ -62,7 +68,7 @@ class ADMM:
         unit = with_active_inputs(gram / norms / norms[:, None], silent)
         curvature = regularised(unit, self.shrinkage, self.damping)
         weight = layer.weight.float() * norms
-        aim = weight @ curvature
+        aim = weight @ (curvature if self.match == "layer" else self._cross(layer, unit, norms, silent))
         inverse = _inverse(curvature, self.penalty)
         multiplier, current = torch.zeros_like(weight), weight
         pruned = layer.lowest_scores() if self.takes_scores else zeros
@@ -75,6 +81,13 @@ class ADMM:
             current = (aim + self.penalty * (kept - multiplier)) @ inverse
         result = (current + multiplier).masked_fill_(pruned, 0) / norms
         return without_further_zeros(result, pruned)
+
+    def _cross(
+        self, layer: Layer, unit: Float[Tensor, "in in"], norms: Float[Tensor, " in"], silent: Bool[Tensor, " in"]
+    ) -> Float[Tensor, "in in"]:
+        """Return the regularised moments of dense with pruned inputs, both scaled by the norms of the pruned ones."""
+        cross = with_active_inputs(cross_moment_of(layer.statistics) / norms / norms[:, None], silent)
+        return regularised_cross(cross, unit, self.shrinkage, self.damping)
 
     def _mask(
         self,

@@ -1,7 +1,7 @@
 """What a solver is, and what it is given."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +10,12 @@ from torch import Tensor
 from mwanda.kernels.lowest import lowest
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.statistics import LanguageStatistics, Needs
+
+
+Match = Literal["layer", "dense"]
+"""Whose outputs new weights are fitted to: those of the layer's own weights on the inputs that it has, behind layers
+that are pruned already; or those that it has in the dense model (asymmetric reconstruction, as in GPTAQ, Li et al.,
+ICML 2025), which also makes up for what the layers before it have lost."""
 
 
 @dataclass(frozen=True)

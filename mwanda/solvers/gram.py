@@ -40,6 +40,25 @@ def with_active_inputs(gram: Float[Tensor, "in in"], dead: Bool[Tensor, " in"]) 
     return gram + torch.diag(dead.to(gram))
 
 
+def cross_moment_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:
+    """Return `Σ_t x̃_t x_tᵀ`, with x̃ what the dense model has in the place of the input x."""
+    assert statistics is not None, "a solver that works from second moments is given statistics"
+    assert statistics.cross_moment is not None, "needs = Needs.CROSS_MOMENTS"
+    return statistics.cross_moment
+
+
+def regularised_cross(
+    cross: Float[Tensor, "in in"], gram: Float[Tensor, "in in"], shrinkage: float, damping: float
+) -> Float[Tensor, "in in"]:
+    """Return `(1 − α) C + α diag(G) + λ · mean(diag G) · I`, which is `regularised(G)` where the inputs are the same.
+
+    With it, `W̃ = W C_r G_r⁻¹` minimises `‖W X̃ − V X‖²` plus what regularises, which draws V to W: that error is
+    `(W̃ − V) G_r (W̃ − V)ᵀ` up to a constant, so that matching the dense model's outputs is solving for W̃ in W's place.
+    """
+    diagonal = gram.diagonal()
+    return (1 - shrinkage) * cross + torch.diag(shrinkage * diagonal + damping * diagonal.mean())
+
+
 def squared_error(
     before: Float[Tensor, "out in"], after: Float[Tensor, "out in"], gram: Float[Tensor, "in in"]
 ) -> Float[Tensor, " out"]:

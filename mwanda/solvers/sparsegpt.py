@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mwanda.kernels.lowest import lowest
 from mwanda.patterns.base import ComparisonGroup
-from mwanda.solvers.base import Budget, Layer, prune_lowest, without_further_zeros
-from mwanda.solvers.gram import gram_of, regularised, with_active_inputs
+from mwanda.solvers.base import Budget, Layer, Match, prune_lowest, without_further_zeros
+from mwanda.solvers.gram import cross_moment_of, gram_of, regularised, regularised_cross, with_active_inputs
 from mwanda.statistics import Needs
 
 
@@ -35,15 +35,21 @@ class SparseGPT:
             come first, as the error of an early column has more columns left to be spread over (ROSE, Su & Wang,
             arXiv 2603.05878). A column's loss is the sum of its scores among the lowest of the whole matrix. Under
             N:M whole cells are reordered.
+        match: whose outputs the adjusted weights are fitted to.
     """
 
     damping: Annotated[float, Gt(0)] = 0.01
     columns: Annotated[int, Gt(0)] = 128
     shrinkage: Annotated[float, Ge(0), Le(1)] = 0.0
     column_order: ColumnOrder = "given"
-    needs: ClassVar[Needs] = Needs.SECOND_MOMENTS
+    match: Match = "layer"
     takes_scores: ClassVar[bool] = False
     group: ClassVar[ComparisonGroup | None] = "matrix"
+
+    @property
+    def needs(self) -> Needs:
+        """Second moments, also those with the dense model's inputs when its outputs are matched."""
+        return Needs.CROSS_MOMENTS if self.match == "dense" else Needs.SECOND_MOMENTS
 
     def scores(self, weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"]) -> Float[Tensor, "out in"]:
         """Return the scores of all weights as they are before any is adjusted."""
@@ -55,13 +61,14 @@ class SparseGPT:
 
     def solve(self, layer: Layer) -> Float[Tensor, "out in"]:
         """Return the adjusted weights in float32."""
-        values, gram, cell = layer.weight.to(torch.float32, copy=True), gram_of(layer.statistics), layer.budget.cell
+        gram, cell = gram_of(layer.statistics), layer.budget.cell
+        values = layer.weight.to(torch.float32, copy=True) if self.match == "layer" else self._aim(layer, gram)
         width = -(-self.columns // cell) * cell if cell else self.columns
         blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
         if self.column_order == "given":
             return self._adjust(values, layer.weight == 0, gram, layer.budget, [len(block) for block in blocks])
         scores = self.scores(values, gram)
-        pruned = prune_lowest(scores, values == 0, layer.budget, layer.budget.prune_per_group)
+        pruned = prune_lowest(scores, layer.weight == 0, layer.budget, layer.budget.prune_per_group)
         blocks = by_loss((scores * pruned).sum(dim=0), blocks, cell or 1)
         order, sizes = torch.cat(blocks), [len(block) for block in blocks]
         adjusted = torch.empty_like(values)
@@ -69,6 +76,14 @@ class SparseGPT:
             values[:, order], (layer.weight == 0)[:, order], gram[order][:, order], layer.budget, sizes
         )
         return adjusted
+
+    def _aim(self, layer: Layer, gram: Float[Tensor, "in in"]) -> Float[Tensor, "out in"]:
+        """Return the weights `W C H⁻¹` that come nearest to the dense model's outputs when none is pruned."""
+        silent = gram.diagonal() == 0
+        cross = cross_moment_of(layer.statistics).double()
+        cross = with_active_inputs(regularised_cross(cross, gram.double(), self.shrinkage, self.damping), silent)
+        factor = torch.linalg.cholesky(self.hessian(gram))
+        return torch.cholesky_solve((layer.weight.double() @ cross).T, factor).T.float().contiguous()
 
     def _adjust(
         self,

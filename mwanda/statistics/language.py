@@ -1,10 +1,10 @@
-"""What one matrix's inputs look like in each language: sums that can be streamed and added.
+"""Per-language statistics of a matrix's inputs: sums that can be streamed and added.
 
 Shapes: L languages, B sequences, T tokens per sequence, I input features.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Flag
 
 import numpy as np
@@ -17,10 +17,11 @@ from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
 class Needs(Flag):
-    """What a criterion or a schedule has to know of the inputs; what two of them need is `first | second`.
+    """The input statistics that a criterion, solver or schedule needs; those of two of them are `first | second`.
 
     `NORMS` are the sums of squares per language, and part of all others: `COUNTS` adds the counts of positive and of
-    non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`, `MEANS` the sums of the inputs themselves.
+    non-zero inputs, `SECOND_MOMENTS` the second moments `XᵀX`, `MEANS` the sums of the inputs themselves, and
+    `CROSS_MOMENTS` both `XᵀX` and `X̃ᵀX` with X̃ the inputs that the dense model has on the same tokens.
     """
 
     NOTHING = 0
@@ -28,6 +29,7 @@ class Needs(Flag):
     COUNTS = 1 | 2
     SECOND_MOMENTS = 1 | 4
     MEANS = 1 | 8
+    CROSS_MOMENTS = 1 | 4 | 16
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,15 @@ class SequenceSums:
     nonzero: Int[Tensor, "B I"] | None = None
     second_moment: Float[Tensor, "I I"] | None = None
     values: Float[Tensor, "B I"] | None = None
+    cross_moment: Float[Tensor, "I I"] | None = None
 
     @classmethod
     def of(
-        cls, inputs: Float[Tensor, "B T I"], needs: Needs = Needs.COUNTS, weights: Float[Tensor, " B"] | None = None
+        cls,
+        inputs: Float[Tensor, "B T I"],
+        needs: Needs = Needs.COUNTS,
+        weights: Float[Tensor, " B"] | None = None,
+        dense: Float[Tensor, "B T I"] | None = None,
     ) -> "SequenceSums":
         """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64.
 
@@ -51,10 +58,17 @@ class SequenceSums:
             inputs: of the matrices.
             needs: what is asked for.
             weights: of each sequence in the second moment, `Σ_b w_b Σ_t x_bt x_btᵀ`; None weighs all of them one.
+            dense: the inputs of the dense model, for `CROSS_MOMENTS`.
         """
         values = inputs.detach().float()
         counted = Needs.COUNTS in needs
         rows = values if weights is None else values * weights.sqrt().to(values)[:, None, None]
+        crossed = None
+        if Needs.CROSS_MOMENTS in needs:
+            assert dense is not None, "the dense inputs are observed beside the others"
+            others = dense.detach().float()
+            others = others if weights is None else others * weights.sqrt().to(others)[:, None, None]
+            crossed = others.flatten(0, 1).T @ rows.flatten(0, 1)
         return cls(
             squares=_sum_of_squares(values),
             tokens=values.shape[1],
@@ -62,6 +76,7 @@ class SequenceSums:
             nonzero=_count(values != 0) if counted else None,
             second_moment=second_moment(rows.flatten(0, 1)) if Needs.SECOND_MOMENTS in needs else None,
             values=_sum_of_values(values) if Needs.MEANS in needs else None,
+            cross_moment=crossed,
         )
 
 
@@ -107,8 +122,8 @@ class LanguageStatistics:
 
     Sums are kept in float64 (counts in int64), so that neither the order nor the size of batches matters beyond
     the rounding of one sequence. Memory is independent of the number of tokens. Counts, the second moments
-    `H = Σ_l w_l Σ_t x_t x_tᵀ` (over all languages, in float32) and the sums of the inputs are there when they were
-    asked for.
+    `H = Σ_l w_l Σ_t x_t x_tᵀ` (over all languages, in float32), the same with the dense model's inputs on the left, and
+    the sums of the inputs are there when they were asked for.
 
     Sums per language are those of its tokens as they are; `weights` are the `w_l` that whoever pools over languages
     multiplies them by, and `votes` those of a mean in which each language counts once. The functions below that pool
@@ -121,6 +136,7 @@ class LanguageStatistics:
     nonzero: Int[Tensor, "L I"] | None = None
     second_moment: Float[Tensor, "I I"] | None = None
     sum_values: Float[Tensor, "L I"] | None = None
+    cross_moment: Float[Tensor, "I I"] | None = None
     weighting: LanguageWeights = UNIFORM
 
     @classmethod
@@ -141,6 +157,7 @@ class LanguageStatistics:
             nonzero=torch.zeros(shape, dtype=torch.int64, device=device) if counted else None,
             second_moment=torch.zeros(features, features, device=device) if Needs.SECOND_MOMENTS in needs else None,
             sum_values=torch.zeros(shape, dtype=torch.float64, device=device) if Needs.MEANS in needs else None,
+            cross_moment=torch.zeros(features, features, device=device) if Needs.CROSS_MOMENTS in needs else None,
             weighting=weighting,
         )
 
@@ -157,17 +174,14 @@ class LanguageStatistics:
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """Return the sums themselves, in the order of the fields."""
-        return self.sum_squares, self.tokens, self.positive, self.nonzero, self.second_moment, self.sum_values
+        return tuple(getattr(self, name) for name in SUMS)
 
     def to(self, device: torch.device) -> "LanguageStatistics":
         """Return the same on another device."""
         return self._with([None if tensor is None else tensor.to(device) for tensor in self.tensors()])
 
     def _with(self, tensors: Sequence[Tensor | None]) -> "LanguageStatistics":
-        squares, tokens, positive, nonzero, second_moment, values = tensors
-        assert squares is not None
-        assert tokens is not None
-        return LanguageStatistics(squares, tokens, positive, nonzero, second_moment, values, self.weighting)
+        return replace(self, **dict(zip(SUMS, tensors, strict=True)))  # type: ignore[arg-type]
 
     def add(self, sums: SequenceSums, languages: Int[Tensor, " B"]) -> None:
         """Add a batch whose sequence `b` is in language `languages[b]`."""
@@ -177,8 +191,9 @@ class LanguageStatistics:
         for mine, seen in ((self.positive, sums.positive), (self.nonzero, sums.nonzero)):
             if mine is not None and seen is not None:
                 mine.index_add_(0, languages, seen.to(mine))
-        if self.second_moment is not None and sums.second_moment is not None:
-            self.second_moment += sums.second_moment.to(self.second_moment)
+        for moment, more in ((self.second_moment, sums.second_moment), (self.cross_moment, sums.cross_moment)):
+            if moment is not None and more is not None:
+                moment += more.to(moment)
         if self.sum_values is not None and sums.values is not None:
             self._add_by_language(self.sum_values, languages, sums.values)
 
@@ -218,6 +233,10 @@ class LanguageStatistics:
         if self.weighting.given is None:
             return votes
         return votes * self.weighting.tensor(self.languages, votes.device).float()
+
+
+SUMS = tuple(each.name for each in fields(LanguageStatistics) if each.name != "weighting")
+"""The names of what is summed."""
 
 
 def pooled(statistics: LanguageStatistics, sums: Float[Tensor, "L ..."]) -> Float[Tensor, "..."]:

@@ -1,4 +1,4 @@
-"""`XᵀX` of many tokens, the dearest of all statistics."""
+"""The second moment `XᵀX` of many tokens, the most expensive of all statistics."""
 
 import torch
 from jaxtyping import Float

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mwanda.errors import MwandaError
 from mwanda.sweep.worker import run_job
+from mwanda.system.secrets import hide_in_terminal
+from mwanda.system.terminal import complain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_job(Path(typed[0]))
     except MwandaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
 
 
 if __name__ == "__main__":
+    hide_in_terminal()
     sys.exit(main())

@@ -21,6 +21,7 @@ from mwanda.job import status
 from mwanda.sweep.overview import report
 from mwanda.sweep.plan import Job, Plan, clear, seen
 from mwanda.sweep.worker import run_job
+from mwanda.system.secrets import hide_in_terminal
 
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _child(folder: str, gpu: str | None) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
+    hide_in_terminal()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
     if gpu is not None:

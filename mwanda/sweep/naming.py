@@ -1,6 +1,5 @@
-"""What a sweep and its jobs are called."""
+"""Names of sweeps and of their jobs."""
 
-import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -16,10 +15,13 @@ LONGEST_VALUE = 40
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return a command as it is typed in a shell; the arguments of another program than run.py begin with its name."""
+    """Return a command as it is typed in a shell; the arguments of another program than run.py begin with its name.
+
+    Where the package is installed there is no run.py, and the command is mwanda-run.
+    """
     if list(arguments[:2]) == ["-m", "mwanda.sbatch"]:  # -m alone is Hydra's --multirun
         return shlex.join(["python", *arguments])
-    return shlex.join(["python", os.path.relpath(conf.CONF.parent / "run.py"), *arguments])
+    return shlex.join([*conf.program(), *arguments])
 
 
 def digits(hashes: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""What became of runs, as tables that people read."""
+"""The state of runs, as tables that people read."""
 
 import os
 from collections import Counter
@@ -31,6 +31,7 @@ def report(plan: Plan) -> int:
 LONGEST_ERROR = 300
 
 COLOURS = {"complete": "green", "running": "cyan", "failed": "red", "lost": "red", "interrupted": "yellow"}
+COLOURS |= {"unreadable": "red"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def rows(folder: Path) -> list[Row]:
         states[job.folder] = ("skipped" if job.action == "skip" and state == "complete" else state), told
     base = folder.absolute()
     return [
-        Row(os.path.relpath(path, base) if path != base else base.name, state, told)
+        Row(_printable(os.path.relpath(path, base) if path != base else base.name), state, told)
         for path, (state, told) in sorted(states.items())
     ]
 
@@ -64,7 +65,7 @@ def rows_of(plan: Plan) -> list[Row]:
 
 def commands_for_failed(plan: Plan) -> list[str]:
     """Return the commands that run again what failed, was interrupted or is lost, and nothing else."""
-    broken = {job.command for job in plan.jobs if seen(job.folder) in ("failed", "lost", "interrupted")}
+    broken = {job.command for job in plan.jobs if seen(job.folder) in ("failed", "lost", "interrupted", "unreadable")}
     return [command_line([*plan.commands[index], "rerun=failed"]) for index in sorted(broken)]
 
 
@@ -84,7 +85,7 @@ def table(rows: Iterable[Row]) -> Any:
             Text(row.place),
             Text(row.state, style=COLOURS.get(row.state, "dim")),
             _stage(row) if row.state not in ("complete", "skipped") else "",
-            f"{row.status['seconds']:.0f}" if row.status else "",
+            f"{row.status['seconds']:.0f}" if row.status and "seconds" in row.status else "",
             Text(error_of(row)),
         )
     return made
@@ -102,12 +103,17 @@ def counts(rows: Iterable[Row]) -> str:
 
 
 def has_failed(rows: Iterable[Row]) -> bool:
-    """Return whether one of the runs failed or is lost."""
-    return any(row.state in ("failed", "lost") for row in rows)
+    """Return whether one of the runs failed, is lost or cannot be read."""
+    return any(row.state in ("failed", "lost", "unreadable") for row in rows)
+
+
+def _printable(path: str) -> str:
+    """Return a path as a terminal can show it: names of files need not be text."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _stage(row: Row) -> str:
-    if row.status is None:
+    if not row.status or "stage" not in row.status:
         return ""
     stage, blocks, progress = row.status["stage"], row.status["blocks"], row.status["progress"]
     if blocks:

@@ -1,30 +1,33 @@
-"""The plan of a sweep: its jobs, where each of them writes, and what is to become of it; see mwanda.sweep."""
+"""The plan of a sweep: its jobs, the folder of each, and whether it is run, skipped or left; see mwanda.sweep."""
 
 import hashlib
-import json
+import logging
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mwanda.config import schema
 from mwanda.config.identity import RunSpec
+from mwanda.errors import ConfigurationError, InputError
 from mwanda.job import status
+from mwanda.job.claim import claim
+from mwanda.job.folder import remove_progress
 from mwanda.job.results import RESULTS
 from mwanda.sweep import naming
 from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe
 from mwanda.system.environment import code
-from mwanda.system.files import write_json
+from mwanda.system.files import read_json, write_json
+from mwanda.system.ownership import UNFINISHED, named, plain_name
+from mwanda.system.secrets import PLAIN, hidden, hidden_path
 
 
 SCHEMA = "mwanda.sweep/1"
 
 FILE = "sweep.json"
 
-LEFTOVERS = (RESULTS, status.FILE, "checkpoint", "weights")
-"""What `rerun=all` removes of a run: results and all that it could go on from."""
+logger = logging.getLogger(__name__)
 
 Action = Literal["run", "skip", "leave"]
 
@@ -75,32 +78,66 @@ class Plan:
         return [job for job in self.jobs if job.command == len(self.commands) - 1]
 
     def save(self) -> None:
-        """Write `sweep.json`."""
+        """Write `sweep.json`.
+
+        Raises:
+            ConfigurationError: the folder cannot be written.
+        """
         jobs = [asdict(job) | {"folder": job.folder.name, "overrides": list(job.overrides)} for job in self.jobs]
-        write_json(self.folder / FILE, {"schema": SCHEMA, "commands": self.commands, "code": self.code, "jobs": jobs})
+        content = {"schema": SCHEMA, "commands": self.commands, "code": self.code, "jobs": jobs}
+        try:
+            write_json(self.folder / FILE, content)
+        except OSError as error:
+            raise ConfigurationError("sweep.folder", self.folder.parent, f"cannot be written ({error})") from None
 
 
 def read(folder: Path) -> Plan | None:
-    """Return the plan in a sweep's folder, if there is one."""
+    """Return the plan in a sweep's folder, if there is one.
+
+    Raises:
+        InputError: it is damaged, or is none of a sweep.
+    """
     path = folder / FILE
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    jobs = [
-        Job(folder / each["folder"], tuple(each["overrides"]), each["config_hash"], each["action"], each["command"])
-        for each in found["jobs"]
-    ]
-    return Plan(folder, jobs, found["commands"], found["code"])
+    try:
+        found = read_json(path)
+        if found["schema"] != SCHEMA:
+            raise ValueError("it is no plan of a sweep")
+        commands = [_texts(each) for each in found["commands"]]
+        jobs = [_job(folder, each, len(commands)) for each in found["jobs"]]
+        return Plan(folder, jobs, commands, dict(found["code"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: is damaged ({reason}); move it, or choose another sweep.name") from None
 
 
-def plans(folder: Path) -> list[Plan]:
-    """Return the plans of all sweeps at or below a folder."""
+def _job(folder: Path, found: Mapping[str, Any], commands: int) -> Job:
+    """Return a job as it is written down; its folder is one within that of the sweep."""
+    if found["action"] not in get_args(Action) or not 0 <= int(found["command"]) < commands:
+        raise ValueError(f"no job has action {found['action']!r} of command {found['command']!r}")
+    place = folder / plain_name(found["folder"])
+    return Job(place, tuple(_texts(found["overrides"])), str(found["config_hash"]), found["action"], found["command"])
+
+
+def _texts(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{found!r} is no list of texts")
+    return found
+
+
+def plans(folder: Path, damaged: list[InputError] | None = None) -> list[Plan]:
+    """Return the plans of all sweeps at or below a folder; why one cannot be read is added to `damaged`."""
     found = []
     for place, inside, files in os.walk(folder.absolute()):
         if status.FILE in files:
             inside.clear()
         elif FILE in files:
-            found += [plan for plan in [read(Path(place))] if plan is not None]
+            try:
+                found += [plan for plan in [read(Path(place))] if plan is not None]
+            except InputError as error:  # of one sweep; the others are shown all the same
+                if damaged is not None:
+                    damaged.append(error)
     return found
 
 
@@ -128,20 +165,22 @@ def plan(arguments: Sequence[str], wanted: Sequence[Wanted], name: str) -> Plan:
         name: of the sweep.
     """
     settings = schema.read(wanted[0].spec.config)
-    folder = Path(settings.sweep.folder).expanduser().absolute() / name
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / name
+    check_folder(folder)
     before = read(folder) or Plan(folder, [], [])
-    typed = [each for each in arguments if not each.startswith("rerun=")]
+    typed = [hidden(each) for each in arguments if not each.startswith("rerun=")]
     commands = [each for each in before.commands if each != typed] + [typed]
     moved = {index: commands.index(each) for index, each in enumerate(before.commands)}
     unique = {each.spec.config_hash: each for each in wanted}
-    labels = dict(zip(unique, naming.labels([each.overrides for each in unique.values()]), strict=True))
+    overrides = {config_hash: tuple(map(hidden, each.overrides)) for config_hash, each in unique.items()}
+    labels = dict(zip(unique, naming.labels(list(overrides.values())), strict=True))
     digits = naming.digits(unique)
     known = {job.config_hash: job.folder for job in before.jobs}
     jobs = []
     for config_hash, each in unique.items():
         place = known.get(config_hash, folder / f"{labels[config_hash]}-{config_hash[:digits]}")
         action = decide(place, config_hash, settings.rerun, each.exports)
-        jobs.append(Job(place, each.overrides, config_hash, action, len(commands) - 1))
+        jobs.append(Job(place, overrides[config_hash], config_hash, action, len(commands) - 1))
     others = [
         Job(job.folder, job.overrides, job.config_hash, job.action, moved[job.command])
         for job in before.jobs
@@ -167,22 +206,44 @@ def decide(folder: Path, config_hash: str, rerun: schema.Rerun, exports: str | N
 
 
 def clear(plan: Plan) -> None:
-    """Remove what `rerun=all` makes again: results and checkpoints of the jobs that are about to run."""
+    """Remove what `rerun=all` makes again: results and checkpoints of the jobs that are about to run.
+
+    Raises:
+        InputError: the folder of a job holds other things than a run, or another process is at work in it.
+    """
     for job in plan.current:
-        for name in LEFTOVERS if job.action == "run" else ():
-            place = job.folder / name
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        if job.action == "run" and job.folder.is_dir():
+            with claim(job.folder, stays=True):
+                remove_progress(job.folder)
+                for name in (RESULTS, status.FILE):
+                    (job.folder / name).unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for a sweep that holds other things, or cannot be one.
+
+    Raises:
+        ConfigurationError: it is such a folder; the message names what.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError("sweep.folder", folder.parent, f"{folder.name} in it is a file; choose another folder")
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if not name.endswith(UNFINISHED) and not (folder / name / status.FILE).is_file()]
+    if others and FILE not in others:
+        raise ConfigurationError(
+            "sweep.folder", folder.parent, f"{folder.name} in it holds {named(others)}, which no sweep has made"
+        )
 
 
 def name_of(arguments: Sequence[str], wanted: Sequence[Wanted], experiment: str | None) -> str:
     """Return what a sweep is called; see the module."""
     given = wanted[0].spec.config["sweep"]["name"]
-    typed = [each.partition("=")[2] for each in arguments if each.startswith("name=")]
+    typed = [hidden(each).partition("=")[2] for each in arguments if each.startswith("name=")]
     if given is not None:
-        return str(given)
+        return hidden(str(given), PLAIN)
     if typed or experiment:
         return safe([experiment or "", *typed][-1], LONGEST_LABEL) or "sweep"
-    keys = naming.varying([each.overrides for each in wanted])
+    keys = naming.varying([tuple(map(hidden, each.overrides)) for each in wanted])
     varying = "-".join(dict.fromkeys(map(naming.short, keys)))
     hashes = sorted(each.spec.config_hash for each in wanted)
     return f"{safe(varying, LONGEST_LABEL) or 'sweep'}-{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:DIGITS]}"

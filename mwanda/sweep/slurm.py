@@ -1,4 +1,4 @@
-"""What a SLURM cluster says of itself and of the jobs of a sweep."""
+"""Asks a SLURM cluster about itself and about the jobs of a sweep."""
 
 import io
 import re
@@ -80,7 +80,7 @@ def follow(run: Callable[[], Any], plan: "Plan") -> int:
     """
     from submitit.slurm.slurm import SlurmJob
 
-    queue = SlurmJob.watcher = _watcher()(delay_s=SECONDS_BETWEEN_LOOKS)
+    queue = SlurmJob.watcher = watcher()(delay_s=SECONDS_BETWEEN_LOOKS)
     where = f"python -m mwanda.status {shlex.quote(str(plan.folder))}"
     print(f"{len(plan.current)} jobs go to SLURM and outlive this terminal; {where} shows them", file=sys.stderr)
     said, failed = io.StringIO(), False
@@ -105,7 +105,7 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason was given")
 
 
-def _watcher() -> Any:
+def watcher() -> Any:
     """Return how submitit is to learn what becomes of its jobs: by `squeue`.
 
     It asks `sacct`, which many clusters lack; then it waits without end for a job that dies without leaving a result.

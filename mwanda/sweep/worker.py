@@ -7,13 +7,17 @@ from pathlib import Path
 
 from mwanda.config.compose import run_spec as composed_spec
 from mwanda.config.identity import RunSpec
-from mwanda.errors import InputError, MwandaError
+from mwanda.errors import ConfigurationError, InputError, MwandaError
 from mwanda.job import status
+from mwanda.job.claim import claim
 from mwanda.job.run import run
-from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, safe, split
+from mwanda.sweep.naming import DIGITS, LONGEST_LABEL, command_line, safe, split
 from mwanda.sweep.plan import FILE, Job, Plan, decide, read
 from mwanda.system.environment import code
+from mwanda.system.files import disk_problem
 from mwanda.system.interruption import Interrupted
+from mwanda.system.secrets import hidden, hidden_path
+from mwanda.system.terminal import complain
 
 
 logger = logging.getLogger(__name__)
@@ -44,9 +48,13 @@ def _failed(error: Exception, job: Job | None) -> int:
     if job is not None:
         record_failure(job, error)
     if isinstance(error, MwandaError):
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return error.exit_code
-    traceback.print_exc()
+    problem = disk_problem(error)
+    if problem is not None:
+        complain(f"{problem}; when that is mended, resume=true with the same output_dir goes on")
+        return 1
+    print(hidden(traceback.format_exc()), end="", file=sys.stderr)
     return 1
 
 
@@ -60,7 +68,8 @@ def run_job(folder: Path) -> int:
     found = read(folder.parent)
     job = next((each for each in found.jobs if each.folder == folder), None) if found else None
     if found is None or job is None:
-        raise InputError(f"{folder}: no {FILE} beside it plans such a job; start the sweep by run.py --multirun")
+        start = command_line(["--multirun"])
+        raise InputError(f"{folder}: no {FILE} beside it plans such a job; start the sweep by {start} …")
     _warn_of_changed_code(found)
     try:
         spec = composed_spec([*job.overrides, f"sweep.name={found.name}"]).in_sweep(folder)
@@ -84,7 +93,7 @@ def run_assigned(job: Job, spec: RunSpec) -> None:
     except Exception as error:
         record_failure(job, error)
         if isinstance(error, MwandaError):
-            print(f"error: {error}", file=sys.stderr)
+            complain(error)
         raise
 
 
@@ -94,23 +103,28 @@ def assigned(spec: RunSpec) -> Job:
     Not every job is planned: other sweepers of Hydra choose their jobs one after the other.
     """
     settings = spec.settings
-    folder = Path(settings.sweep.folder).expanduser().absolute() / str(settings.sweep.name)
+    folder = Path(hidden_path(settings.sweep.folder)).expanduser().absolute() / str(settings.sweep.name)
     found = read(folder)
     if found is not None:
         _warn_of_changed_code(found)
     for job in found.jobs if found else ():
         if job.config_hash == spec.config_hash:
             return job
-    label = "-".join("_".join(map(safe, split(each))) for each in spec.overrides if not each.startswith("hydra"))
+    typed = [hidden(each) for each in spec.overrides if not each.startswith("hydra")]
+    label = "-".join("_".join(map(safe, split(each))) for each in typed)
     place = folder / f"{label[:LONGEST_LABEL]}-{spec.config_hash[:DIGITS]}"
     return Job(place, spec.overrides, spec.config_hash, decide(place, spec.config_hash, settings.rerun))
 
 
 def record_failure(job: Job, error: BaseException) -> None:
-    """Write a status where the failure came before the run could write its own."""
-    found = status.seen(job.folder)
-    if found is None or not (found[0] == "running" or status.is_this_process(found[1])):
-        status.Reporter(job.folder, job.config_hash, job.overrides, job.folder.name).end("failed", error)
+    """Write a status where the failure came before the run could write its own; nothing in a folder not its own."""
+    try:
+        with claim(job.folder, stays=True):
+            found = status.seen(job.folder)
+            if found is None or not (found[0] == "running" or status.is_this_process(found[1])):
+                status.Reporter(job.folder, job.config_hash, job.overrides, job.folder.name).end("failed", error)
+    except (ConfigurationError, OSError) as problem:
+        logger.warning("%s: no status is written: %s", job.folder, problem)
 
 
 def _warn_of_changed_code(plan: Plan) -> None:

@@ -1,1 +1,1 @@
-"""Files, devices, processes, the hub: what the project asks of the machine."""
+"""Files, devices, processes and the hub: the machine that a run works on."""

@@ -1,4 +1,4 @@
-"""Where what is costly to make again is kept."""
+"""The cache folder, for files that are costly to make again."""
 
 import os
 from pathlib import Path

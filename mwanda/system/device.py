@@ -3,6 +3,9 @@
 import os
 import resource
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +56,22 @@ def see_only(name: str) -> None:
 def communication() -> str:
     """Return how processes talk to each other: about what is in memory by gloo, about what is on GPUs by NCCL."""
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Have operations give the same bits each time where a device lets one choose, as GPUs do for attention."""
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of operations that are not, none of which decides anything here
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def describe(device: torch.device) -> str:

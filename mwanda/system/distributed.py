@@ -1,4 +1,4 @@
-"""Several processes that share one run: each takes a part of the batches, all of them prune alike.
+"""Data-parallel calibration and evaluation: each process takes a shard of the batches, all prune alike.
 
 `torchrun --nproc-per-node N run.py …` starts them; without it there is one, and nothing here does anything.
 """

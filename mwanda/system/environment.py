@@ -1,4 +1,4 @@
-"""What numbers may depend on besides the configuration: code, packages, machine."""
+"""The environment that results depend on besides the configuration: code, packages, machine."""
 
 import hashlib
 import platform
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import mwanda
+from mwanda.system import conf
 from mwanda.system.files import write_text
+from mwanda.system.secrets import hidden
 
 
 DIFFERENCE = "git.diff"
@@ -55,7 +57,7 @@ def write_difference(folder: Path) -> None:
 
     No more than `LONGEST_DIFFERENCE` bytes of it; files that git does not track may be private, and are left out.
     """
-    difference = _difference().encode()
+    difference = hidden(_difference()).encode()  # before it is cut, which might leave half a secret
     if len(difference) > LONGEST_DIFFERENCE:
         cut = f"\n… cut: {len(difference)} bytes in all\n".encode()
         difference = difference[:LONGEST_DIFFERENCE] + cut
@@ -89,9 +91,13 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return git's answer about the folder of this project, or None where it is no checkout."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), *arguments]
+    """Return git's answer about the folder of this project, or None where it is no checkout.
+
+    An installed package may lie in a checkout of something else, in whose .venv it is.
+    """
+    if conf.CHECKOUT is None:
+        return None
+    command = ["git", "-C", str(conf.CHECKOUT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=10)
         return done.stdout.strip()

@@ -28,8 +28,11 @@ class Silent:
         return items
 
 
-class _Rate(ProgressColumn):
+class Rate(ProgressColumn):
+    """How many units pass a second, with decimals where they are few."""
+
     def render(self, task: Task) -> Text:
+        """Return the rate of a task; nothing before it is known."""
         unit = task.fields.get("unit", "")
         return Text(
             f"{task.speed:,.0f} {unit}/s"
@@ -64,7 +67,7 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.description:<20}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        _Rate(),
+        Rate(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -8,7 +8,8 @@ name of its variable, as Hydra reads it: `${oc.env:HF_TOKEN}`. What is typed aga
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,9 @@ NAMED = re.compile(
 
 SHORTEST = 8
 """Characters below which a value is no key, and could be part of an ordinary word or number."""
+
+IN_HYDRA, IN_SHELL, PLAIN = "${{oc.env:{}}}", "${}", "{}"
+"""What stands for the value of a variable: in a configuration, in a script, and in the name of a file."""
 
 HIDDEN = "***"
 """Stands for what no variable holds."""
@@ -58,7 +62,7 @@ class Secrets:
         """Return what `environment` holds of secrets."""
         return _of(tuple((name, value) for name, value in environment.items() if NAMED.search(name)))
 
-    def hidden(self, text: str, form: str = "${{oc.env:{}}}") -> str:
+    def hidden(self, text: str, form: str = IN_HYDRA) -> str:
         """Return `text` without secrets.
 
         Args:
@@ -89,14 +93,23 @@ class Secrets:
         return key if plain else self.hidden(key)
 
 
-def hidden(text: str) -> str:
-    """Return `text` without the secrets of this process's environment."""
-    return Secrets.of(os.environ).hidden(text)
+def hidden(text: str, form: str = IN_HYDRA) -> str:
+    """Return `text` without the secrets of this process's environment; see `Secrets.hidden`."""
+    return Secrets.of(os.environ).hidden(text, form)
 
 
 def hidden_within(value: Any) -> Any:
     """Return a copy of mappings, lists and texts within each other, without the secrets of the environment."""
     return Secrets.of(os.environ).hidden_within(value)
+
+
+def hidden_path(path: Any) -> Any:
+    """Return a path without secrets in what of it is not there yet: the name of a folder is to tell none."""
+    if not isinstance(path, str) or hidden(path) == path:
+        return path
+    whole = Path(path).expanduser()
+    there = next(each for each in (whole, *whole.parents) if each == each.parent or each.exists())
+    return str(there / hidden(str(whole.relative_to(there)), PLAIN)) if whole != there else path
 
 
 @lru_cache(maxsize=8)
@@ -130,4 +143,34 @@ def _is_place(value: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _pattern(forms: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, forms)))
+    """Return what finds any of the forms; one of digits alone is found as a whole number, not within another."""
+    found = (rf"(?<![\d.]){form}(?![\d.])" if form.isdigit() else re.escape(form) for form in forms)
+    return re.compile("|".join(found))
+
+
+class HidingStream:
+    """A stream of text that nothing secret passes; all else of it is that of the stream behind it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without secrets; return how much of it was taken."""
+        self._stream.write(hidden(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts without secrets."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def hide_in_terminal() -> None:
+    """Let nothing secret through to the terminal, or to where standard output and error go instead."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, HidingStream):
+            setattr(sys, name, HidingStream(stream))

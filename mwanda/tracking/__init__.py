@@ -1,4 +1,4 @@
-"""Tracking: what of a job is shown elsewhere; results.json stays the record."""
+"""Experiment tracking: results mirrored to a dashboard; results.json stays the record."""
 
 from mwanda.tracking.base import RunIdentity as RunIdentity
 from mwanda.tracking.base import Tracker as Tracker

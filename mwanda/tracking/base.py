@@ -1,4 +1,4 @@
-"""What a tracker is."""
+"""The interface of an experiment tracker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """How a job is called and sorted.
+    """The name, group and tags of a run on a dashboard.
 
     Args:
         run_id: the same whenever the same job is resumed.

@@ -1,4 +1,4 @@
-"""results.json as a dashboard wants it: single values by name, and tables."""
+"""Flattens results.json for a dashboard: single values by name, and tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,7 +32,7 @@ LAYER_COLUMNS = ("layer", "target", "achieved")
 def single_values(results: Results) -> dict[str, Any]:
     """Return every number and word under a name with slashes, e.g. `perplexity/pruned/swh_Latn`.
 
-    Lists are left out: those of the layers are a table, those of the matrices stay in results.json.
+    Lists are left out: those of the blocks are a table, those of the matrices stay in results.json.
     """
     perplexity = _part(results, "perplexity")
     sections = {section: _part(results, section) for section in SECTIONS}
@@ -57,7 +57,7 @@ def language_rows(results: Results) -> list[Row]:
 
 
 def layer_rows(results: Results) -> list[Row]:
-    """Return a row of `LAYER_COLUMNS` for each layer."""
+    """Return a row of `LAYER_COLUMNS` for each block."""
     layers = _part(results, "sparsity").get("per_layer") or []
     return [[layer.get(column) for column in LAYER_COLUMNS] for layer in layers]
 

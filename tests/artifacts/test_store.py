@@ -23,6 +23,7 @@ from mwanda.job import reuse
 from mwanda.pruner.walk import Walk
 from mwanda.system.conf import CONF
 from mwanda.system.content import sha256_of
+from mwanda.system.ownership import UNFINISHED
 
 
 NUMBERS = ("model", "sparsity", "calibration", "schedule", "perplexity", "tasks")
@@ -157,6 +158,12 @@ def test_many_writers_and_readers_at_once_meet_whole_artifacts_only(tmp_path: Pa
 SETTINGS = {
     "one-shot": ("pruner=oneshot", "schedule=owl_cwl", "criterion=mwanda"),
     "one-shot, second moments": ("pruner=oneshot", "criterion=sparsegpt"),
+    "one-shot, balanced second moments": (
+        "pruner=oneshot",
+        "criterion=wanda",
+        "solver=swap",
+        "calibration.weights=balanced",
+    ),
     "one-shot, blocks on disk": ("pruner=oneshot", "schedule=cwl", "criterion=wanda", "model.offload=disk"),
     "on the way": ("pruner=arrival", "schedule=owl", "criterion=wanda"),
     "without statistics": ("criterion=magnitude", "schedule=cwl"),
@@ -165,6 +172,7 @@ SETTINGS = {
 KINDS = {
     "one-shot": ["blocks", "dense perplexity", "statistics"],
     "one-shot, second moments": ["blocks", "dense perplexity", "statistics"],
+    "one-shot, balanced second moments": ["blocks", "dense perplexity", "statistics"],
     "one-shot, blocks on disk": ["blocks", "dense perplexity", "statistics"],
     "on the way": ["blocks", "dense perplexity", "signals"],
     "without statistics": ["blocks", "dense perplexity", "signals"],
@@ -196,7 +204,7 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
     measure, signature = Perplexity.measure, inspect.signature(Perplexity.measure)
 
     def counted(*args: Any, **named: Any) -> Any:
-        measured.append(signature.bind(*args, **named).arguments["title"])
+        measured.append(signature.bind(*args, **named).arguments["which"])
         return measure(*args, **named)
 
     monkeypatch.setattr(Perplexity, "measure", counted)
@@ -210,7 +218,7 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
         chosen = (f"criterion={criterion}", f"schedule={schedule}", f"sparsity={sparsity}")
         tiny_job.run(model, tmp_path / str(number), "pruner=oneshot", "artifacts=true", *chosen)
     assert passes == ["dense"]
-    assert measured == ["evaluate dense"] + ["evaluate pruned"] * len(runs)
+    assert measured == ["dense"] + ["pruned"] * len(runs)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +231,8 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
         (("langs.codes=[eng_Latn,hin_Deva]",), []),
         (("model.dtype=bfloat16",), []),
         (("pruner.batch_size=2",), ["blocks", "dense perplexity"]),
+        (("calibration.weights=balanced",), ["blocks", "dense perplexity"]),
+        (("calibration.weights={swh_Latn: 2}",), ["blocks", "dense perplexity"]),
         (("sparsity=0.1", "name=another"), ["blocks", "dense perplexity", "statistics"]),
     ],
     ids=lambda value: " ".join(value),
@@ -317,7 +327,7 @@ def test_content_that_is_just_being_written_is_left_alone_and_what_was_abandoned
 ) -> None:
     assert cache.folder is not None
     cache.keep("kind", {}, TENSORS)
-    fresh, abandoned = (cache.folder / store.DATA / name for name in (".new-1", ".new-2"))
+    fresh, abandoned = (cache.folder / store.DATA / name for name in (f".new.1{UNFINISHED}", f".new.2{UNFINISHED}"))
     for file in (fresh, abandoned):
         file.touch()
     os.utime(abandoned, (0, 0))
@@ -333,3 +343,35 @@ def test_what_is_no_amount_is_refused(amount: str, capsys: pytest.CaptureFixture
         __main__.main(["prune", f"--older-than={amount}"])
     assert end.value.code == 2
     assert "is no amount, as 30d is one" in capsys.readouterr().err
+
+
+def test_what_is_not_of_the_store_is_never_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    for name in ("data/mine.safetensors", "data/new", "data/sub/mine", "notes/a.json", f"notes/{'a' * 32}.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"data": "x"}')
+        os.utime(folder / name, (0, 0))
+    before = sorted(folder.rglob("*"))
+    assert __main__.main(["--folder", str(folder), "prune", "--all"]) == 0
+    assert __main__.main(["--folder", str(folder), "prune", "--older-than", "1d"]) == 0
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../../mine", "/etc/hostname", "..", "", "a" * 63, None, 3, ["a"], {"a": 1}])
+def test_an_index_that_names_a_file_outside_touches_nothing_there(
+    cache: ArtifactCache, name: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.keep("kind", {}, TENSORS)
+    assert cache.folder is not None
+    mine = cache.folder.parent / "mine.safetensors"
+    mine.write_text("precious")
+    (index,) = (cache.folder / "kind").glob("*.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"data": name}))
+    os.utime(index, (0, 0))
+    assert store.entries(cache.folder) == []
+    assert store.prune(cache.folder, everything=True) == 0
+    cache.keep("other", {}, TENSORS)
+    assert again(cache).find("kind", {}) is None
+    assert "which is no checksum" in caplog.text
+    assert mine.read_text() == "precious"
+    assert len(data(cache)) == 1

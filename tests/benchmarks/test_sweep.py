@@ -11,21 +11,22 @@ import sweep
 import tiny_job
 from tiny_models import save_tiny_model
 
+from mwanda.job.record import OUTCOME
 from mwanda.system.conf import CONF
 from mwanda.system.files import write_json
 
 
 def test_sections_in_which_a_number_differs_are_named(tmp_path: Path) -> None:
-    results = {section: {"numbers": [1, 0.5]} for section in sweep.NUMBERS}
+    results = {section: {"numbers": [1, 0.5]} for section in OUTCOME}
     write_json(tmp_path / "one" / "results.json", results)
     write_json(tmp_path / "two" / "results.json", results | {"perplexity": {"numbers": [1, 0.5000001]}})
-    assert sweep._differences(tmp_path / "one", tmp_path / "one") == []
-    assert sweep._differences(tmp_path / "one", tmp_path / "two") == ["perplexity"]
+    assert sweep.differing_sections(tmp_path / "one", tmp_path / "one") == []
+    assert sweep.differing_sections(tmp_path / "one", tmp_path / "two") == ["perplexity"]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, list(range(9))), (3, [0, 3, 6]), (9, list(range(9)))])
 def test_single_runs_are_spread_over_the_jobs(count: int, expected: list[int]) -> None:
-    assert sweep._every(list(range(9)), count) == expected  # type: ignore[arg-type]
+    assert sweep.evenly_spread(list(range(9)), count) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -5,10 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_calibration, tiny_tokenizer
-from torch import Tensor
 
 from mwanda.calibration.packing import CalibrationSet, check_no_padding, document_start, pack, stream_tokens
-from mwanda.errors import CalibrationError
+from mwanda.errors import CorpusError
 
 
 START = 7
@@ -92,18 +91,39 @@ def test_the_fingerprint_is_the_same_in_every_process_and_integer_type() -> None
     assert small_set().fingerprint() == narrow.fingerprint() == "b9f654614b4681e7"
 
 
-@pytest.mark.parametrize(
-    ("padding", "special", "refused"), [(4, {0}, True), (4, {4}, False), (None, {0}, False), (6, {0}, False)]
-)
-def test_a_padding_token_is_refused_unless_it_has_another_meaning(
-    padding: int | None, special: set[int], refused: bool
-) -> None:
-    sequences: tuple[Tensor, ...] = small_set().sequences
-    if refused:
-        with pytest.raises(CalibrationError, match="padding token 4"):
-            check_no_padding(sequences, padding, special)
-    else:
-        check_no_padding(sequences, padding, special)
+def test_text_that_spells_the_padding_token_is_refused_with_language_and_sentence() -> None:
+    tokenizer, text = tiny_tokenizer(), {"eng_Latn": ["plain"], "swh_Latn": ["wazi", f"{'a' * 30} <pad> {'b' * 30}"]}
+    packed = {code: torch.tensor([tokenizer.encode(" ".join(part))]) for code, part in text.items()}
+    with pytest.raises(CorpusError) as caught:
+        check_no_padding(tokenizer, packed, text)
+    assert str(caught.value) == (
+        "the calibration text of swh_Latn spells the padding token <pad> in "
+        f"'…{'a' * 19} <pad> {'b' * 19}…'; remove it there"
+    )
+
+
+@pytest.mark.parametrize("role", ["unk_token", "eos_token", "bos_token"])
+def test_a_padding_token_with_another_meaning_may_stand_among_the_others(role: str) -> None:
+    tokenizer = tiny_tokenizer()
+    setattr(tokenizer, role, "<pad>")
+    check_no_padding(tokenizer, {"eng_Latn": torch.tensor([[5, tokenizer.pad_token_id]])}, {"eng_Latn": ["a <pad>"]})
+
+
+def test_a_token_that_no_text_spells_is_not_blamed_on_the_text() -> None:
+    tokenizer = tiny_tokenizer()
+    check_no_padding(tokenizer, {"eng_Latn": torch.tensor([[5, tokenizer.pad_token_id]])}, {"eng_Latn": ["plain"]})
+
+
+def test_an_ordinary_token_that_a_tokenizer_pads_with_may_stand_in_text() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = "!"
+    check_no_padding(tokenizer, {"eng_Latn": torch.tensor([tokenizer.encode("No!")])}, {"eng_Latn": ["No!"]})
+
+
+def test_a_tokenizer_without_a_padding_token_has_nothing_to_refuse() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    check_no_padding(tokenizer, {"eng_Latn": torch.tensor([[5, 2]])}, {"eng_Latn": ["a <pad>"]})
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5, 0.25, 0.125, 0.03])

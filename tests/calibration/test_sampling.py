@@ -11,11 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from mwanda.calibration import Calibration, CalibrationSet
 from mwanda.calibration.mixes import mixes
-from mwanda.calibration.sampling import Sampling, _first_bytes
-from mwanda.errors import CalibrationError, ConfigurationError, CorpusError
+from mwanda.calibration.sampling import Sampling, first_bytes
+from mwanda.errors import ConfigurationError, CorpusError
 from mwanda.statistics import LanguageWeights
 
 
@@ -134,7 +137,7 @@ def test_the_only_special_token_is_the_start_token() -> None:
 
 
 def test_text_that_holds_the_padding_token_is_refused() -> None:
-    with pytest.raises(CalibrationError, match="padding token"):
+    with pytest.raises(CorpusError, match="the calibration text of eng_Latn spells the padding token <pad>"):
         build(Calibration(sequences=1, length=16), {"eng_Latn": ["A blank <pad> and more text to fill it."]})
 
 
@@ -272,7 +275,7 @@ def test_equal_bytes_give_each_language_the_same_text_up_to_a_sequence() -> None
 @given(st.integers(1, 400))
 def test_text_is_cut_at_a_byte_but_never_within_a_character(limit: int) -> None:
     sentences = SENTENCES["jpn_Jpan"]
-    taken = list(_first_bytes(sentences, limit))
+    taken = list(first_bytes(sentences, limit))
     whole = "".join(sentences).encode()
     assert whole.decode().startswith("".join(taken))
     assert min(limit, len(whole)) - 3 < len("".join(taken).encode()) <= limit
@@ -377,6 +380,16 @@ def test_which_languages_give_text(calibration: Calibration, codes: list[str]) -
 def test_two_keys_cannot_say_which_languages_give_text(arguments: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigurationError, match=line):
         Calibration(**arguments)
+
+
+def test_text_with_unknown_characters_is_taken_where_padding_and_unknown_are_one_token() -> None:
+    vocabulary = {"<s>": 0, "</s>": 1, "<unk>": 2, **{letter: at for at, letter in enumerate("abc ", 3)}}
+    inner = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+    built = Calibration(sequences=1, length=16).build(tokenizer, {"eng_Latn": ["abc äbc xyz", "cba"] * 9})
+    assert bool((built.sequences[0] == tokenizer.unk_token_id).any())
 
 
 def test_weights_are_those_of_the_languages_in_their_order() -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mwanda.comparison.masks import agreement, by_layer, layers
+from mwanda.comparison.layers import layers
+from mwanda.comparison.masks import agreement, by_layer
+from mwanda.errors import RecordError
 from mwanda.export.bits import pack
 
 
@@ -27,5 +29,5 @@ def test_matrices_are_added_up_by_layer() -> None:
 def test_an_encoder_decoder_has_its_layers_in_a_row() -> None:
     names = ["encoder.block.0.layer.0.q", "encoder.block.1.layer.0.q", "decoder.block.0.layer.0.q"]
     assert list(layers(names, 3).values()) == [0, 1, 2]
-    with pytest.raises(AssertionError):
+    with pytest.raises(RecordError, match="tell 3 blocks, and there are 2"):
         layers(names, 2)

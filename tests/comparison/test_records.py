@@ -31,7 +31,7 @@ def test_what_is_not_complete_is_listed_with_the_reason(tmp_path: Path) -> None:
     assert {each.name: (each.status, each.reason.split(":")[0]) for each in unfinished} == {
         "failed": ("failed", "CalibrationError"),
         "killed": ("unfinished", "no results.json and no status.json"),
-        "torn": ("unreadable", "Expecting property name enclosed in double quotes"),
+        "torn": ("unreadable", "results.json"),
     }
 
 

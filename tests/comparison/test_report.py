@@ -136,3 +136,14 @@ def test_tables_alone_load_no_matplotlib(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "runs"), "--no-plots"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_a_folder_of_the_users_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.md").write_text("precious")
+    for output, reason in (("mine", "holds report.md, which is not known"), ("mine/report.md", "is a file")):
+        with pytest.raises(SystemExit) as ended:
+            main([str(tmp_path), "--output", str(tmp_path / output)])
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err
+    assert (tmp_path / "mine" / "report.md").read_text() == "precious"

@@ -8,9 +8,10 @@ from synthetic_results import results
 
 from mwanda.comparison import render
 from mwanda.comparison.configurations import configurations, repeated
+from mwanda.comparison.frame import TIDY, tidy
 from mwanda.comparison.records import Run
 from mwanda.comparison.tables import Estimate, Section, sections
-from mwanda.comparison.tidy import TIDY, task_scores, tidy
+from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ConfigurationError
 
 
@@ -158,8 +159,8 @@ def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
         "difference": {"parallel_cloze_eng_Latn": {"acc": -0.2, "acc_stderr": 0.04}},
         "about": {"parallel_cloze_eng_Latn": {"suite": "parallel_cloze", "language": "eng_Latn", "chance": 0.25}},
     }
-    rows = tidy(configurations([run("a", tasks=tasks, calibrated=["eng_Latn"]), run("b", seed=1)]))
-    assert all(set(row) <= set(TIDY) for row in rows)
+    rows = tidy(configurations([run("a", tasks=tasks, calibrated=["eng_Latn"]), run("b", seed=1)])).to_dict("records")
+    assert all(tuple(row) == TIDY for row in rows)
     (ratio,) = [row for row in rows if (row["run"], row["language"], row["metric"]) == ("a", "swh_Latn", "ratio")]
     assert (ratio["value"], ratio["calibrated"], ratio["family"]) == (2, False, "Atlantic-Congo")
     assert ratio["low"] == pytest.approx(2 * math.exp(-0.1))

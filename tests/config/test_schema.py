@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Le
@@ -30,9 +30,23 @@ class Example:
     kind: Literal["plain", "fancy"] = "plain"
     flag: bool = False
     title: str = "none"
+    name: ClassVar[str] = "example"
+
+    def write(self) -> None:
+        """Be an export."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """A dataclass of no group."""
 
 
 HERE = f"{__name__}.Example"
+
+
+def build(node: Mapping[str, Any]) -> Any:
+    """Return what a class of this very module makes of a node."""
+    return schema.build("export", node, [__name__])
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +60,11 @@ def config(composed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_is_given_reaches_the_class_and_the_rest_keeps_its_defaults() -> None:
-    assert schema.build("part", {"_target_": HERE, "needed": 3, "share": 1}) == Example(needed=3, share=1.0)
+    assert build({"_target_": HERE, "needed": 3, "share": 1}) == Example(needed=3, share=1.0)
 
 
 def test_numbers_are_taken_where_text_is_wanted() -> None:
-    assert schema.build("part", {"_target_": HERE, "needed": 3, "title": 2024}).title == "2024"
+    assert build({"_target_": HERE, "needed": 3, "title": 2024}).title == "2024"
 
 
 @pytest.mark.parametrize(
@@ -75,39 +89,42 @@ def test_numbers_are_taken_where_text_is_wanted() -> None:
 )
 def test_a_value_that_does_not_suit_is_named(key: str, value: object, reason: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        schema.build("part", {"_target_": HERE, "needed": 3, key: value})
+        build({"_target_": HERE, "needed": 3, key: value})
     message = str(error.value)
-    assert message.startswith(f"part.{key}={value}: ")
+    assert message.startswith(f"export.{key}={value}: ")
     assert reason in message
     assert "\n" not in message
 
 
 def test_an_unknown_key_is_named_with_those_nearest() -> None:
-    with pytest.raises(UnknownKeyError, match=r"^part\.shar=1: there is no key 'shar' in 'part'; choices: share, "):
-        schema.build("part", {"_target_": HERE, "needed": 3, "shar": 1})
+    with pytest.raises(UnknownKeyError, match=r"^export\.shar=1: there is no key 'shar' in 'export'; choices: share, "):
+        build({"_target_": HERE, "needed": 3, "shar": 1})
 
 
 def test_an_argument_without_a_default_must_be_given() -> None:
-    with pytest.raises(ConfigurationError, match=r"^part\.needed=\(nothing\): must be given$"):
-        schema.build("part", {"_target_": HERE})
+    with pytest.raises(ConfigurationError, match=r"^export\.needed=\(nothing\): must be given$"):
+        build({"_target_": HERE})
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("nothing_of_that_name", "cannot be imported"),
-        ("no_such_package.Example", "cannot be imported"),
-        ("mwanda.criteria.wanda.Wnda", "cannot be imported"),
-        (3, "cannot be imported"),
-        ("os.system", "is no dataclass"),
-        ("mwanda.errors", "is no dataclass"),
-        ("builtins.dict", "is no dataclass"),
+        ("nothing_of_that_name", "is no full name of a class"),
+        (3, "is no full name of a class"),
+        ("a b.c", "is no full name of a class"),
+        ("no_such_package.Example", r"a class of your own needs plugins=\[no_such_package\]; choices: .*Masks"),
+        ("os.system", r"a class of your own needs plugins=\[os\]"),
+        ("mwanda.errors.InputError", "is no class of this project; choices: "),
+        ("mwanda.criteria.wanda.Wanda", "is none of the group export; choices: .*Masks"),
+        (f"{__name__}.Nothing", r"cannot be imported \(AttributeError"),
+        (f"{__name__}.build", "is no dataclass"),
+        (f"{__name__}.Other", "is none of the group export, whose classes have name, write; choices: .*Masks"),
     ],
 )
-def test_a_target_that_is_no_component_is_named(target: object, reason: str) -> None:
+def test_a_target_that_is_none_of_the_group_is_refused(target: object, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as error:
-        schema.build("part", {"_target_": target})
-    assert str(error.value).startswith(f"part._target_={target}: ")
+        build({"_target_": target})
+    assert str(error.value).startswith(f"export._target_={target}: ")
 
 
 @pytest.mark.parametrize("section", schema.MAY_BE_NOTHING)
@@ -228,6 +245,15 @@ def test_what_the_record_says_of_a_choice_cannot_be_typed(config: dict[str, Any]
     node[name] = "flores_plus"
     with pytest.raises(UnknownKeyError, match=f"^{key}="):
         Parts.of(RunSpec.of(config))
+
+
+def test_a_choice_whose_class_was_replaced_does_not_give_its_name(config: dict[str, Any]) -> None:
+    config["criterion"] = {"_target_": "mwanda.criteria.wanda.Wanda"}
+    spec = RunSpec.of(config, {"criterion": "mwanda", "schedule": "uniform", "langs": "inline", "export": "none"})
+    assert spec.choices == {"schedule": "uniform", "langs": "inline", "export": "none"}
+    assert spec.choice("criterion", Parts.of(spec).criterion) == "wanda"
+    config["export"] = {"_target_": "mwanda.export.masks.Masks"}
+    assert RunSpec.of(config, {"export": "none"}).choices == {}
 
 
 @pytest.mark.parametrize(
@@ -381,3 +407,37 @@ def test_the_hash_is_sixteen_hexadecimal_digits(config: dict[str, Any]) -> None:
 def test_the_choices_of_a_group_are_its_files() -> None:
     assert conf.choices("pattern") == ["2of4", "4of8", "unstructured"]
     assert conf.choices("no_such_group") == []
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ({"name": "half \ud83d"}, r"^name='half \\ud83d': is no text: it has half a character$"),
+        ({"output_dir": "a\0b"}, r"^output_dir='a\\x00b': is no text: it has the character of number 0$"),
+        ({"output_dir": "a" * 256}, r"^output_dir=a{60}…: is too long for a file system$"),
+        ({"output_dir": "a/" * 2100}, r"^output_dir=.*: is too long for a file system$"),
+        ({"output_dir": "~nobody-here/a"}, r"^output_dir=~nobody-here/a: there is no user of that name"),
+        (
+            {"corpus": {"_target_": "mwanda.corpora.local.Local", "path": "~nobody-here"}},
+            r"^corpus\.path=~nobody-here: ",
+        ),
+        ({"model": {"path": "a" * 5000}}, r"^model\.path=a{60}…: is too long"),
+        ({"langs": {"codes": ["\ud83d"]}}, r"^langs\.codes='\\ud83d': is no text"),
+        ({"langs": {"\ud83d": 1}}, r"^langs\.\\ud83d='\\ud83d': is no text"),
+        ({"seed": 2**63}, r"^seed=9223372036854775808: is too large a number$"),
+        (
+            {"calibration": {"length": -(10**30)}},
+            r"^calibration\.length=-1000000000000000000000000000000: is too large",
+        ),
+        ({"evaluation": {"corpus": "c4"}}, r"^evaluation\.corpus=c4: must be the name of a choice, or a mapping"),
+        ({"evaluation": {"corpus": [1]}}, r"^evaluation\.corpus=\[1\]: must be the name of a choice, or a mapping"),
+    ],
+)
+def test_values_that_nothing_can_hold_are_refused_wherever_they_stand(
+    config: dict[str, Any], override: dict[str, Any], reason: str
+) -> None:
+    for key, value in override.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ConfigurationError, match=reason) as error:
+        RunSpec.of(config)
+    error.value.args[0].encode()

@@ -125,11 +125,16 @@ def test_the_embedded_corpus_shares_no_line_between_any_two_languages() -> None:
     check_disjoint(*halves)
 
 
-@pytest.mark.parametrize("code", sorted(set(codes()) - WITHOUT_A_COMMON_CASE))
-def test_no_disguise_changes_the_fingerprint_of_a_sentence_in_any_script(code: str) -> None:
-    sentences = all_sentences(code)
-    for disguise in DISGUISES.values():
-        assert fingerprints([disguise(sentence) for sentence in sentences]) == fingerprints(sentences)
+def test_no_disguise_changes_the_fingerprint_of_a_sentence_in_any_script() -> None:
+    sentences = {code: all_sentences(code) for code in sorted(set(codes()) - WITHOUT_A_COMMON_CASE)}
+    plain = {code: fingerprints(lines) for code, lines in sentences.items()}
+    told_apart = [
+        (code, name)
+        for name, disguise in DISGUISES.items()
+        for code, lines in sentences.items()
+        if fingerprints([disguise(line) for line in lines]) != plain[code]
+    ]
+    assert told_apart == []
 
 
 @settings(deadline=None)

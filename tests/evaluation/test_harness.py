@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tiny_job
+import torch
 from hub_server import Client, HubServer
 from rich.console import Console
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
@@ -23,7 +24,8 @@ from mwanda.corpora.c4 import C4
 from mwanda.corpora.embedded import Embedded
 from mwanda.corpora.flores_plus import FloresPlus
 from mwanda.corpora.local import Local
-from mwanda.errors import ConfigurationError, CorpusError, ModelError
+from mwanda.errors import ConfigurationError, CorpusError, EvaluationError, ModelError
+from mwanda.evaluation.finite import Which
 from mwanda.evaluation.harness import Harness
 from mwanda.evaluation.perplexity import Perplexity
 from mwanda.evaluation.task_scores import Scores, Task
@@ -247,7 +249,7 @@ def test_lm_eval_is_quiet_and_its_progress_is_ours(
     monkeypatch.setattr("mwanda.evaluation.harness.only_compares", lambda _: compared)
     before, recorder = huggingface.tqdm, Recorder()
     tasks = CLOZE.load(LANGUAGES, Embedded(), 0)
-    CLOZE.score(model(), tiny_tokenizer(), tasks, recorder, "evaluate dense")
+    CLOZE.score(model(), tiny_tokenizer(), tasks, recorder, "dense")
     assert recorder.told == [("evaluate dense", "requests", steps)] * 2
     assert huggingface.tqdm is before
     printed = capfd.readouterr()
@@ -535,3 +537,23 @@ def test_the_table_of_tasks_shows_errors_and_dashes() -> None:
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "one", "acc_norm", "9", "0.500 ± 0.050", "0.250 ± –", "-0.250 ± 0.062",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["dense", "pruned"])
+def test_a_model_whose_logits_are_no_numbers_has_no_scores(which: Which) -> None:
+    broken = tiny_model("llama", max_position_embeddings=1024)
+    with torch.no_grad():
+        broken.model.norm.weight[0] = math.nan
+    with pytest.raises(EvaluationError, match=f"the {which} model gives no numbers"):
+        CLOZE.score(broken, tiny_tokenizer(), cloze_tasks(), which=which)
+
+
+def test_answers_that_a_pruned_model_finds_impossible_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    lost = tiny_model("llama", max_position_embeddings=1024)
+    with torch.no_grad():  # of a token that no text holds
+        lost.lm_head.weight[tiny_tokenizer().pad_token_id, 0] = math.inf
+    scores = CLOZE.score(lost, tiny_tokenizer(), cloze_tasks()[:1], which="pruned")
+    assert scores.values
+    assert "answers in task parallel_cloze_eng_Latn impossible" in caplog.text
+    with pytest.raises(EvaluationError, match="the dense model gives minus infinity"):
+        CLOZE.score(lost, tiny_tokenizer(), cloze_tasks()[:1])

@@ -13,9 +13,11 @@ from tiny_models import tiny_model, tiny_tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from mwanda.errors import ConfigurationError, CorpusError
+from mwanda.errors import ConfigurationError, CorpusError, EvaluationError
+from mwanda.evaluation.finite import Which
 from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity, as_record
 from mwanda.evaluation.protocol import Protocol
+from mwanda.evaluation.significance import compare
 
 
 T = TypeVar("T")
@@ -248,9 +250,9 @@ def test_each_token_belongs_to_the_sentence_that_it_came_from() -> None:
 
 def test_progress_counts_the_scored_tokens() -> None:
     settings, tokenizer, progress = Perplexity(window=16, stride=16), tiny_tokenizer(), Recorder()
-    measured = settings.measure(model(), tokenizer, settings.texts(tokenizer, SENTENCES), progress, title="dense")
+    measured = settings.measure(model(), tokenizer, settings.texts(tokenizer, SENTENCES), progress, "pruned")
     assert progress.units == sum(one.tokens for one in measured.values())
-    assert progress.titles == ["dense tokens"]
+    assert progress.titles == ["evaluate pruned tokens"]
 
 
 def test_the_protocol_is_the_settings_that_change_the_result() -> None:
@@ -270,3 +272,43 @@ def test_a_stride_beyond_the_window_is_refused() -> None:
 def test_a_language_without_text_is_refused_by_name() -> None:
     with pytest.raises(CorpusError, match=r"ell_Grek has no evaluation text.*evaluation\.corpus="):
         Perplexity().texts(tiny_tokenizer(), {"eng_Latn": ["Yes."], "ell_Grek": []})
+
+
+def spoilt(what: str) -> PreTrainedModel:
+    """Return a model whose logits are no numbers, or of which one is infinite."""
+    broken = tiny_model("llama", max_position_embeddings=1024)
+    with torch.no_grad():
+        if what == "no number":
+            broken.model.norm.weight[0] = math.nan
+        else:  # of a token that no text holds
+            broken.lm_head.weight[tiny_tokenizer().pad_token_id, 0] = math.inf
+    return broken
+
+
+@pytest.mark.parametrize("which", ["dense", "pruned"])
+def test_a_model_whose_logits_are_no_numbers_is_refused(which: Which) -> None:
+    settings, tokenizer = Perplexity(window=16, stride=16), tiny_tokenizer()
+    texts = settings.texts(tokenizer, SENTENCES)
+    with pytest.raises(EvaluationError, match=rf"the {which} model gives no number .* in {next(iter(SENTENCES))}"):
+        settings.measure(spoilt("no number"), tokenizer, texts, which=which)
+
+
+def test_a_pruned_model_whose_loss_is_infinite_is_measured_and_counts_as_hurt() -> None:
+    settings, tokenizer = Perplexity(window=16, stride=16), tiny_tokenizer()
+    texts = settings.texts(tokenizer, SENTENCES)
+    found = settings.measure(spoilt("infinite"), tokenizer, texts, which="pruned")
+    assert {one.perplexity for one in found.values()} == {math.inf}
+    assert not any(math.isnan(nats) for one in found.values() for nats in one.losses.nats)
+    before = settings.measure(model(), tokenizer, texts)
+    compared = compare(*({code: one.losses for code, one in each.items()} for each in (before, found)))
+    assert all(pair.hurt and pair.lost for pair in compared.pairs.values())
+    assert not any(pair.hurt for pair in compare(*[{c: one.losses for c, one in before.items()}] * 2).pairs.values())
+    with pytest.raises(EvaluationError, match="the dense model has an infinite perplexity"):
+        settings.measure(spoilt("infinite"), tokenizer, texts)
+
+
+def test_text_of_which_no_token_can_be_scored_is_refused() -> None:
+    settings = Perplexity(window=16, stride=16, start_token=False, protocol="sentence")
+    with pytest.raises(CorpusError, match="eng_Latn: its evaluation text has no token to score"):
+        settings.texts(tiny_tokenizer(), {"eng_Latn": ["a", "b"]})
+    assert settings.texts(tiny_tokenizer(), {"eng_Latn": ["a", "bc"]})

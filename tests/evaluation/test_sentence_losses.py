@@ -1,14 +1,19 @@
 """The tidy file of what a model did with each sentence."""
 
+import ast
 import json
 import math
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 import pytest
 
+from mwanda.errors import RecordError
 from mwanda.evaluation.sentence_losses import SentenceLosses, read_sentence_losses, write_sentence_losses
+from mwanda.system.conf import CONF
 
 
 MEASURED = {
@@ -57,8 +62,33 @@ def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypa
     assert [each.name for each in tmp_path.iterdir()] == ["units.parquet"]
 
 
+def test_two_runs_are_compared_as_the_methods_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {"RUN": (20.0, 25.0, 31.0), "ANOTHER_RUN": (22.0, 27.0, 33.0)}
+    text = (CONF.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    lines = text[text.index("    from pathlib import Path\n") :].split("\n\n**", 1)[0]
+    for run, nats in losses.items():
+        measured = {"pruned": {"swh_Latn": SentenceLosses((10, 10, 10), (30, 30, 30), (30, 30, 30), nats)}}
+        write_sentence_losses(tmp_path / run / "units.parquet", measured)
+        lines = lines.replace(f'"{run}"', repr(str(tmp_path / run)))
+    exec(textwrap.dedent(lines), {})
+    printed = ast.literal_eval(capsys.readouterr().out)
+    assert printed["swh_Latn"]["log_ratio"] == pytest.approx(0.2)
+    assert printed["swh_Latn"]["units"] == 3
+
+
 def test_units_survive_json() -> None:
     for languages in MEASURED.values():
         for units in languages.values():
             assert SentenceLosses(**json.loads(json.dumps(asdict(units)))) == units
     assert len(SentenceLosses()) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table", None])
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "units.parquet"
+    if content is None:
+        pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"units\.parquet: "):
+        read_sentence_losses(path)

@@ -10,6 +10,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from mwanda.export.checkpoint import Checkpoint, card
 from mwanda.models import LoadedModel, blocks_of
+from mwanda.system.ownership import sign
 
 
 @pytest.fixture
@@ -56,6 +57,7 @@ def test_a_second_export_replaces_the_first(tmp_path: Path, results: dict[str, A
     loaded = LoadedModel("id", None, tiny_model("bloom"), tiny_tokenizer(), torch.device("cpu"))
     Checkpoint().write(loaded, results, tmp_path)
     (tmp_path / "model" / "stale.bin").touch()
+    sign(tmp_path / "model")  # as if the first export had written it
     Checkpoint().write(loaded, results, tmp_path)
     assert not (tmp_path / "model" / "stale.bin").exists()
 

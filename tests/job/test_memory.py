@@ -52,3 +52,19 @@ def test_every_sum_by_language_takes_its_eight_bytes() -> None:
     sizes = {needs: statistics("arrival", needs)["statistics"] for needs in Needs.__members__.values()}
     each = {Needs.NOTHING: 0, Needs.NORMS: 1, Needs.COUNTS: 3, Needs.MEANS: 2}
     assert {needs: sizes[needs] for needs in each} == {needs: 8 * 3 * features * count for needs, count in each.items()}
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_gradients_hold_what_waits_between_blocks_and_one_block_of_a_batch(family: str) -> None:
+    model = tiny_model(family)
+    blocks, tokens, batch = blocks_of(model), 100, 10
+
+    def gradients(tokens: int, activations: str = "device", draws: int = 1) -> int:
+        plan = Plan("block", "none", activations, Needs.NORMS, 3, TOKENS, batch, torch.float32, tokens, draws)  # type: ignore[arg-type]
+        return estimate(model, blocks, plan)["gradients"]
+
+    assert gradients(0) == 0
+    # What enters each block and leaves the last, and the gradients of each draw.
+    assert gradients(2 * tokens) - gradients(tokens) == tokens * (len(blocks) + 2) * 16 * 4
+    assert gradients(tokens, draws=3) - gradients(tokens) == tokens * 2 * 16 * 4
+    assert gradients(2 * tokens, "disk") == gradients(tokens, "disk") < gradients(tokens)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import tiny_job
-from hub_server import ROOT, HubServer, _environment
+from hub_server import ROOT, HubServer, hub_environment
 from tiny_models import save_tiny_model
 
 from mwanda.corpora.embedded import all_sentences
@@ -45,7 +45,7 @@ def test_a_sweep_that_was_prepared_runs_with_the_hub_off(tmp_path: Path) -> None
     ]
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        known = _environment(hub.url, tmp_path / "home") | environment
+        known = hub_environment(hub.url, tmp_path / "home") | environment
         command = [sys.executable, str(ROOT / "run.py"), *arguments, *shared]
         return subprocess.run(command, cwd=work, env=known, capture_output=True, text=True, timeout=300, check=False)
 

@@ -28,6 +28,7 @@ from mwanda.errors import (
     AuditError,
     ConfigurationError,
     CorpusError,
+    EvaluationError,
     InputError,
     ModelError,
     SparsityError,
@@ -37,7 +38,10 @@ from mwanda.evaluation.sentence_losses import read_sentence_losses
 from mwanda.evaluation.significance import compare
 from mwanda.export import masks
 from mwanda.job import components, folder
+from mwanda.job.claim import LOCK
+from mwanda.job.record import Results
 from mwanda.job.run import run
+from mwanda.job.typed import problems
 from mwanda.models import blocks_of
 from mwanda.pruner import Pruner
 from mwanda.system.conf import CONF
@@ -49,118 +53,17 @@ ROOT = CONF.parent
 FILES = {"config.yaml", "overrides.yaml", "run.log", "results.json", "units.parquet", "status.json"}
 
 
+GROUPS = {
+    "family": {"Indo-European", "Atlantic-Congo"},
+    "script": {"Latn"},
+    "resource_level": {"high", "low"},
+    "calibration": {"seen"},
+}
+
+
 def left_in(folder: Path) -> set[str]:
     """Return the names of what a run has left, but for that which depends on changes in this checkout."""
-    return {path.name for path in folder.iterdir()} - {"git.diff"}
-
-
-NUMBER_OR_NONE = (float, type(None))
-TEXT_OR_NONE = (str, type(None))
-LANGUAGE = {
-    "perplexity": float,
-    "bits_per_byte": float,
-    "tokens": int,
-    "bytes": int,
-    "low": NUMBER_OR_NONE,
-    "high": NUMBER_OR_NONE,
-    "bits_per_character": float,
-    "characters": int,
-    "bits_per_byte_low": NUMBER_OR_NONE,
-    "bits_per_byte_high": NUMBER_OR_NONE,
-    "bits_per_character_low": NUMBER_OR_NONE,
-    "bits_per_character_high": NUMBER_OR_NONE,
-}
-LANGUAGES = dict.fromkeys(tiny_job.LANGUAGES, LANGUAGE)
-AGGREGATE = {
-    "geometric_mean": float,
-    "mean": float,
-    "worst": float,
-    "worst_language": str,
-    "mean_bits_per_byte": float,
-    "by_family": {"Indo-European": float, "Atlantic-Congo": float},
-    "by_script": {"Latn": float},
-    "by_resource_level": {"high": float, "low": float},
-}
-PAIR = {
-    "log_ratio": float,
-    "low": float,
-    "high": float,
-    "p": float,
-    "p_holm": float,
-    "significant": bool,
-    "units": int,
-}
-GROUP = {"languages": int, "ratio": float, "low": float, "high": float, "share_hurt": float, "share_helped": float}
-CHANGE = GROUP | {
-    "worst_language": str,
-    "worst_ratio": float,
-    "best_language": str,
-    "best_ratio": float,
-    "spread": {"log_ratio": float, "low": float, "high": float},
-    "by_family": {"Indo-European": GROUP, "Atlantic-Congo": GROUP},
-    "by_script": {"Latn": GROUP},
-    "by_resource_level": {"high": GROUP, "low": GROUP},
-    "by_calibration": {"seen": GROUP},
-}
-THROUGHPUT = {"tokens": int, "seconds": float, "tokens_per_second": float}
-CONTRACT: dict[str, Any] = {
-    "schema": str,
-    "status": str,
-    "run_id": str,
-    "config_hash": str,
-    "config_hash_without_seed": str,
-    "seed": int,
-    "started": str,
-    "finished": str,
-    "environment": {
-        "mwanda": str,
-        "python": str,
-        "torch": str,
-        "transformers": str,
-        "lm_eval": TEXT_OR_NONE,
-        "git_commit": TEXT_OR_NONE,
-        "git_dirty": (bool, type(None)),
-        "device": str,
-        "hostname_hash": str,
-    },
-    "model": {
-        "id": str,
-        "revision": TEXT_OR_NONE,
-        "class": str,
-        "parameters": int,
-        "prunable_parameters": int,
-        "zeros_before": int,
-        "left_dense": [{"what": str, "weights": int}],
-    },
-    "sparsity": {
-        "target": float,
-        "achieved": float,
-        "pattern": str,
-        "per_layer": [{"layer": int, "target": float, "achieved": float}],
-        "per_matrix": [{"name": str, "shape": [int], "zeros": int, "zeros_before": int}],
-    },
-    "calibration": {
-        "corpus": str,
-        "sequences": int,
-        "length": int,
-        "tokens": int,
-        "tokens_per_language": dict.fromkeys(tiny_job.LANGUAGES, int),
-        "fingerprint": str,
-    },
-    "schedule": {"name": str, "signal": [[float]]},
-    "perplexity": {
-        "protocol": {"name": str, "hash": str, "corpus": str, "settings": {"window": int, "stride": int}},
-        "dense": LANGUAGES,
-        "pruned": LANGUAGES,
-        "paired": dict.fromkeys(tiny_job.LANGUAGES, PAIR),
-        "aggregate": {"dense": AGGREGATE, "pruned": AGGREGATE, "paired": CHANGE},
-    },
-    "evaluation": {"dense": THROUGHPUT, "pruned": THROUGHPUT},
-    "tasks": {},
-    "timing": dict.fromkeys(("load", "calibrate", "schedule", "prune", "evaluate", "total"), float),
-    "memory": {"peak_rss_bytes": int, "peak_device_bytes": int},
-}
-"""Every key of results.json with its type."""
+    return {path.name for path in folder.iterdir()} - {"git.diff", LOCK}
 
 
 @pytest.fixture(autouse=True)
@@ -228,23 +131,6 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _check(contract: Any, value: Any, name: str) -> None:
-    """Fail where `value` lacks a key of the contract or holds another type."""
-    if isinstance(contract, dict):
-        assert isinstance(value, dict), name
-        assert contract.keys() <= value.keys(), (name, contract.keys() - value.keys())
-        for key, part in contract.items():
-            _check(part, value[key], f"{name}.{key}")
-    elif isinstance(contract, list):
-        assert isinstance(value, list), name
-        assert value, name
-        for index, item in enumerate(value):
-            _check(contract[0], item, f"{name}[{index}]")
-    else:
-        assert isinstance(value, contract), (name, value)
-        assert isinstance(value, bool) == (contract is bool) or isinstance(contract, tuple), (name, value)
-
-
 def _local_corpus(folder: Path, sentences: Mapping[str, list[str]]) -> Path:
     folder.mkdir()
     for code, lines in sentences.items():
@@ -255,10 +141,14 @@ def _local_corpus(folder: Path, sentences: Mapping[str, list[str]]) -> Path:
 # ---- what a run leaves
 
 
-def test_results_hold_every_key_of_the_contract(model: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_its_files_and_its_results(model: Path, tmp_path: Path) -> None:
     returned = tiny_job.run(model, tmp_path / "run", "schedule=owl_cwl")
     results = _read(tmp_path / "run")
-    _check(CONTRACT, results, "results")
+    assert list(problems(results, Results)) == []
+    groups = {grouping: set(results["perplexity"]["aggregate"]["paired"][f"by_{grouping}"]) for grouping in GROUPS}
+    assert groups == GROUPS
+    assert set(results["perplexity"]["paired"]) == set(tiny_job.LANGUAGES)
+    assert results["timing"].keys() == {"load", "calibrate", "schedule", "prune", "evaluate", "total"}
     assert results == json.loads(json.dumps(returned))
     assert results["status"] == "complete"
     assert left_in(tmp_path / "run") == FILES
@@ -488,7 +378,22 @@ def test_every_criterion_runs_under_every_schedule(criterion: str, schedule: str
         "settings": tiny_job.configuration(model, f"criterion={criterion}")["criterion"],
     }
     assert results["schedule"]["name"] == schedule
-    assert len(results["schedule"]["signal"]) == (0 if schedule == "uniform" else BLOCKS)
+    matrices = results["sparsity"]["per_matrix"]
+    units = {"uniform": 0, "atp": 0, "fisher": len(matrices)}
+    assert len(results["schedule"]["signal"]) == units.get(schedule, BLOCKS)
+
+
+@pytest.mark.parametrize("schedule", _choices("schedule"))
+def test_a_schedule_of_matrices_is_recorded_with_their_targets(schedule: str, model: Path, tmp_path: Path) -> None:
+    results = tiny_job.run(model, tmp_path / "run", f"schedule={schedule}", "schedule.level=matrix")
+    _check_run(results, 0.5)
+    assert results["schedule"]["level"] == "matrix"
+    matrices = results["sparsity"]["per_matrix"]
+    assert len(results["schedule"]["signal"]) == (0 if schedule in ("uniform", "atp") else len(matrices))
+    assert len({round(each["target"], 6) for each in matrices}) > (0 if schedule == "uniform" else BLOCKS)
+    for each in matrices:
+        assert each["zeros"] == each["shape"][0] * int(each["target"] * each["shape"][1] * (1 + 1e-12))
+    assert "level" not in tiny_job.run(model, tmp_path / "blocks", "schedule=owl")["schedule"]
 
 
 @pytest.mark.parametrize("pattern", _choices("pattern"))
@@ -555,15 +460,69 @@ def test_text_that_calibrates_may_not_evaluate(model: Path, tmp_path: Path) -> N
     lines = {code: [f"{code} {index}" for index in range(3)] for code in tiny_job.LANGUAGES}
     lines["eng_Latn"].append(f"  {seen.upper()} ")
     corpus = _local_corpus(tmp_path / "corpus", lines)
-    with pytest.raises(CorpusError, match="eng_Latn: calibration and evaluation share the sentence"):
-        tiny_job.run(model, tmp_path / "run", f"evaluation.corpus={{choice: local, path: {corpus}}}")
+    evaluation = f"evaluation.corpus={{choice: local, path: {corpus}}}"
+    with pytest.raises(CorpusError, match="text of eng_Latn and the evaluation text of eng_Latn share the line"):
+        tiny_job.run(model, tmp_path / "run", evaluation)
     assert not (tmp_path / "run").exists()
+
+
+def test_text_that_calibrates_and_evaluates_is_left_out_where_the_user_says_so(model: Path, tmp_path: Path) -> None:
+    seen = all_sentences("eng_Latn")[:3:2]
+    lines = {code: [f"{code} {index}" for index in range(4)] for code in tiny_job.LANGUAGES}
+    lines["swh_Latn"][2:] = [f"«{seen[0].upper()}»", seen[1]]
+    corpus = _local_corpus(tmp_path / "corpus", lines)
+    evaluation = f"evaluation.corpus={{choice: local, path: {corpus}}}"
+    with pytest.raises(CorpusError, match="text of eng_Latn and the evaluation text of swh_Latn share the line"):
+        tiny_job.run(model, tmp_path / "run", evaluation)
+    results = tiny_job.run(model, tmp_path / "run", evaluation, "corpus.drop_overlap=true")
+    assert results["calibration"]["overlap"] == {"drop": True, "dropped": {"eng_Latn": 2}}
+    assert (
+        "left out 2 calibration lines that evaluation text holds: eng_Latn 2"
+        in (tmp_path / "run" / "run.log").read_text()
+    )
+
+
+def test_of_a_language_all_of_whose_text_is_left_out_there_is_too_little(model: Path, tmp_path: Path) -> None:
+    english = [f"The river rose on day {number}, and nobody slept." for number in range(20)]
+    corpus = _local_corpus(tmp_path / "corpus", {"eng_Latn": english, "swh_Latn": [*english[10:], *"abcdefghij"]})
+    typed = ["corpus=local", f"corpus.path={corpus}", "corpus.drop_overlap=true"]
+    with pytest.raises(CorpusError, match=r"too little calibration text \(swh_Latn\)"):
+        tiny_job.run(model, tmp_path / "run", *typed)
+
+
+def test_a_model_that_gives_no_number_fails_the_run(tmp_path: Path) -> None:
+    broken = tiny_model("llama")
+    with torch.no_grad():
+        broken.model.norm.weight[0] = math.nan
+    broken.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(EvaluationError, match=r"the dense model gives no number \(NaN\) as the loss of .* in eng_Latn"):
+        tiny_job.run(tmp_path / "model", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["status"], results["error"]["type"]) == ("failed", "EvaluationError")
+
+
+def test_a_pruned_model_alone_that_overflows_is_a_result_and_counts_as_hurt(tmp_path: Path) -> None:
+    loud = tiny_model("llama")
+    with torch.no_grad():
+        loud.model.norm.weight.mul_(195)  # losses just below what a perplexity can be of
+    loud.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    typed = ["sparsity=0.9", "evaluation.sentences=null"]
+    results = tiny_job.run(tmp_path / "model", tmp_path / "run", *typed)
+    perplexity = results["perplexity"]
+    assert perplexity["overflowed"] == ["eng_Latn"]
+    assert math.isfinite(perplexity["dense"]["eng_Latn"]["perplexity"])
+    assert perplexity["pruned"]["eng_Latn"]["perplexity"] == math.inf
+    assert (perplexity["paired"]["eng_Latn"]["lost"], perplexity["paired"]["eng_Latn"]["hurt"]) == (True, True)
+    assert "infinite perplexity in eng_Latn, which counts as hurt" in (tmp_path / "run" / "run.log").read_text()
+    again = tiny_job.run(tmp_path / "model", tmp_path / "run", *typed, "resume=true")
+    assert again["perplexity"]["pruned"]["eng_Latn"]["perplexity"] is None
 
 
 def test_too_little_text_is_refused_and_the_message_says_what_fits(
     model: Path, tmp_path: Path, listener: Listener
 ) -> None:
-    (tmp_path / "run").mkdir()  # as Hydra does
     with pytest.raises(CorpusError, match=r"calibration\.sequences=\d+ would fit"):
         tiny_job.run(model, tmp_path / "run", "calibration.sequences=4000")
     assert not (tmp_path / "run").exists()
@@ -600,16 +559,6 @@ def test_a_pattern_that_does_not_divide_the_rows_is_refused_before_anything_is_t
         tiny_job.run(folder, tmp_path / "run", "pattern=2of4")
     assert not (tmp_path / "run").exists()
     assert listener.calls == [("finish", True)]
-
-
-def test_a_refusal_keeps_a_folder_that_holds_other_things(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(CorpusError):
-        tiny_job.run(model, folder, "calibration.sequences=4000")
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "results.json").exists()
 
 
 # ---- failures leave a record

@@ -52,7 +52,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         assert assembled.read_bytes() == CONTENT
         made.append(save_tiny_model("gemma3_text", folder))
 
-    monkeypatch.setattr(gemma, "_dequantise", convert)
+    monkeypatch.setattr(gemma, "dequantise", convert)
     return made
 
 
@@ -96,7 +96,7 @@ def test_a_failed_conversion_leaves_nothing_behind(package: Package, monkeypatch
         folder.mkdir()
         raise OSError("disk full")
 
-    monkeypatch.setattr(gemma, "_dequantise", fail)
+    monkeypatch.setattr(gemma, "dequantise", fail)
     with pytest.raises(OSError, match="disk full"):
         converted_folder()
     assert list(Path(os.environ["MWANDA_CACHE"]).iterdir()) == []

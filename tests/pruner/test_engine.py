@@ -26,7 +26,7 @@ from mwanda.schedules import Schedule
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import Needs, SequenceSums
+from mwanda.statistics import SequenceSums
 
 
 WHOLE_CWL = CWL(signal_fraction=1)
@@ -205,9 +205,9 @@ def test_an_input_that_matrices_share_is_reduced_once_on_arrival(monkeypatch: py
     reduced = []
     plain = SequenceSums.of
 
-    def counted(inputs: Tensor, needs: Needs, weights: Tensor | None = None) -> SequenceSums:
+    def counted(inputs: Tensor, *others: Any) -> SequenceSums:
         reduced.append(inputs)
-        return plain(inputs, needs, weights)
+        return plain(inputs, *others)
 
     monkeypatch.setattr(SequenceSums, "of", counted)
     assert len(prune_plain(tiny_model("llama"), 0.5, "arrival", batch_size=CALIBRATION.count).plans) == 14

@@ -13,6 +13,7 @@ from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 
@@ -34,6 +35,33 @@ def test_masks_are_those_of_the_cpu(family: str, order: Order) -> None:
         Pruner(order, batch_size=4).prune(each, CALIBRATION, MWanda(), OWLCWL(), Unstructured(), 0.5)
     for name, value in model.state_dict().items():
         assert (on_gpu.state_dict()[name].cpu() == 0).equal(value == 0), name
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gemma2"])
+def test_gradients_are_those_of_the_cpu_and_the_same_twice(family: str) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    on_gpu = [copy.deepcopy(model).cuda() for _ in range(2)]
+    schedule = Fisher(signal_fraction=1.0)
+    reports = [
+        Pruner("block", batch_size=4).prune(each, CALIBRATION, Wanda(), schedule, Unstructured(), 0.5)
+        for each in (model, *on_gpu)
+    ]
+    torch.testing.assert_close(torch.tensor(reports[1].signals), torch.tensor(reports[0].signals), rtol=1e-6, atol=0)
+    assert reports[1].signals == reports[2].signals
+    for name, value in model.state_dict().items():
+        assert (on_gpu[0].state_dict()[name].cpu() == 0).equal(value == 0), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_gradients_of_half_precision_are_finite_and_the_same_twice(family: str, dtype: torch.dtype) -> None:
+    schedule, signals = Fisher(signal_fraction=1.0, draws=2), []
+    for _ in range(2):
+        model = tiny_model(family, dtype=dtype).cuda()
+        report = Pruner("block", 4).prune(model, CALIBRATION, Wanda(), schedule, Unstructured(), 0.5)
+        signals.append(report.signals)
+    assert signals[0] == signals[1]
+    assert bool(torch.tensor(signals[0]).isfinite().all())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,19 @@ from tiny_models import tiny_model
 from torch import nn
 
 from mwanda.artifacts.store import ArtifactCache
+from mwanda.criteria import Criterion
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
+from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ConfigurationError
 from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
-from mwanda.pruner.engine import check_request
+from mwanda.pruner.damage import scoring_criterion
+from mwanda.pruner.method import Method
+from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning
@@ -29,6 +34,9 @@ from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers.sparsegpt import SparseGPT as SparseGPTSolver
+from mwanda.solvers.swap import Swap
+from mwanda.statistics import LanguageWeights
 
 
 FISHER = Fisher(signal_fraction=1.0, labels=1.0)
@@ -172,3 +180,32 @@ def test_gradients_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(Exception, match=r"gradients in layers\.1 are not finite; try model\.dtype=float32"):
         prune_plain(model, 0.5, schedule=FISHER)
     assert not any((matrix.weight == 0).any() for block in blocks_of(model) for matrix in block.matrices)
+
+
+def test_a_language_that_weighs_more_is_protected_more() -> None:
+    """Under the weights the damage is the weighted mean over languages, and weights of one are no weights."""
+    signals = {}
+    for given in (None, (1.0, 1.0, 1.0), (4.0, 1.0, 1.0), (1.0, 0.0, 0.0)):
+        weighted = replace(CALIBRATION, weights=LanguageWeights(given))
+        report = prune_plain(PlainDecoder(), 0.5, criterion=Magnitude("row"), schedule=FISHER, calibration=weighted)
+        signals[given] = torch.tensor(report.signals)
+    torch.testing.assert_close(signals[None], signals[1.0, 1.0, 1.0])
+    alone = signals[1.0, 0.0, 0.0]
+    torch.testing.assert_close(signals[4.0, 1.0, 1.0], (3 * signals[None] + 3 * alone) / 6)
+    assert not torch.allclose(alone, signals[None], rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (Method.of(Wanda()), Wanda()),
+        (Method.of(MWanda()), MWanda()),
+        (Method.of(Magnitude()), Magnitude()),
+        (Method.of(SparseGPT()), Wanda()),
+        (Method.of(MWanda(), Swap()), MWanda()),
+        (Method.of(Magnitude(), SparseGPTSolver()), Wanda()),
+    ],
+    ids=repr,
+)
+def test_what_would_be_removed_is_scored_by_sums_of_the_inputs(method: Method, expected: Criterion) -> None:
+    assert scoring_criterion(method) == expected

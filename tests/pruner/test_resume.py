@@ -26,6 +26,7 @@ from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
+from mwanda.pruner.offloading import Activations
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.schedules import Schedule
 from mwanda.schedules.alphapruning import AlphaPruning
@@ -93,6 +94,19 @@ def test_a_run_with_any_solver_goes_on_to_the_same_weights(tmp_path: Path, order
     job = Job(PlainDecoder(), calibration, Pruner(order, 3), Wanda(), OWLCWL(2.0), solver=SOLVERS[solver])
     expected, steps = uninterrupted(job)
     for step in range(1, steps, 2):
+        folder = tmp_path / str(step)
+        interrupt(job, folder, step)
+        assert_same(job.run(folder), expected)
+
+
+@pytest.mark.parametrize("activations", ["device", "ram", "disk"])
+def test_a_run_beside_the_dense_model_goes_on_to_the_same_weights(tmp_path: Path, activations: Activations) -> None:
+    pruner = Pruner("block", 3, activations=activations)
+    job = Job(PlainDecoder(), CALIBRATION, pruner, Wanda(), OWLCWL(2.0), solver=ADMM(match="dense"))
+    expected, steps = uninterrupted(job)
+    plain = Job(PlainDecoder(), CALIBRATION, Pruner("block", 3), Wanda(), OWLCWL(2.0), solver=ADMM(match="dense"))
+    assert_same(plain.run(), expected)
+    for step in range(1, steps):
         folder = tmp_path / str(step)
         interrupt(job, folder, step)
         assert_same(job.run(folder), expected)

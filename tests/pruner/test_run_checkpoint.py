@@ -219,7 +219,7 @@ def test_discarding_leaves_nothing(tmp_path: Path) -> None:
 def test_half_a_discarded_checkpoint_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     finish(checkpoint, 0, [STATES])
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("mwanda.pruner.run_checkpoint.remove_own", lambda *_, **__: None)
     checkpoint.discard()
     assert len(batches(tmp_path)) == 1
     assert RunCheckpoint(tmp_path, "key").finished("prune") == 0

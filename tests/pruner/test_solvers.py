@@ -18,6 +18,7 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.mwanda import MWanda
 from mwanda.criteria.sparsegpt import SparseGPT as SparseGPTCriterion
 from mwanda.criteria.wanda import Wanda
+from mwanda.errors import ConfigurationError
 from mwanda.models import blocks_of
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
@@ -237,6 +238,85 @@ def test_the_plain_solver_changes_nothing(order: Order) -> None:
     for model, solver in zip(models, (None, Threshold()), strict=True):
         prune(model, order, solver, LanguageWeights(), PATTERNS["unstructured"])
     assert all(torch.equal(value, models[1].state_dict()[name]) for name, value in models[0].state_dict().items())
+
+
+def prune_beside_dense(model: nn.Module, solver: WeightSolver, weighting: LanguageWeights) -> None:
+    """Prune in place, block by block, with the inputs of an untouched copy of the model beside the pruned one's."""
+    dense = copy.deepcopy(model)
+    for names in names_of(model):
+        pairs = capture(dense, names, CALIBRATION), capture(model, names, CALIBRATION)
+        for name, inputs in pairs[1].items():
+            weight = weight_of(model, name)
+            statistics = statistics_of(inputs, weighting)
+            weights = statistics.weights.tolist()
+            crossed = [
+                weight * theirs.float().T @ mine.float()
+                for weight, theirs, mine in zip(weights, pairs[0][name], inputs, strict=True)
+            ]
+            method = Method.of(Wanda(), solver)
+            share = quota(Unstructured(), weight == 0, 0.5, method.group)
+            budget = Budget(share.planned, share.prune_per_group, None, method.group)
+            both = replace(statistics, cross_moment=torch.stack(crossed).sum(dim=0))
+            weight.copy_(solver.solve(Layer(weight.clone(), both, budget)))
+
+
+MATCHING: dict[str, WeightSolver] = {
+    "sparsegpt": SparseGPT(columns=8, match="dense"),
+    "admm": ADMM(rounds=6, mask_rounds=4, match="dense"),
+}
+
+every_matching = pytest.mark.parametrize("solver", MATCHING.values(), ids=MATCHING)
+
+
+@every_weighting
+@every_matching
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_dense_outputs_are_matched_as_matrix_by_matrix(
+    family: str, weighting: LanguageWeights, solver: WeightSolver
+) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    expected = copy.deepcopy(model)
+    prune_beside_dense(expected, solver, weighting)
+    prune(model, "block", solver, weighting, PATTERNS["unstructured"])
+    assert_pruned_alike(model, expected)
+    assert all("forward" not in vars(block.module) for block in blocks_of(model))
+
+
+@every_matching
+def test_matching_dense_outputs_moves_the_whole_model_s_outputs_less(solver: WeightSolver) -> None:
+    dense = tiny_model("llama", num_hidden_layers=4)
+    tokens = torch.cat(CALIBRATION.sequences)
+    moved = []
+    for each in (solver, replace(solver, match="layer")):  # type: ignore[type-var, call-arg]
+        model = copy.deepcopy(dense)
+        prune(model, "block", each, LanguageWeights(), PATTERNS["unstructured"])
+        with torch.no_grad():
+            moved.append(float((model(tokens).logits - dense(tokens).logits).square().mean()))
+    assert moved[0] < moved[1]
+
+
+@every_matching
+@pytest.mark.parametrize("family", ["mt5", "xlm-roberta"])
+def test_dense_outputs_of_encoders_and_decoders_are_matched(family: str, solver: WeightSolver) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    expected = copy.deepcopy(model)
+    prune_beside_dense(expected, solver, LanguageWeights())
+    prune(model, "block", solver, LanguageWeights(), PATTERNS["unstructured"])
+    assert_pruned_alike(model, expected)
+
+
+@pytest.mark.parametrize("order", ["arrival", "oneshot"])
+def test_only_one_order_has_dense_inputs_beside_the_others(order: Order) -> None:
+    model = tiny_model("llama")
+    with pytest.raises(ConfigurationError, match=rf"pruner\.order={order}: .*only order=block has; choices: block"):
+        prune(model, order, MATCHING["admm"], LanguageWeights(), PATTERNS["unstructured"])
+
+
+def test_experts_of_dense_and_pruned_models_cannot_be_paired() -> None:
+    model = tiny_model("mixtral")
+    with pytest.raises(ConfigurationError, match=r"solver\.match=dense: .*different experts.*; choices: layer"):
+        prune(model, "block", MATCHING["admm"], LanguageWeights(), PATTERNS["unstructured"])
+    assert not any(bool((matrix.weight == 0).any()) for block in blocks_of(model) for matrix in block.matrices)
 
 
 @pytest.mark.parametrize(("order", "runs"), [("arrival", 1), ("block", 3), ("oneshot", 2)])

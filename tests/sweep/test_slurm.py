@@ -56,7 +56,7 @@ def test_submitit_takes_a_job_for_ended_when_the_queue_says_so(
 ) -> None:
     pytest.importorskip("submitit")
     answer("squeue", listed, monkeypatch, tmp_path)
-    queue = slurm._watcher()(delay_s=60)
+    queue = slurm.watcher()(delay_s=60)
     queue.register_job("7_1")
     assert queue.is_done("7_1", mode="force") is done
     assert queue.jobs == ["7_1"]
@@ -65,6 +65,6 @@ def test_submitit_takes_a_job_for_ended_when_the_queue_says_so(
 def test_a_queue_that_does_not_answer_ends_no_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     answer("squeue", "", monkeypatch, tmp_path, exit_code=1)
-    queue = slurm._watcher()(delay_s=60)
+    queue = slurm.watcher()(delay_s=60)
     queue.register_job("7")
     assert not queue.is_done("7", mode="force")

@@ -72,7 +72,14 @@ def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def sweep_of(model: Path, folder: Path, *more: str) -> list[str]:
-    return [*troublesome.choices(folder), "--multirun", *tiny_job.overrides(model), "sweep.name=mine", *more]
+    return [
+        *troublesome.choices(folder),
+        "--multirun",
+        *tiny_job.overrides(model),
+        "sweep.name=mine",
+        *more,
+        *troublesome.ALLOWED,
+    ]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mwanda.system.cache import cache_folder
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    content._remembered.cache_clear()
+    content.remembered_digest.cache_clear()
 
 
 def test_a_digest_is_the_sha256(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch:
     file.write_bytes(b"a" * content.SMALL)
     first = content.file_digest(file)
     for _ in range(2):
-        content._remembered.cache_clear()  # as in another process
+        content.remembered_digest.cache_clear()  # as in another process
         assert content.file_digest(file) == first
     assert len(reads) == 1
     file.write_bytes(b"b" * content.SMALL)
@@ -43,7 +43,7 @@ def test_a_note_that_is_damaged_is_not_believed(tmp_path: Path) -> None:
     (note,) = (cache_folder() / "digests").iterdir()
     for damage in ("", "[]", "{}", '{"state": null, "sha256": "0"}'):
         note.write_text(damage)
-        content._remembered.cache_clear()
+        content.remembered_digest.cache_clear()
         assert content.file_digest(file) == first
 
 

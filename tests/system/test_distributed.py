@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_run import JOBS, NEEDS, TEXTS, job_of, statistics_of_rank, task_scores, tensors_of
+from distributed_run import BESIDE, JOBS, NEEDS, TEXTS, job_of, statistics_of_rank, task_scores, tensors_of
 from pruning_oracle import every_order
 from safetensors.torch import load_file
 from torch import Tensor
@@ -76,6 +76,14 @@ def test_two_processes_give_the_masks_of_one(ran: Path, order: Order, name: str)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
     assert left_by(ran, 0)[f"{name}-{order}"] == pytest.approx(report.sparsities, abs=1e-6)
+
+
+def test_two_processes_match_the_dense_model_as_one_does(ran: Path, rank: int) -> None:
+    expected, _ = job_of(BESIDE, "block").run()
+    found = weights_of(ran, BESIDE, rank)
+    assert zeros(found) == zeros(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
 @every_order

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mwanda.job.results import read_results
+from mwanda.system import conf
 from mwanda.system import environment as environment_of_runs
 from mwanda.system.environment import code, environment, write_difference
 from mwanda.system.files import csv_text, write_json, write_yaml
@@ -41,7 +42,7 @@ def test_the_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_json(path, {"new": 1})
-    assert read_results(tmp_path) == {"old": 1}
+    assert json.loads(path.read_text()) == {"old": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -49,7 +50,7 @@ def test_writing_replaces_what_was_there_and_makes_the_folder(tmp_path: Path) ->
     folder = tmp_path / "a" / "b"
     write_json(folder / "results.json", {"old": 1})
     write_json(folder / "results.json", {"new": 2})
-    assert read_results(folder) == {"new": 2}
+    assert json.loads((folder / "results.json").read_text()) == {"new": 2}
     assert [each.name for each in folder.iterdir()] == ["results.json"]
 
 
@@ -115,8 +116,7 @@ def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "x")):
         subprocess.run(["git", "-C", str(folder), *command], check=True)
     (folder / "private.txt").write_text("a secret\n")
-    monkeypatch.setattr(environment_of_runs, "__file__", str(folder / "mwanda" / "system" / "environment.py"))
-    (folder / "mwanda" / "system").mkdir()
+    monkeypatch.setattr(conf, "CHECKOUT", folder)
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from mwanda.system.progress import Silent, Terminal, _Rate
+from mwanda.system.progress import Rate, Silent, Terminal
 
 
 def test_outside_a_terminal_nothing_is_written() -> None:
@@ -40,7 +40,7 @@ def test_the_bar_disappears_also_when_the_loop_fails() -> None:
 
 @pytest.mark.parametrize(("speed", "text"), [(None, ""), (0.5, "0.50 blocks/s"), (1234.6, "1,235 blocks/s")])
 def test_slow_rates_have_decimals_and_fast_ones_none(speed: float | None, text: str) -> None:
-    assert _Rate().render(_Task(speed)).plain == text  # type: ignore[arg-type]
+    assert Rate().render(_Task(speed)).plain == text  # type: ignore[arg-type]
 
 
 def test_silence_yields_the_items() -> None:

@@ -1,12 +1,16 @@
 """Secrets of the environment and of URLs stand in no text that has been through the one function that hides them."""
 
+import io
 import json
+import logging
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mwanda.system.secrets import Secrets, hidden, hidden_within
+from mwanda.system.secrets import HidingFormatter, HidingStream, Secrets, hidden, hidden_path, hidden_within
 
 
 TOKEN = "hf_AbCdEfGh12345678"
@@ -116,8 +120,50 @@ def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch)
     assert hidden_within([TOKEN]) == ["${oc.env:MY_API_KEY}"]
 
 
+def test_a_secret_of_digits_is_found_as_a_number_and_not_within_another() -> None:
+    digits = Secrets.of({"PIN_KEY": "12345678"})
+    assert digits.hidden("pin=12345678, 0.1234567812, 912345678, 12345678") == (
+        "pin=${oc.env:PIN_KEY}, 0.1234567812, 912345678, ${oc.env:PIN_KEY}"
+    )
+
+
+def test_a_path_is_hidden_in_what_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hidden_path(str(tmp_path / "run")) == str(tmp_path / "run")
+    assert hidden_path(f"{tmp_path}/a/{TOKEN}_run") == f"{tmp_path}/a/HF_TOKEN_run"
+    (tmp_path / TOKEN).mkdir()
+    assert hidden_path(f"{tmp_path}/{TOKEN}/{TOKEN}") == f"{tmp_path}/{TOKEN}/HF_TOKEN"
+    assert hidden_path(f"{tmp_path}/{TOKEN}") == f"{tmp_path}/{TOKEN}"
+    monkeypatch.chdir(tmp_path)
+    assert hidden_path(f"outputs/{TOKEN}") == "outputs/HF_TOKEN"
+
+
+def test_nothing_secret_passes_a_stream_and_all_else_of_it_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    behind = io.StringIO()
+    stream = HidingStream(behind)
+    print("a", TOKEN, file=stream)
+    stream.writelines([TOKEN, "\n"])
+    stream.flush()
+    assert behind.getvalue() == "a ${oc.env:HF_TOKEN}\n${oc.env:HF_TOKEN}\n"
+    assert stream.isatty() is False
+
+
+def test_what_is_logged_is_hidden_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    try:
+        raise ValueError(TOKEN)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "with %s", (TOKEN,), sys.exc_info())
+    told = HidingFormatter("%(message)s").format(record)
+    assert told.startswith("with ${oc.env:HF_TOKEN}\n")
+    assert told.endswith("ValueError: ${oc.env:HF_TOKEN}")
+
+
 @settings(deadline=None, max_examples=200)
-@given(st.text(), st.text(), st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8))
+@given(
+    st.text(), st.text(), st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8 and not text.strip().isdigit())
+)
 def test_no_text_around_it_lets_a_secret_through(before: str, after: str, secret: str) -> None:
     told = Secrets.of({"A_TOKEN": secret}).hidden(f"{before}{secret}{after}")
-    assert secret.strip() not in told.replace("${oc.env:A_TOKEN}", "")
+    assert secret.strip() not in told.replace("${oc.env:A_TOKEN}", "") or secret.strip().isdigit()

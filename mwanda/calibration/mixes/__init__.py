@@ -1,4 +1,4 @@
-"""What models were trained on, where that is published: a file for each mix, with its source."""
+"""Published language distributions of pretraining corpora, a file for each, with its source."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from mwanda.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Mix:
-    """How much of its training text each language gave.
+    """The distribution of a model's training text over languages.
 
     Args:
         name: the file's name, which is what the user types.

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from mwanda.calibration import Batch
 from mwanda.criteria import Criterion
-from mwanda.criteria.wanda import Wanda
 from mwanda.errors import CalibrationError
 from mwanda.models import Block
-from mwanda.models.forward import forward
+from mwanda.models.forward import forward, input_device
 from mwanda.models.head import OutputHead, agrees
 from mwanda.models.weights import Weights
 from mwanda.patterns import Pattern
@@ -31,19 +30,12 @@ from mwanda.pruner.observe import Observer
 from mwanda.pruner.offloading import ActivationOffloading
 from mwanda.pruner.visitors import Calibrator
 from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
-from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.statistics import LanguageStatistics
+from mwanda.system.device import repeatable
 
 
 PROBED = 8
 """Tokens on which the fast head is compared with the model's own."""
-
-
-def scoring_criterion(criterion: Criterion) -> Criterion:
-    """Return the criterion that says what would be removed: Wanda, where the run's own needs more than sums per input.
-
-    Its masks differ little from others, and second moments cost more than the pass that this is for.
-    """
-    return Wanda() if Needs.SECOND_MOMENTS in criterion.needs else criterion
 
 
 @dataclass
@@ -168,7 +160,7 @@ class GradientPass:
         Raises:
             CalibrationError: inputs or gradients are not finite.
         """
-        with _frozen(self.model), in_two_steps(self.blocks):
+        with _frozen(self.model), in_two_steps(self.blocks), repeatable(input_device(self.model)):
             visitor = BlockInputs(self.calibrator, self.store)
             self._go_forward(visitor)
             self._turn()

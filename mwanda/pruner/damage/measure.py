@@ -1,25 +1,29 @@
 """Measures damage on a part of the calibration set, shared by processes and kept for other runs."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mwanda.calibration import CalibrationSet
 from mwanda.criteria import Criterion
+from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ConfigurationError
-from mwanda.models import Block
-from mwanda.models.forward import input_device, is_causal
+from mwanda.models.forward import is_causal
 from mwanda.patterns import Pattern
-from mwanda.pruner.batches import batches_of, sequences_per_batch
 from mwanda.pruner.damage.curves import Damage, siblings_of
-from mwanda.pruner.damage.gradient_pass import GradientPass, HiddenStates, scoring_criterion
+from mwanda.pruner.damage.gradient_pass import GradientPass, HiddenStates
 from mwanda.pruner.damage.labels import draws_of
-from mwanda.pruner.offloading import Activations, offloading_of
-from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import Calibrator, Seconds
+from mwanda.pruner.method import Method
+from mwanda.pruner.offloading import offloading_of
+from mwanda.pruner.passes import Passes
+from mwanda.statistics import Needs
+
+
+WITHOUT_GRADIENTS = ("uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", "dlp", "lsa")
+"""Schedules for models of any kind."""
 
 
 @dataclass(frozen=True)
@@ -41,48 +45,41 @@ class Sample:
     seed: int
 
 
-def measure_damage(
-    model: nn.Module,
-    blocks: list[Block],
-    calibration: CalibrationSet,
-    criterion: Criterion,
-    pattern: Pattern,
-    sample: Sample,
-    batch_size: int,
-    expert_tokens: int,
-    activations: Activations,
-    runtime: Runtime,
-    seconds: Seconds,
-) -> Damage:
+def scoring_criterion(method: Method) -> Criterion:
+    """Return the criterion that says what would be removed.
+
+    It is Wanda where the method needs more of the inputs than sums, or takes no scores: its masks differ little from
+    others, and second moments cost more than the pass that this is for.
+    """
+    scored = method.solver.takes_scores and Needs.SECOND_MOMENTS not in method.criterion.needs
+    return method.criterion if scored else Wanda()
+
+
+def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sample: Sample) -> Damage:
     """Return the damage that pruning each matrix alone would do, by this run or another one.
 
     Args:
-        model: dense, in evaluation mode; its weights are not changed.
-        blocks: of the model.
-        calibration: of which a part is looked at.
+        passes: through the dense model; its weights are not changed.
         criterion: says what would be removed.
         pattern: which weights compete.
         sample: what is looked at.
-        batch_size: sequences of the calibration set in a forward pass.
-        expert_tokens: an expert that saw fewer is judged by all experts of its parameter.
-        activations: where hidden states wait.
-        runtime: what it is carried out with.
-        seconds: the clock.
 
     Raises:
         ConfigurationError: the model does not predict a token from those before it.
         CalibrationError: inputs or gradients are not finite, or there are fewer sequences than processes.
     """
-    check_causal(model)
-    scoring, chosen, world = scoring_criterion(criterion), calibration.part(sample.fraction), runtime.world
+    check_causal(passes.model)
+    settings, runtime, blocks = passes.settings, passes.runtime, passes.blocks
+    chosen, world = passes.calibration.part(sample.fraction), runtime.world
     names = tuple(matrix.name for block in blocks for matrix in block.matrices)
     key = {
-        "criterion": repr(scoring),
+        "criterion": repr(criterion),
         "pattern": repr(pattern),
         "sample": repr(sample),
         "calibration": chosen.fingerprint(),
-        "batch_size": batch_size,
-        "expert_tokens": expert_tokens,
+        "weights": repr(chosen.weights),
+        "batch_size": settings.batch_size,
+        "expert_tokens": settings.expert_tokens,
     }
     labelled = draws_of(chosen.count, chosen.length, sample.labels, sample.draws, sample.seed)
     counts = torch.tensor([part.shape[0] for part in chosen.sequences])
@@ -95,18 +92,16 @@ def measure_damage(
     found = runtime.artifacts.find("damage", key) if runtime.artifacts is not None else None
     if found is not None:
         return damage(found.tensors["products"], found.metadata["rare"])
-    tokens = sum(chosen.tokens_per_language.values())
-    calibrator = Calibrator(len(chosen.codes), scoring.needs, expert_tokens, tokens, world, seconds)
-    size = sequences_per_batch(chosen, calibration.length, batch_size, world)
+    calibrator, size = passes.calibrator(criterion.needs, chosen), passes.sequences_per_batch(chosen)
     bar = iter(runtime.progress.track([*blocks, *blocks], "gradients", unit="blocks"))
     with ExitStack() as stack:
-        waiting, kept = (stack.enter_context(offloading_of(activations, runtime.scratch)) for _ in range(2))
+        waiting, kept = (stack.enter_context(offloading_of(settings.activations, runtime.scratch)) for _ in range(2))
         own = GradientPass(
-            model,
+            passes.model,
             blocks,
-            batches_of(chosen, size, world, input_device(model)),
+            passes.batches(chosen),
             world.shard(labelled.split(size)),
-            scoring,
+            criterion,
             pattern,
             sample.levels,
             calibrator,
@@ -120,21 +115,23 @@ def measure_damage(
     products[torch.cat(world.shard(torch.arange(chosen.count).split(size)))] = own
     world.all_reduce([products])
     if runtime.artifacts is not None:
-        metadata: dict[str, Any] = {"rare": calibrator.pooled}
-        runtime.artifacts.keep("damage", key, {"products": products}, metadata)
+        runtime.artifacts.keep("damage", key, {"products": products}, {"rare": calibrator.pooled})
     return damage(products, calibrator.pooled)
 
 
-def check_causal(model_or_config: Any) -> None:
+def check_causal(
+    model_or_config: Any, key: str = "schedule", value: str = "fisher", choices: Sequence[str] = WITHOUT_GRADIENTS
+) -> None:
     """Refuse models without a language model's loss.
+
+    Args:
+        model_or_config: the model, or its configuration before it is loaded.
+        key: of the configuration, that asks for gradients.
+        value: of this key.
+        choices: that ask for none.
 
     Raises:
         ConfigurationError: this is one.
     """
     if not is_causal(model_or_config):
-        raise ConfigurationError(
-            "schedule",
-            "fisher",
-            "needs a model that predicts each token from those before it alone",
-            ["uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", "dlp", "lsa"],
-        )
+        raise ConfigurationError(key, value, "needs a model that predicts each token from those before it", choices)

@@ -4,17 +4,21 @@
 gradient of its weight. Shapes: B sequences, T tokens per sequence, I and O input and output features, K levels.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.criteria import Criterion
-from mwanda.patterns import Pattern, removed
+from mwanda.kernels.lowest import CACHED
+from mwanda.patterns import Pattern
 from mwanda.statistics import LanguageStatistics
 
 
-GRADIENTS_AT_ONCE = 1 << 19
-"""Elements of weight gradients held at once on the CPU, where they stay in its cache."""
+GRADIENTS_AT_ONCE = 1 << 21
+"""Elements of weight gradients held at once on the CPU: a compromise between its cache and the cost of each product."""
 
 GRADIENTS_ON_DEVICE = 1 << 26
 """Elements of weight gradients held at once elsewhere."""
@@ -32,7 +36,7 @@ def removal_levels(
 ) -> Int[Tensor, "out in"]:
     """Return the index of the lowest level at which the criterion removes a weight, or `len(levels)` if at none.
 
-    A weight that is removed at one level is removed at all higher ones.
+    A weight that is removed at one level is removed at all higher ones. Of equal scores at a threshold all are removed.
 
     Args:
         weight: of one matrix.
@@ -41,16 +45,32 @@ def removal_levels(
         pattern: which weights compete, and how many of them go.
         levels: sparsities, rising.
     """
-    scores = criterion.score(weight, statistics)
     zeros = weight == 0
-    scores = scores.masked_fill(zeros, -1)
     groups = pattern.groups(zeros, criterion.group)
-    counts = groups.sum(dim=1).cpu()
-    codes = torch.full(weight.shape, len(levels), dtype=torch.uint8, device=weight.device)
-    for index in reversed(range(len(levels))):
-        quota = pattern.quota(counts, groups.shape[1], levels[index])
-        codes.masked_fill_(removed(pattern, scores, quota.prune_per_group, criterion.group), index)
-    return codes
+    counts, size = groups.sum(dim=1).cpu(), groups.shape[1]
+    scores = criterion.score(weight, statistics)
+    if counts.any():  # these go first
+        scores = scores.masked_fill(zeros, -1)
+    ranked = pattern.groups(scores, criterion.group)
+    quotas = [pattern.quota(counts, size, level).prune_per_group for level in levels]
+    return _kept_above(ranked, quotas).view(weight.shape)
+
+
+def _kept_above(scores: Float[Tensor, "groups size"], quotas: Sequence[int]) -> Int[Tensor, "groups size"]:
+    """Return how many of the `quotas` lowest scores of its group each score is above; equals count alike."""
+    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
+        codes = torch.zeros_like(scores, dtype=torch.uint8)
+        for quota in quotas:
+            codes += scores > torch.kthvalue(scores, quota, dim=1, keepdim=True).values if quota else 1
+        return codes
+    values, kept = scores.numpy(), np.zeros(scores.shape, dtype=np.uint8)
+    step = max(1, CACHED // values.shape[1])
+    for first in range(0, len(values), step):
+        part, out = values[first : first + step], kept[first : first + step]
+        ordered = np.sort(part, axis=1)  # by vectors, which no partition at several places is
+        for quota in quotas:
+            out += part > ordered[:, quota - 1 : quota] if quota else np.uint8(1)
+    return torch.from_numpy(kept)
 
 
 def directional_products(
@@ -126,8 +146,10 @@ def _project(
 ) -> Float[Tensor, "B K"]:
     """Return the products with what is removed at each level, given the gradient of a few rows."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
-    gone = torch.stack([(codes <= level).to(wide) for level in range(levels)])
-    return (gradient.to(wide) @ gone.mul_(weight).flatten(1).T).double()
+    gone = weight.new_empty(levels, *weight.shape)
+    for level, part in enumerate(gone):
+        torch.mul(weight, codes <= level, out=part)
+    return (gone.flatten(1).to(wide) @ gradient.to(wide).T).T.double()
 
 
 def _products_by_token(

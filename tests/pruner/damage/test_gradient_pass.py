@@ -18,8 +18,8 @@ from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.damage import Damage, Sample, measure_damage
 from mwanda.pruner.damage.labels import draws_of
 from mwanda.pruner.offloading import Activations
+from mwanda.pruner.passes import Passes, PassSettings
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import Seconds
 
 
 CALIBRATION = tiny_calibration(languages=2, sequences=(2, 3), length=9)
@@ -38,19 +38,8 @@ def measure(
     runtime: Runtime | None = None,
 ) -> Damage:
     """Return the damage under Wanda's criterion."""
-    return measure_damage(
-        model,
-        blocks_of(model),
-        calibration,
-        Wanda(),
-        Unstructured(),
-        sample,
-        batch_size,
-        expert_tokens,
-        activations,
-        runtime or Runtime(),
-        Seconds(),
-    )
+    passes = Passes.of(model, calibration, PassSettings(batch_size, expert_tokens, activations), runtime)
+    return measure_damage(passes, Wanda(), Unstructured(), sample)
 
 
 def float64(family: str, **more: Any) -> nn.Module:

@@ -1,0 +1,280 @@
+"""What report.html holds of the runs: plain values, from which the page makes its charts and tables alike."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mwanda.comparison.configurations import Configuration, language_of
+from mwanda.comparison.finding import Candidate, findings, method, sparsity
+from mwanda.comparison.layers import layers
+from mwanda.comparison.pairs import Paired, paired
+from mwanda.comparison.records import Run, Unfinished
+from mwanda.comparison.tables import Section, partners
+from mwanda.comparison.tidy import task_scores
+from mwanda.errors import ComparisonError
+from mwanda.evaluation.task_scores import headline
+
+
+MOST_PAIRS = 60
+"""Configurations compared sentence by sentence, about a tenth of a second each."""
+
+MEASURES = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
+STAGES = ("load", "calibrate", "schedule", "prune", "evaluate", "inside")
+BROKEN = 999.0
+"""Stands for an infinite log-ratio, which JSON has no number for."""
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Pool:
+    """Values that many runs share, kept once."""
+
+    values: list[Any] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict)
+
+    def place(self, value: Any) -> int:
+        """Return the number of a value, which is added where it is new."""
+        key = repr(value)
+        if key not in self._places:
+            self._places[key] = len(self.values)
+            self.values.append(value)
+        return self._places[key]
+
+
+def page_data(
+    every: Sequence[Configuration],
+    found: Sequence[Section],
+    unfinished: Sequence[Unfinished],
+    warnings: Sequence[str],
+    output: Path,
+) -> tuple[Record, list[str]]:
+    """Return what the page shows, and warnings of what could not be paired.
+
+    Args:
+        every: all configurations.
+        found: tables by protocol.
+        unfinished: runs that are named and not shown.
+        warnings: that the page repeats.
+        output: the folder of the page, to which the runs' folders are linked relatively.
+    """
+    codes = sorted({code for one in every for run in one.runs for code in run.changes}, key=_place)
+    settings, shapes, patterns = Pool(), Pool(), Pool()
+    runs: list[Record] = []
+    configurations: list[Record] = []
+    protocols: list[Record] = []
+    further: list[str] = []
+    parts: list[tuple[Section | None, list[Configuration]]] = [
+        (section, [row.configuration for row in section.rows]) for section in found
+    ]
+    measured = {id(run) for _, members in parts for each in members for run in each.runs}
+    rest = [Configuration(each.settings, tuple(r for r in each.runs if id(r) not in measured)) for each in every]
+    if any(each.runs for each in rest):
+        parts.append((None, [each for each in rest if each.runs]))
+    for number, (section, members) in enumerate(parts):
+        candidates, problems = _judged(section, members)
+        further += problems
+        protocols.append(_protocol(section, candidates, codes))
+        first = len(configurations)
+        for candidate in candidates:
+            one = candidate.configuration
+            calibrated = one.calibrated()
+            configurations.append(
+                {
+                    "protocol": number,
+                    "method": method(one),
+                    "label": one.label,
+                    "sparsity": sparsity(one),
+                    "runs": [len(runs) + place for place in range(len(one.runs))],
+                    "calibrated": [place for place, code in enumerate(codes) if code in calibrated],
+                    "baseline": None if candidate.baseline is None else first + members.index(candidate.baseline),
+                    "paired": _paired(candidate.paired, codes),
+                    "schedule": one.runs[0].results["schedule"]["name"],
+                    "layers": shapes.place(_layers(one.runs[0])),
+                    "matrices": shapes.place(_matrices(one.runs[0])),
+                    "tasks": _tasks(one.runs[0]),
+                    "inside": _inside(one.runs[0]),
+                }
+            )
+            runs += [_run(run, codes, output, settings, patterns) for run in one.runs]
+    return {
+        "protocols": protocols,
+        "languages": [_language(code) for code in codes],
+        "configurations": configurations,
+        "runs": runs,
+        "settings": settings.values,
+        "configs": patterns.values,
+        "shapes": shapes.values,
+        "unfinished": [asdict(each) for each in unfinished],
+        "warnings": [*warnings, *further],
+        "stages": list(STAGES),
+        "measures": list(MEASURES),
+    }, further
+
+
+def _judged(section: Section | None, members: Sequence[Configuration]) -> tuple[list[Candidate], list[str]]:
+    """Return every configuration with its pair, and what could not be paired."""
+    if section is None:
+        return [Candidate(each, math.inf, None, None) for each in members], []
+    ratios = {id(row.configuration): row.values.get("ratio") for row in section.rows}
+    others = partners(members, section.baseline)
+    candidates, problems, made = [], [], 0
+    for each, other in zip(members, others, strict=True):
+        pair = None
+        if other is not None and made < MOST_PAIRS:
+            try:
+                pair, made = paired(each, other, section.languages), made + 1
+            except ComparisonError as error:
+                problems.append(str(error))
+        ratio = ratios[id(each)]
+        candidates.append(Candidate(each, math.inf if ratio is None else ratio.mean, other, pair))
+    wanted = sum(other is not None for other in others)
+    warnings = []
+    if problems:
+        warnings.append(f"{len(problems)} of {wanted} pairs could not be made by sentences; the first: {problems[0]}")
+    if wanted > MOST_PAIRS and made == MOST_PAIRS:
+        warnings.append(
+            f"only the first {MOST_PAIRS} of {wanted} configurations are compared with the baseline sentence by "
+            "sentence; give fewer folders to compare the others"
+        )
+    return candidates, warnings
+
+
+def _protocol(section: Section | None, candidates: Sequence[Candidate], codes: Sequence[str]) -> Record:
+    if section is None:
+        return {"name": "no perplexity", "languages": [], "findings": ["These runs measured no perplexity."]}
+    digest, name, text = section.protocol
+    return {
+        "name": f"{name}, {text}, {digest}",
+        "languages": [codes.index(code) for code in section.languages],
+        "findings": findings(candidates, section.baseline, len(section.languages)),
+        "baseline": section.baseline and ", ".join(f"{key}={value}" for key, value in section.baseline.items()),
+    }
+
+
+def _paired(pair: Paired | None, codes: Sequence[str]) -> Record | None:
+    if pair is None:
+        return None
+    return {
+        "seeds": list(pair.seeds),
+        "ratio": _number(pair.ratio),
+        "low": _number(pair.low),
+        "high": _number(pair.high),
+        "languages": [
+            [codes.index(code), *map(_number, (each.log_ratio, each.low, each.high, each.p_holm)), each.units,
+             int(each.significant)]
+            for code, each in pair.pairs.items()
+        ],
+    }  # fmt: skip
+
+
+def _run(run: Run, codes: Sequence[str], output: Path, settings: Pool, configs: Pool) -> Record:
+    results, measured = run.results, run.changes
+    timing, memory = results.get("timing") or {}, results.get("memory") or {}
+    leaves = flat(run.config)
+    environment = results.get("environment") or {}
+    return {
+        "name": run.name,
+        "href": Path(os.path.relpath(run.folder, output.resolve())).as_posix(),
+        "seed": run.seed,
+        "hash": results.get("config_hash"),
+        "commit": str(environment.get("git_commit") or "")[:10],
+        "device": environment.get("device"),
+        "finished": results.get("finished"),
+        "ratios": [_log(measured[code].ratio) if code in measured else None for code in codes],
+        "hurt": [place for place, code in enumerate(codes) if code in measured and measured[code].hurt],
+        "total": _number(timing.get("total")),
+        "stages": [_number(timing.get(stage)) for stage in STAGES],
+        "memory": [memory.get("peak_rss_bytes"), memory.get("peak_device_bytes")],
+        "reused": len((results.get("artifacts") or {}).get("reused") or ()),
+        "config": configs.place([settings.place([key, value]) for key, value in leaves.items()]),
+    }
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return every leaf of a configuration as text, by dotted key."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{rest}": text for rest, text in flat(value).items()}
+        else:
+            found[str(key)] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found
+
+
+def _layers(run: Run) -> list[list[float | None]]:
+    return [[_number(layer["target"]), _number(layer["achieved"])] for layer in run.results["sparsity"]["per_layer"]]
+
+
+def _matrices(run: Run) -> list[list[Any]]:
+    """Return kind, block and sparsity of the matrices; experts of one kind in one block are taken together."""
+    described = run.results["sparsity"]
+    names = [each["name"] for each in described["per_matrix"]]
+    try:
+        blocks = layers(names, len(described["per_layer"]))
+    except AssertionError:  # names that do not tell their block
+        return []
+    zeros: dict[tuple[str, int], list[int]] = {}
+    for each in described["per_matrix"]:
+        parts = each["name"].split(".")
+        start = next((place for place, part in enumerate(parts) if part.isdigit()), -1) + 1
+        kind = ".".join(part for part in parts[start:] if not part.isdigit())
+        counted = zeros.setdefault((kind, blocks[each["name"]]), [0, 0])
+        counted[0] += each["zeros"]
+        counted[1] += math.prod(each["shape"])
+    return [[kind, block, _number(gone / size)] for (kind, block), (gone, size) in zeros.items()]
+
+
+def _tasks(run: Run) -> list[list[Any]]:
+    return [
+        [
+            suite,
+            metric,
+            task,
+            score.language,
+            score.documents,
+            *map(_number, (score.dense[0], score.pruned[0], *score.difference)),
+        ]
+        for (suite, metric), tasks in task_scores(run, headline).items()
+        for task, score in tasks.items()
+    ]
+
+
+def _inside(run: Run) -> list[list[float | None]]:
+    layers = (run.results.get("inside") or {}).get("per_layer") or []
+    return [[_number(layer.get(measure)) for measure in MEASURES] for layer in layers]
+
+
+def _language(code: str) -> Record:
+    language = language_of(code)
+    if language is None:
+        return {"code": code, "name": code, "family": "unknown", "script": "unknown", "level": "unknown", "rtl": False}
+    return {
+        "code": code,
+        "name": language.name,
+        "family": language.family,
+        "script": language.script,
+        "level": language.resource_level,
+        "rtl": language.direction == "rtl",
+    }
+
+
+def _place(code: str) -> tuple[str, str]:
+    language = language_of(code)
+    return (language.family, language.name) if language else ("￿", code)
+
+
+def _log(ratio: float) -> float | None:
+    if math.isnan(ratio) or ratio <= 0:
+        return None
+    return BROKEN if math.isinf(ratio) else round(math.log(ratio), 5)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number short enough for the page; None of what is none or infinite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.5g}")

@@ -1,0 +1,73 @@
+"""Damaged run folders: comparison and status show the other runs, and name what cannot be shown."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_job
+from damage_text import RUNS, problem, problem_of_table
+from tiny_models import save_tiny_model
+
+from mwanda import status
+from mwanda.comparison import __main__ as comparison
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with everything that a run may leave."""
+    folder = tmp_path_factory.mktemp("sound")
+    model = save_tiny_model("llama", folder / "model")
+    tiny_job.run(model, folder / "run", "inside=full", "inside.tokens=32", "export=masks", "pruner.checkpoint=false")
+    return folder / "run"
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Iterator[Path]:
+    """Two copies of it."""
+    for name in ("first", "second"):
+        shutil.copytree(sound, tmp_path / "runs" / name)
+    yield tmp_path / "runs"
+    shutil.rmtree(tmp_path / "runs")
+
+
+def compare(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+    """Compare the runs; return what was said, and the report."""
+    comparison.main([str(folder), "--output", str(folder.parent / "report"), *more])
+    return capsys.readouterr().err, (folder.parent / "report" / "report.md").read_text()
+
+
+def test_there_are_as_many_damages_as_were_tried_before() -> None:
+    assert len(RUNS) >= 78
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_other_runs_are_shown(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage = RUNS[name]
+    damage.spoil(folder / "second")
+    said, report = compare(folder, capsys, "--no-plots")
+    assert problem(damage, 0, said, report) == "", said
+    code = status.main([str(folder)])
+    table = capsys.readouterr().out
+    assert problem_of_table(damage, code, table) == "", table
+
+
+def test_pictures_are_drawn_of_what_is_sound(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("inside: bytes", "masks: cut", "results.json: an infinite perplexity"):
+        RUNS[name].spoil(folder / "second")
+    said, report = compare(folder, capsys)
+    assert "second/inside/energy.csv is left out" in said
+    assert "second/masks.safetensors is left out" in said
+    assert "second: the pruned perplexity of " in said
+    assert "inside_energy_0.png" in report
+
+
+def test_damage_everywhere_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        RUNS["results.json: cut at 50%"].spoil(folder / name)
+    with pytest.raises(SystemExit) as ended:
+        compare(folder, capsys)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "none of 2 runs is complete (first: unreadable, results.json: cannot be read (" in said
+    assert said.count("\n") == 1
