@@ -27,6 +27,7 @@ from workload import (
     GEMMA,
     LANGUAGE_AWARE,
     LLAMA,
+    LOOKING,
     ONESHOT,
     PUBLISHED,
     PUBLISHED_BATCHES,
@@ -66,6 +67,12 @@ def methods(options: argparse.Namespace) -> list[Table]:
     """Compare the language-aware criterion and schedule with Wanda's uniform ones."""
     ways = [ARRIVAL, LANGUAGE_AWARE, DENSE]
     return [_compare(f"{model}, 50 %", _workload(options, model), ways, options) for model in options.models]
+
+
+def schedules(options: argparse.Namespace) -> list[Table]:
+    """Compare what schedules look at before anything is pruned with a dense pass of all tokens."""
+    ways = [DENSE, *LOOKING]
+    return [_compare(f"{model}, signals alone", _workload(options, model), ways, options) for model in options.models]
 
 
 def families(options: argparse.Namespace) -> list[Table]:
@@ -140,7 +147,7 @@ def scoring(options: argparse.Namespace) -> list[Table]:
     return tables
 
 
-SECTIONS = {each.__name__: each for each in (orders, methods, families, languages, tokens, blocks, scoring)}
+SECTIONS = {each.__name__: each for each in (orders, methods, schedules, families, languages, tokens, blocks, scoring)}
 
 
 def _workload(options: argparse.Namespace, model: str, blocks: int | None = None) -> Workload:

@@ -32,6 +32,10 @@ class OneMatrix(nn.Module):
         self._norms = self.embedding.weight.data.square().sum(dim=0).sqrt()
         self._calibration = CalibrationSet(("l0",), (torch.arange(TOKENS)[None],), "one sequence")
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return what tokens are embedded with, as models of transformers do."""
+        return self.embedding
+
     def forward(self, input_ids: Tensor, use_cache: bool = False) -> Tensor:
         """Return what the matrix makes of the tokens."""
         output: Tensor = self.blocks[0](self.embedding(input_ids))

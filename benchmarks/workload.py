@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ from mwanda.models.forward import forward
 from mwanda.models.gemma import PackagedGemma
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
-from mwanda.pruner.engine import Order
+from mwanda.pruner.engine import Order, dense_pre_pass
 from mwanda.pruner.run_checkpoint import RunCheckpoint
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.dlp import DLP
+from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.lsa import LSA
+from mwanda.schedules.owl import OWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 
@@ -184,6 +190,11 @@ def ours(
     pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, runtime)
 
 
+def looking(task: Task, schedule: Schedule) -> None:
+    """Find the signals of a schedule, and prune nothing."""
+    dense_pre_pass(task.model, task.calibration, schedule, Pruner(batch_size=BATCH_SIZE))
+
+
 def checkpointed(task: Task) -> None:
     """Prune by arrival and write down every finished block, as a run does that can be resumed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -198,6 +209,13 @@ PUBLISHED_BATCHES = f"published procedure, {BATCH_SIZE} at a time"
 BLOCK, ARRIVAL, ONESHOT = "order=block", "order=arrival", "order=oneshot"
 CHECKPOINTED = "order=arrival, with checkpoints"
 LANGUAGE_AWARE = "order=arrival, mwanda, owl_cwl"
+LOOKING: dict[str, Schedule] = {
+    "owl, an eighth of the tokens": OWL(),
+    "dlp, an eighth of the tokens": DLP(),
+    "lsa, an eighth of the tokens": LSA(),
+    "fisher, an eighth of the tokens": Fisher(),
+    "alphapruning, no tokens": AlphaPruning(),
+}
 
 WAYS: dict[str, Callable[[Task], None]] = {
     DENSE: dense,
@@ -208,6 +226,7 @@ WAYS: dict[str, Callable[[Task], None]] = {
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
     LANGUAGE_AWARE: lambda task: ours(task, "arrival", MWanda(), OWLCWL()),
+    **{name: partial(looking, schedule=schedule) for name, schedule in LOOKING.items()},
 }
 
 

@@ -25,6 +25,7 @@ from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.allocation import Allocation, allocate
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
+from mwanda.pruner.beside_dense import BesideDense
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import Activations
 from mwanda.pruner.passes import Passes, PassSettings
@@ -34,7 +35,7 @@ from mwanda.pruner.report import Order as Order
 from mwanda.pruner.report import PruningReport as PruningReport
 from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
-from mwanda.pruner.visitors import BesideDense, ByBlock, OnArrival
+from mwanda.pruner.visitors import ByBlock, OnArrival
 from mwanda.schedules import Schedule
 from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import ref
 
 import torch
@@ -258,59 +258,6 @@ class ByBlock(_Pruning):
 
 
 @dataclass
-class BesideDense(ByBlock):
-    """Prunes block by block with a second copy of each batch on its way, which every block carries on as it was dense.
-
-    The second half of the batches are the copies. Each block first runs the copy, whose inputs of matrices are kept,
-    and then the batch itself, observed together with them. When the batches go on, the copies are given what the dense
-    block has made of them.
-    """
-
-    _outputs: dict[int, Any] = field(default_factory=dict)
-    _lockstep: Lockstep[Batch] | None = None
-
-    def stops(self, block: Block) -> Sequence[nn.Module]:
-        """Wait nowhere inside a block, but have it return for each copy what it made of it when it was dense.
-
-        This is done before any batch is on its way: a batch that waits at a module knows already what it will call.
-        """
-        module = block.module
-        own, before = module.forward, module.__dict__.get("forward")
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            index = self._lockstep.index if self._lockstep is not None else None
-            return self._outputs.pop(index) if index in self._outputs else own(*args, **kwargs)
-
-        def restore() -> None:
-            module.__dict__.pop("forward")
-            if before is not None:
-                module.__dict__["forward"] = before
-
-        module.__dict__["forward"] = forward
-        self.hooks.callback(restore)
-        return ()
-
-    def enter(self, block: Block, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:
-        """Observe and prune."""
-        self._lockstep = lockstep
-        half, matrices = len(arrivals) // 2, block.matrices
-        own, copies = arrivals[:half], arrivals[half:]
-        weights = self.calibrator.token_weights(matrices, lambda observer: run_all(observer, own, lockstep))
-        observer = self.calibrator.observer(matrices, token_weights=weights)
-        with observer.watching(), _inputs_of(matrices) as inputs:
-            for arrival, copy in zip(own, copies, strict=True):
-                lockstep.fetch(copy)
-                self._outputs[copy.index] = copy.module(*copy.args, **copy.kwargs)
-                dense = dict(inputs)
-                lockstep.fetch(arrival)
-                with observer.reading(arrival.batch, dense):
-                    arrival.module(*arrival.args, **arrival.kwargs)
-                lockstep.offload(arrival)
-                lockstep.offload(copy)  # not before: what its matrices were called with may be its hidden states
-        self._remove(matrices, self.calibrator.complete(observer, matrices))
-
-
-@dataclass
 class OnArrival(_Pruning):
     """Prunes a matrix when all batches are about to enter it."""
 
@@ -357,22 +304,6 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     values = list(tensors.values())
     parts = torch.cat([value.flatten() for value in values]).cpu().split([value.numel() for value in values])
     return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
-
-
-@contextmanager
-def _inputs_of(matrices: Sequence[Matrix]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Keep what the modules of matrices were last called with."""
-    inputs: dict[nn.Module, Tensor] = {}
-
-    def keep(place: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs[place] = args[0]
-
-    hooks = [place.register_forward_pre_hook(keep) for place in {place_of(matrix) for matrix in matrices}]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def run_all(observer: Observer, arrivals: Arrivals, lockstep: Lockstep[Batch]) -> None:

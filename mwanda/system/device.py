@@ -60,7 +60,7 @@ def communication() -> str:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Have operations give the same bits each time where a device lets one choose, as GPUs do."""
+    """Have operations give the same bits each time where a device lets one choose, as GPUs do for attention."""
     if device.type == "cpu":
         yield
         return

@@ -204,7 +204,7 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
     measure, signature = Perplexity.measure, inspect.signature(Perplexity.measure)
 
     def counted(*args: Any, **named: Any) -> Any:
-        measured.append(signature.bind(*args, **named).arguments["title"])
+        measured.append(signature.bind(*args, **named).arguments["which"])
         return measure(*args, **named)
 
     monkeypatch.setattr(Perplexity, "measure", counted)
@@ -218,7 +218,7 @@ def test_one_pass_serves_all_criteria_schedules_and_sparsities(
         chosen = (f"criterion={criterion}", f"schedule={schedule}", f"sparsity={sparsity}")
         tiny_job.run(model, tmp_path / str(number), "pruner=oneshot", "artifacts=true", *chosen)
     assert passes == ["dense"]
-    assert measured == ["evaluate dense"] + ["evaluate pruned"] * len(runs)
+    assert measured == ["dense"] + ["pruned"] * len(runs)
 
 
 @pytest.mark.parametrize(
