@@ -79,13 +79,13 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
     widest = max(matrix.shape[1] * (choices if matrix.expert is not None else 1) for matrix in matrices)
     waiting = plan.tokens if plan.activations == "device" else plan.batch_tokens
     inputs = hidden + wide if plan.order == "arrival" else hidden
-    if Needs.CROSS_MOMENTS in plan.needs:  # the copies of all batches, and what the dense block has made of them
-        inputs += 3 * hidden
+    # Of all batches a copy, and in memory what the dense block has made of it.
+    beside = 2 * waiting * hidden + plan.tokens * hidden if Needs.CROSS_MOMENTS in plan.needs else 0
     solved = matrices if Needs.SECOND_MOMENTS in plan.needs else []
     return {
         "weights": weights * width,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
-        "activations": (waiting * (hidden + inputs) + plan.batch_tokens * 4 * widest) * width,
+        "activations": (waiting * (hidden + inputs) + beside + plan.batch_tokens * 4 * widest) * width,
         "gradients": _gradient_bytes(blocks, plan, hidden, choices),
         "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
         "second moments of the largest matrix while they are solved for": max(

@@ -41,7 +41,7 @@ class CWL:
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""
-        values = [mean_similarity(_profiles(matrix.statistics), self.similarity) for matrix in matrices]
+        values = [_mean_similarity_of(matrix.statistics, self.similarity) for matrix in matrices]
         sizes = [matrix.weight.numel() if self.weighting == "size" else 1 for matrix in matrices]
         mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
         return (mean if self.protect == "shared" else -mean,)
@@ -53,17 +53,21 @@ class CWL:
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
 
 
-def _profiles(statistics: LanguageStatistics | None) -> Float[Tensor, "L in"]:
-    """Return the profiles of the languages that have tokens here (an expert need not meet every one)."""
+def _mean_similarity_of(statistics: LanguageStatistics | None, similarity: Similarity) -> float:
+    """Return the mean similarity of the languages that count here (an expert need not meet every one)."""
     assert statistics is not None
-    return language_root_mean_square(statistics)[statistics.tokens > 0]
+    there = statistics.votes > 0
+    return mean_similarity(language_root_mean_square(statistics)[there], similarity, statistics.votes[there])
 
 
-def mean_similarity(profiles: Float[Tensor, "L in"], similarity: Similarity = "pearson") -> float:
+def mean_similarity(
+    profiles: Float[Tensor, "L in"], similarity: Similarity = "pearson", votes: Float[Tensor, " L"] | None = None
+) -> float:
     """Return the mean over the `L(L−1)/2` pairs of languages of the similarity of their profiles.
 
     The sum over pairs of inner products of unit vectors is `(‖Σ_l u_l‖² − Σ_l ‖u_l‖²) / 2`, so that the cost grows
-    with L, not with L². NaN for one language. A profile without direction is similar to none (0).
+    with L, not with L². NaN for one language. A profile without direction is similar to none (0). With weights of the
+    languages a pair weighs `w_l w_k`: `u_l` becomes `w_l u_l`, and the number of pairs `((Σ_l w_l)² − Σ_l w_l²) / 2`.
     """
     languages = profiles.shape[0]
     if languages < 2:
@@ -78,8 +82,10 @@ def mean_similarity(profiles: Float[Tensor, "L in"], similarity: Similarity = "p
     # Rounding leaves a trace of a constant profile behind the subtraction of its mean.
     directed = norms > 1e-12 * scale
     unit = torch.where(directed, values / norms.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    weights = torch.ones_like(norms[:, 0]) if votes is None else votes.double()
+    unit = unit * weights[:, None]
     total = unit.sum(dim=0).square().sum() - unit.square().sum()
-    return float(total / (languages * (languages - 1)))
+    return float(total / (weights.sum().square() - weights.square().sum()))
 
 
 def _ranks(values: Float[Tensor, "L in"]) -> Float[Tensor, "L in"]:

@@ -26,7 +26,7 @@ from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL, outlier_ratio
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.statistics import LanguageStatistics, Needs
+from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=150)
@@ -292,6 +292,25 @@ def test_mean_similarity_of_many_languages_equals_the_mean_over_pairs(similarity
     profiles = np.random.default_rng(0).gamma(2.0, size=(60, 32))
     found = mean_similarity(torch.from_numpy(profiles), similarity)
     assert found == pytest.approx(mean_over_pairs(profiles, similarity), abs=1e-9)
+
+
+@pytest.mark.parametrize("similarity", PAIRWISE)
+def test_a_pair_of_languages_weighs_what_both_do(similarity: Similarity) -> None:
+    profiles, votes = np.random.default_rng(0).gamma(2.0, size=(5, 32)), [1.0, 2.0, 0.5, 3.0, 1.5]
+    pairs = list(combinations(range(5), 2))
+    likeness = [mean_over_pairs(profiles[list(pair)], similarity) for pair in pairs]
+    expected = np.average(likeness, weights=[votes[one] * votes[other] for one, other in pairs])
+    found = mean_similarity(torch.from_numpy(profiles), similarity, torch.tensor(votes))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_languages_of_no_weight_have_no_say_in_their_similarity() -> None:
+    profiles = torch.from_numpy(np.random.default_rng(0).gamma(2.0, size=(4, 32)))
+    tokens = torch.full((4,), 10)
+    weight = torch.ones(2, 32)
+    some = LanguageStatistics(profiles.square() * 10, tokens, weighting=LanguageWeights((1.0, 0.0, 1.0, 1.0)))
+    left = LanguageStatistics(profiles[[0, 2, 3]].square() * 10, tokens[:3])
+    assert CWL().signal([BlockMatrix(weight, some)]) == pytest.approx(CWL().signal([BlockMatrix(weight, left)]))
 
 
 @pytest.mark.parametrize("similarity", PAIRWISE)
