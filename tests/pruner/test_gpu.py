@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ from mwanda.pruner.engine import Order
 from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
+from mwanda.solvers.admm import ADMM
+from mwanda.solvers.dsnot import DSnoT
+from mwanda.solvers.sparsegpt import SparseGPT
+from mwanda.solvers.swap import Swap
+from mwanda.statistics import LanguageWeights
 
 
 pytestmark = [
@@ -35,6 +42,22 @@ def test_masks_are_those_of_the_cpu(family: str, order: Order) -> None:
         Pruner(order, batch_size=4).prune(each, CALIBRATION, MWanda(), OWLCWL(), Unstructured(), 0.5)
     for name, value in model.state_dict().items():
         assert (on_gpu.state_dict()[name].cpu() == 0).equal(value == 0), name
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("solver", [Swap(), DSnoT(), SparseGPT(), ADMM()], ids=lambda each: type(each).__name__)
+def test_solvers_find_what_they_find_on_the_cpu_and_the_same_twice(solver: Solver, family: str, order: Order) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    on_gpu = [copy.deepcopy(model).cuda() for _ in range(2)]
+    balanced = replace(CALIBRATION, weights=LanguageWeights((1.0, 2.0, 0.5), balanced=True))
+    for each in (model, *on_gpu):
+        Pruner(order, batch_size=4).prune(each, balanced, Wanda(), Uniform(), Unstructured(), 0.5, solver=solver)
+    for name, value in model.state_dict().items():
+        found, again = (each.state_dict()[name].cpu() for each in on_gpu)
+        assert found.equal(again), name
+        assert (found == 0).equal(value == 0), name
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "gemma2"])
