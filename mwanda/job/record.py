@@ -207,7 +207,6 @@ class LanguageChange(TypedDict):
     units: Annotated[int, Key("what was compared", "sentences")]
     hurt: NotRequired[Annotated[bool, Key("whether it is significantly worse, or lost", absent=OLDER)]]
     lost: NotRequired[Annotated[bool, Key("whether the pruned loss is infinite, and the dense one not", absent=OLDER)]]
-    hurt: NotRequired[Annotated[bool, Key("whether it is significantly worse, or lost", absent=OLDER)]]
 
 
 class Aggregate(TypedDict):
