@@ -229,7 +229,7 @@ class GroupChange(TypedDict):
     ratio: Annotated[float | None, Key("geometric mean of pruned over dense perplexity", null=DESTROYED)]
     low: Annotated[float | None, Key("lower end of its 95 % interval over sentences", null=INTERVAL)]
     high: Annotated[float | None, Key("its upper end", null=INTERVAL)]
-    share_hurt: Annotated[float, Key("languages that are significantly worse", "share of the languages")]
+    share_hurt: Annotated[float, Key("languages that are significantly worse, or lost", "share of the languages")]
     share_helped: Annotated[float, Key("languages that are significantly better", "share of the languages")]
 
 
