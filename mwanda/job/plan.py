@@ -71,10 +71,10 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
     skeleton = check_memory(parts, config)
     try:
         found = _predicted(spec, parts, world, codes, skeleton)
+        world.barrier()  # the folder may be that of all processes, and some may still read from it
     finally:
-        if world.first:
-            shutil.rmtree(spec.folder / WORK, ignore_errors=True)
-            remove_if_empty(spec.folder)
+        shutil.rmtree(spec.folder / WORK, ignore_errors=True)
+        remove_if_empty(spec.folder)
     if world.first:
         spec.folder.mkdir(parents=True, exist_ok=True)
         write_json(spec.folder / FILE, {"schema": SCHEMA, **asdict(found)})
@@ -146,7 +146,7 @@ def _show(found: Planned, parts: Parts, file: Path) -> None:
     for sparsity in found.sparsities:
         table.add_column(f"{sparsity:g}", justify="right")
     for code in sorted(found.languages, key=lambda each: found.languages[each][-1]["log_ratio"]):
-        cells = [f"{number(c['log_ratio'])} ({number(c['low'])} – {number(c['high'])})" for c in found.languages[code]]
+        cells = [f"{number(c['log_ratio'])} ({number(c['low'])}–{number(c['high'])})" for c in found.languages[code]]
         table.add_row(f"{code}  {names[code]}", *cells)
     table.add_section()
     columns = list(zip(*([cell["log_ratio"] for cell in row] for row in found.languages.values()), strict=True))
