@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "experiment"
 HELP = {"--help", "-h"}
+SAID_AT_ONCE = {"--version", "--info", "-i", "-c"}
+"""Options on which Hydra's parser may end the program: it is asked once, by Hydra."""
+
 ONLY_SHOW = {*HELP, "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
@@ -53,7 +56,7 @@ def start(hydra: Callable[[], Any]) -> None:
     """
     hide_in_terminal()
     try:
-        sys.argv[1:] = with_inline_languages(sys.argv[1:])
+        sys.argv[1:] = with_inline_languages(options_first(sys.argv[1:]))
         asked = None
         if not any(argument.split("=")[0] in ONLY_SHOW for argument in sys.argv[1:]):
             asked = check(sys.argv[1:])
@@ -122,6 +125,22 @@ class Asked:
     slurm: bool = False
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Return what was typed with its options before its settings: Hydra takes no setting behind an option."""
+    from hydra._internal.utils import get_args_parser
+
+    if any(argument.split("=")[0] in SAID_AT_ONCE for argument in arguments):
+        return list(arguments)
+    settings = list(get_args_parser().parse_known_intermixed_args(list(arguments))[0].overrides)
+    left, options = settings[:], []
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.pop(0)
+        elif argument != "--":
+            options.append(argument)
+    return [*options, *settings]
+
+
 def with_inline_languages(arguments: Sequence[str]) -> list[str]:
     """Rewrite `langs=[a,b]` (which Hydra would take for two files) into the choice `inline` and its codes.
 
@@ -158,7 +177,7 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False, typed: Sequence[
     from mwanda.sweep import plan, slurm
     from mwanda.sweep.plan import Wanted
 
-    flags, unknown = get_args_parser().parse_known_args(list(arguments))
+    flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such option; settings are written KEY=VALUE, as in sparsity=0.5")
     if flags.config_name or flags.config_path or flags.experimental_rerun:

@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST_VALUE = 300
+"""Characters of a value that a message quotes."""
+
+
 class MwandaError(Exception):
     """Anything this project reports to its user without a traceback."""
 
@@ -21,9 +25,9 @@ class ConfigurationError(InputError):
 
     def __init__(self, key: str, value: object, reason: str, choices: Iterable[object] = ()) -> None:
         self.key, self.value, self.choices = key, value, [str(choice) for choice in choices]
-        nearest = nearest_choices(str(value), self.choices)
+        nearest = nearest_choices(str(value)[:LONGEST_VALUE], self.choices)
         hint = f"; choices: {', '.join(nearest)}" if nearest else ""
-        super().__init__(f"{key}={value}: {reason}{hint}")
+        super().__init__(f"{key}={_shortened(str(value))}: {reason}{hint}")
 
 
 class UnknownKeyError(InputError):
@@ -34,7 +38,9 @@ class UnknownKeyError(InputError):
         parent, _, leaf = key.rpartition(".")
         nearest = nearest_choices(leaf, valid)
         where = f" in '{parent}'" if parent else ""
-        super().__init__(f"{key}={value}: there is no key '{leaf}'{where}; choices: {', '.join(nearest) or 'none'}")
+        super().__init__(
+            f"{key}={_shortened(str(value))}: there is no key '{leaf}'{where}; choices: {', '.join(nearest) or 'none'}"
+        )
 
 
 class ModelError(InputError):
@@ -87,3 +93,7 @@ def nearest_choices(value: str, choices: Iterable[str], shown: int = 12) -> list
 
 class MemoryShortageError(InputError):
     """The run cannot fit into memory; the message names a setting with which it would."""
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}… ({len(value):,} characters)"

@@ -517,6 +517,14 @@ RUNS: dict[str, RunDamage] = {
 }  # fmt: skip
 
 
+def sound_run(model: Path, folder: Path) -> Path:
+    """Run a job that leaves everything that a run may leave, and return its folder."""
+    import tiny_job
+
+    tiny_job.run(model, folder, "inside=full", "inside.tokens=32", "export=masks", "pruner.checkpoint=false")
+    return folder
+
+
 def try_run(name: str, sound: Path, folder: Path) -> Outcome:
     """Spoil a copy of a finished run beside another copy, and look at both with comparison and status."""
     for each in ("first", "second"):

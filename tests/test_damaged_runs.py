@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_job
-from damage_text import RUNS, problem, problem_of_table
+from damage_text import RUNS, problem, problem_of_table, sound_run
 from tiny_models import save_tiny_model
 
 from mwanda import status
@@ -17,9 +16,7 @@ from mwanda.comparison import __main__ as comparison
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with everything that a run may leave."""
     folder = tmp_path_factory.mktemp("sound")
-    model = save_tiny_model("llama", folder / "model")
-    tiny_job.run(model, folder / "run", "inside=full", "inside.tokens=32", "export=masks", "pruner.checkpoint=false")
-    return folder / "run"
+    return sound_run(save_tiny_model("llama", folder / "model"), folder / "run")
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_a_sweep_is_written_without_secrets_and_its_jobs_are_the_same_neverthele
     for job in again.jobs:
         spec = run_spec([*job.overrides, f"sweep.name={again.name}"])
         assert spec.config_hash == job.config_hash
-        assert spec.settings.name == f"of-{TOKEN}"
+        assert spec.config["tracking"]["tags"] == [TOKEN]
     assert len(planned(model, tmp_path).commands) == 1  # typed again, it is the same command
 
 

@@ -15,6 +15,9 @@ from mwanda.system.conf import CONF, choices
 
 CONFIG_NAME = "config"
 
+LONGEST_OVERRIDE, LONGEST_KEY = 1 << 15, 80
+"""Characters of what is typed: Hydra's parser takes the square of their number."""
+
 
 def run_spec(overrides: Sequence[str]) -> RunSpec:
     """Return the run that these overrides ask for.
@@ -134,6 +137,12 @@ def parsed(overrides: Sequence[str]) -> list[Any]:
 
     parser, parsed = OverridesParser.create(), []
     for override in overrides:
+        if len(override) > LONGEST_OVERRIDE:
+            key = override.partition("=")[0][:LONGEST_KEY]
+            raise InputError(
+                f"{key}: {len(override):,} characters are too many for the command line; write them to a file "
+                f"FOLDER/{key.partition('.')[0]}/NAME.yaml and add --config-dir FOLDER"
+            )
         with suppress(HydraException):
             parsed.append(parser.parse_override(override))
             if parsed[-1].key_or_group:

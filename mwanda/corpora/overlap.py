@@ -52,7 +52,8 @@ def check_disjoint(calibration: Text, evaluation: Text) -> None:
     others.sort(key=lambda each: each != code)
     named = ", ".join(others[:LANGUAGES_NAMED]) + (", …" if len(others) > LANGUAGES_NAMED else "")
     languages = len({each for each, _ in found})
-    more = f" (and {len(found) - 1} more lines, in {languages} languages)" if len(found) > 1 else ""
+    within = f" in {languages} languages" if languages > 1 else ""
+    more = f" (and {len(found) - 1} more{within})" if len(found) > 1 else ""
     raise CorpusError(
         f"the calibration text of {code} and the evaluation text of {named} share the line '{_quoted(line)}'{more}; "
         "corpus.drop_overlap=true leaves such lines out of the calibration text, or choose another corpus or split "

@@ -205,6 +205,7 @@ class LanguageChange(TypedDict):
     p_holm: Annotated[float, Key("the same, corrected over the languages of the run (Holm)")]
     significant: Annotated[bool, Key("whether `p_holm` is below 0.05 and the interval leaves out 0")]
     units: Annotated[int, Key("what was compared", "sentences")]
+    hurt: NotRequired[Annotated[bool, Key("whether it is significantly worse, or lost", absent=OLDER)]]
     lost: NotRequired[Annotated[bool, Key("whether the pruned loss is infinite, and the dense one not", absent=OLDER)]]
 
 
@@ -228,7 +229,7 @@ class GroupChange(TypedDict):
     ratio: Annotated[float | None, Key("geometric mean of pruned over dense perplexity", null=DESTROYED)]
     low: Annotated[float | None, Key("lower end of its 95 % interval over sentences", null=INTERVAL)]
     high: Annotated[float | None, Key("its upper end", null=INTERVAL)]
-    share_hurt: Annotated[float, Key("languages that are significantly worse", "share of the languages")]
+    share_hurt: Annotated[float, Key("languages that are significantly worse, or lost", "share of the languages")]
     share_helped: Annotated[float, Key("languages that are significantly better", "share of the languages")]
 
 

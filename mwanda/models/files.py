@@ -72,7 +72,15 @@ class ModelFiles:
         for name in OBJECTS:
             if (self.folder / name).exists() or (self.folder / name).is_symlink():
                 self._object(name)
-        _ = self.tensors
+        if self.have_weights:
+            _ = self.tensors
+
+    @property
+    def have_weights(self) -> bool:
+        """Whether there is any file of weights: to look at a model none is needed, and loading says what is missing."""
+        return any(self._is_there(name) for name in (WEIGHTS, INDEX, *PICKLES)) or any(
+            self.folder.glob("model-*-of-*.safetensors")
+        )
 
     @cached_property
     def tensors(self) -> Mapping[str, str]:

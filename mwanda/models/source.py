@@ -197,8 +197,9 @@ class PretrainedModel:
         except Exception as error:  # of the model's own code, which may raise anything
             raise ModelError(_explain(self.path, error, None, CONFIG)) from error
         model: PreTrainedModel = built.eval()
-        if self._folder is not None:
-            check_depth(model, self.path, ModelFiles(self._folder, self.path).tensors)
+        files = None if self._folder is None else ModelFiles(self._folder, self.path)
+        if files is not None and files.have_weights:
+            check_depth(model, self.path, files.tensors)
         return model
 
     def torch_dtype(self, device: "torch.device") -> "torch.dtype":

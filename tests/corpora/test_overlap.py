@@ -67,7 +67,7 @@ def test_a_line_of_another_language_is_refused_and_both_languages_and_the_line_a
 def test_a_whole_language_under_another_name_is_counted() -> None:
     english = [f"Sentence {number}." for number in range(50)]
     message = error_of({"swh_Latn": english, "deu_Latn": ["Nein.", english[0]]}, {"eng_Latn": english})
-    assert "the line 'Sentence 0.' (and 50 more lines, in 2 languages)" in message
+    assert "the line 'Sentence 0.' (and 50 more in 2 languages)" in message
 
 
 def test_languages_that_hold_the_line_are_named_its_own_first() -> None:
