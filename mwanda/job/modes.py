@@ -113,8 +113,8 @@ def prepare(parts: Parts) -> None:
         parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
     # A login node has little memory: every file is fetched, and the blocks are left on disk.
     loaded = replace(parts.source, device="cpu", offload="disk", device_map="none").load()  # type: ignore[type-var]
-    parts.calibration.build(loaded.tokenizer, text.calibration)
-    if parts.perplexity is not None:
-        parts.perplexity.texts(loaded.tokenizer, text.evaluation)
+    calibration = parts.calibration.build(loaded.tokenizer, text.calibration)
+    texts = parts.perplexity.texts(loaded.tokenizer, text.evaluation) if parts.perplexity is not None else {}
+    check_text(parts, loaded.model, loaded.tokenizer, calibration, texts)
     ready = f"ready: {loaded.id}, {len(parts.languages)} languages of {parts.corpus.name}"
     console().print(ready, markup=False, soft_wrap=True)

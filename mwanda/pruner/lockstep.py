@@ -104,16 +104,17 @@ class Lockstep(Generic[T]):
             CalibrationError: the batches are not at the same module.
         """
         still = 0
-        for place, (batch, traveller) in enumerate(self._travellers):
-            if self._started:
-                self.fetch(self._waiting[place])
-            outcome = self._go_on(place, traveller, batch)
-            if isinstance(outcome, Arrival):
-                still += 1
-                self.offload(outcome)
-            else:
-                self.results[place] = outcome
-            self._waiting[place : place + 1] = [outcome]
+        with kept() as ours:
+            for place, (batch, traveller) in enumerate(self._travellers):
+                if self._started:
+                    self.fetch(self._waiting[place])
+                outcome = self._go_on(place, traveller, batch, ours)
+                if isinstance(outcome, Arrival):
+                    still += 1
+                    self.offload(outcome)
+                else:
+                    self.results[place] = outcome
+                self._waiting[place : place + 1] = [outcome]
         self._started = True
         if still not in (0, len(self._travellers)) or len({arrival.module for arrival in self._waiting if still}) > 1:
             raise CalibrationError("batches took different ways through the model; use pruner.order=oneshot")
@@ -125,17 +126,16 @@ class Lockstep(Generic[T]):
         """Return the state of the random numbers of a batch that waits."""
         return self._states[index].random
 
-    def _go_on(self, place: int, traveller: greenlet, batch: T) -> Any:
+    def _go_on(self, place: int, traveller: greenlet, batch: T, ours: ThreadState) -> Any:
         """Let a batch go on to its next stop, or to its end; return what it comes to."""
-        with kept():
-            if place in self._states:
-                self._states[place].restore()
-                outcome = traveller.switch()
-            else:
-                traveller.gr_context = copy_context()
-                outcome = traveller.switch(batch)
-            self._states[place] = ThreadState.now()
-            return outcome
+        self._states.get(place, ours).restore()
+        if place in self._states:
+            outcome = traveller.switch()
+        else:
+            traveller.gr_context = copy_context()
+            outcome = traveller.switch(batch)
+        self._states[place] = ThreadState.now()
+        return outcome
 
     def offload(self, arrival: Arrival[T]) -> None:
         """Put what a batch waits with where `offloading` says."""

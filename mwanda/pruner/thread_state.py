@@ -70,10 +70,10 @@ class ThreadState:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Put the thread's state back at the end, whatever has changed it."""
+def kept() -> Iterator[ThreadState]:
+    """Give the thread's state, and put it back at the end, whatever has changed it."""
     before = ThreadState.now()
     try:
-        yield
+        yield before
     finally:
         before.restore()
