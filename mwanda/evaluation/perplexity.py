@@ -199,6 +199,10 @@ class Perplexity:
         ]
         return _by_length(cut, self.batch_tokens)
 
+    def longest(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> int:
+        """Return the tokens of the longest window."""
+        return max((len(window.tokens) for batch in self.batches(tokenizer, texts) for _, window in batch), default=0)
+
     def _summarise(self, measured: Mapping[str, SentenceLosses], seed: int) -> dict[str, LanguagePerplexity]:
         found = {}
         for code, ends in intervals(measured, self.resamples, seed).items():

@@ -1,6 +1,7 @@
 """The modes besides a run: `mode=prepare` and `mode=inspect`."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,10 @@ from mwanda.schedules.base import LooksAtGradients
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mwanda.calibration import CalibrationSet
+    from mwanda.evaluation.perplexity import Text
     from mwanda.job import memory
 
 
@@ -39,8 +44,8 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     )
 
 
-def check_memory(parts: Parts, config: Any) -> None:
-    """Say what memory a run takes, and refuse one that does not fit.
+def check_memory(parts: Parts, config: Any) -> "PreTrainedModel":
+    """Say what memory a run takes, and refuse one that does not fit; return the model without weights.
 
     Args:
         parts: of the run.
@@ -57,6 +62,38 @@ def check_memory(parts: Parts, config: Any) -> None:
     skeleton, spread = source.skeleton(config), source.device_map == "auto"
     free = device.available_bytes(device.choose(source.device), every=spread)
     logger.info(memory.check(skeleton, blocks_of(skeleton), memory_plan(parts), free))
+    return skeleton
+
+
+def check_text(
+    parts: Parts,
+    skeleton: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    calibration: "CalibrationSet",
+    texts: "Mapping[str, Text]",
+) -> None:
+    """Refuse text that is longer than a model can read, or has tokens that it has no embedding for.
+
+    Args:
+        parts: of the run.
+        skeleton: the model without weights.
+        tokenizer: of the model.
+        calibration: what it is calibrated on.
+        texts: what it is measured on.
+
+    Raises:
+        InputError: there is such text; the message names what would do.
+    """
+    from mwanda.models.limits import check_positions, check_tokens
+
+    path, perplexity = parts.source.path, parts.perplexity
+    lengths = {"calibration.length": (parts.calibration.length, calibration.length)}
+    used = {"the calibration text": [int(part.max()) for part in calibration.sequences if part.numel()]}
+    if perplexity is not None:
+        lengths["evaluation.window"] = (perplexity.window, perplexity.longest(tokenizer, texts))
+        used["the evaluation text"] = [max(text.tokens) for text in texts.values() if text.tokens]
+    check_positions(skeleton, path, lengths)
+    check_tokens(skeleton, path, tokenizer, used)
 
 
 def _of_gradients(parts: Parts) -> tuple[float, int]:

@@ -17,7 +17,7 @@ from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
 from mwanda.job import results, reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import CHECKPOINT, WORK
-from mwanda.job.modes import check_memory
+from mwanda.job.modes import check_memory, check_text
 from mwanda.job.results import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
@@ -31,6 +31,8 @@ from mwanda.tracking import RunIdentity
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from mwanda.calibration import CalibrationSet
     from mwanda.evaluation.perplexity import Text
     from mwanda.evaluation.task_scores import Scores, Task
@@ -91,7 +93,7 @@ class Pipeline:
             logger.info("%d sequences: the same number of each language", calibration.count)
         texts = parts.perplexity.texts(tokenizer, text.evaluation) if parts.perplexity else {}
         tasks = self._load_tasks()
-        self._check_model()
+        check_text(parts, self._check_model(), tokenizer, calibration, texts)
         loaded = self._load_model()
         checkpoint = self._checkpoint(calibration.fingerprint())
         device.reset_peak(loaded.device)
@@ -166,8 +168,11 @@ class Pipeline:
         logger.info("loading tasks: %s", ", ".join(parts.harness.tasks))
         return parts.harness.load(parts.languages, parts.evaluation_corpus, parts.settings.seed)
 
-    def _check_model(self) -> None:
-        """Refuse, before any weight is loaded, what this machine or this kind of model does not allow."""
+    def _check_model(self) -> "PreTrainedModel":
+        """Refuse, before any weight is loaded, what this machine or this kind of model does not allow.
+
+        Returns the model without weights.
+        """
         from mwanda.models.forward import is_causal
 
         parts, source = self.parts, self.parts.source
@@ -185,7 +190,7 @@ class Pipeline:
                 f"{source.path} does not predict a token from those before it alone, and has no perplexity",
                 ["none"],
             )
-        check_memory(parts, config)
+        return check_memory(parts, config)
 
     def _load_model(self) -> "LoadedModel":
         """Load the model, and refuse what cannot be pruned as asked before minutes of evaluation."""

@@ -12,13 +12,15 @@ from mwanda.errors import ConfigurationError
 from mwanda.job import reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import WORK, remove_if_empty
-from mwanda.job.modes import check_memory
+from mwanda.job.modes import check_memory, check_text
 from mwanda.system.distributed import World
 from mwanda.system.files import write_json
 from mwanda.system.terminal import console, number
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from mwanda.pruner.damage import Sample
     from mwanda.pruner.damage.prediction import Prediction
     from mwanda.pruner.forecast import Forecast
@@ -66,9 +68,9 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
         raise ConfigurationError("plan.language", settings.language, "gives no calibration text", codes)
     config = parts.source.load_config()
     check_causal(config, "mode", "plan", ["run"])
-    check_memory(parts, config)
+    skeleton = check_memory(parts, config)
     try:
-        found = _predicted(spec, parts, world, codes)
+        found = _predicted(spec, parts, world, codes, skeleton)
     finally:
         if world.first:
             shutil.rmtree(spec.folder / WORK, ignore_errors=True)
@@ -80,11 +82,11 @@ def plan(spec: RunSpec, parts: Parts, world: World) -> Planned:
     return found
 
 
-def _predicted(spec: RunSpec, parts: Parts, world: World, codes: list[str]) -> Planned:
+def _predicted(spec: RunSpec, parts: Parts, world: World, codes: list[str], skeleton: "PreTrainedModel") -> Planned:
     settings = spec.settings.plan
     fixed = parts.pattern.fixed_sparsity()
     sparsities = tuple(settings.sparsities) if fixed is None else (fixed,)
-    forecast = _forecast(spec, parts, world, min(sparsities))
+    forecast = _forecast(spec, parts, world, min(sparsities), skeleton)
     rows = [_row(forecast.at(sparsity)) for sparsity in sparsities]
     languages = {code: [row[place] for row in rows] for place, code in enumerate(codes)}
     place = None if settings.language is None else codes.index(settings.language)
@@ -95,7 +97,7 @@ def _predicted(spec: RunSpec, parts: Parts, world: World, codes: list[str]) -> P
     return Planned(sparsities, languages, settings.limit, settings.language, within, surely)
 
 
-def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float) -> "Forecast":
+def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float, skeleton: "PreTrainedModel") -> "Forecast":
     from mwanda.pruner.forecast import forecast
     from mwanda.pruner.passes import Passes
     from mwanda.pruner.runtime import Runtime
@@ -104,6 +106,7 @@ def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float) -> "Fore
     tokenizer = parts.source.load_tokenizer()
     cache = reuse.artifact_cache(parts.source, use=parts.settings.artifacts and world.size == 1)
     calibration = reuse.calibration_set(cache, parts.calibration, tokenizer, parts.text().calibration)
+    check_text(parts, skeleton, tokenizer, calibration, {})
     work = spec.folder / WORK
     loaded = parts.source.load(work)
     loaded.work_in(work)

@@ -50,12 +50,12 @@ def _encode_and_decode(model: Any, tokens: Int[Tensor, "B T"]) -> object:
     # The stacks are called themselves, as the base model of some families (mT5) is the model with its LM head.
     states = model.get_encoder()(input_ids=tokens).last_hidden_state
     output: object = model.get_decoder()(
-        input_ids=shift_right(tokens, _decoder_start(model.config)), encoder_hidden_states=states, use_cache=False
+        input_ids=shift_right(tokens, decoder_start(model.config)), encoder_hidden_states=states, use_cache=False
     )
     return output
 
 
-def _decoder_start(config: Any) -> int:
+def decoder_start(config: Any) -> int:
     """Return the token that the decoder starts with; models that do not say it start with padding, as T5 does."""
     candidates = (getattr(config, name, None) for name in ("decoder_start_token_id", "pad_token_id"))
     return next((int(token) for token in candidates if token is not None), 0)

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from safetensors import SafetensorError
-
 from mwanda.errors import ConfigurationError, ModelError
+from mwanda.models.files import AGAIN, CONFIG, ModelFiles, check_depth
+from mwanda.models.limits import check_config
 from mwanda.models.streaming import load_around_blocks
 from mwanda.models.weights import Resident, Streamed, Weights
 from mwanda.system import device as devices
@@ -120,17 +120,21 @@ class PretrainedModel:
             raise ConfigurationError("model.device", self.device, "no GPU is visible here", ["auto", "cpu"])
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
-        """Load the tokenizer."""
+        """Load the tokenizer, once the configuration is found to be sound, which is read for it too."""
         from transformers import AutoTokenizer
 
-        tokenizer: PreTrainedTokenizerBase = self._from_hub(AutoTokenizer)
+        self.load_config()
+        what = "its tokenizer (tokenizer.json, tokenizer_config.json)"
+        tokenizer: PreTrainedTokenizerBase = self._from_hub(AutoTokenizer, what)
         return tokenizer
 
     def load_config(self) -> Any:
         """Load the model's configuration."""
         from transformers import AutoConfig
 
-        return self._from_hub(AutoConfig)
+        config = self._from_hub(AutoConfig, CONFIG)
+        check_config(config, self.path)
+        return config
 
     def load(self, scratch: Path | None = None) -> LoadedModel:
         """Load tokenizer and weights onto the device."""
@@ -141,6 +145,7 @@ class PretrainedModel:
         def load(**where: Any) -> tuple[Any, Any]:
             model, found = self._from_hub(
                 auto_class(config),
+                "its weights" if self._folder is None else ModelFiles(self._folder, self.path).weights,
                 dtype=self.torch_dtype(device),
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
@@ -168,6 +173,7 @@ class PretrainedModel:
                 f"model.path={self.path}: the checkpoint lacks {len(absent)} weight(s) of {type(model).__name__}, or "
                 f"has them in another shape, the first of them {absent[0]}; download it again, or choose another model"
             )
+        check_depth(model, self.path, found["unexpected_keys"])
         model = model.eval()
         # A branch moves on; the record holds the commit that it was at.
         commit = None if self._folder else self._hub_answer[0]
@@ -177,10 +183,15 @@ class PretrainedModel:
         """Return the model without weights, on the meta device."""
         import torch
 
-        with torch.device("meta"):
-            model: PreTrainedModel = auto_class(config).from_config(
-                config, dtype=self.torch_dtype(devices.choose(self.device)), trust_remote_code=self.trust_remote_code
-            )
+        dtype, chosen = self.torch_dtype(devices.choose(self.device)), auto_class(config)
+        try:
+            with torch.device("meta"):
+                built = chosen.from_config(config, dtype=dtype, trust_remote_code=self.trust_remote_code)
+        except Exception as error:  # of the model's own code, which may raise anything
+            raise ModelError(_explain(self.path, error, None, CONFIG)) from error
+        model: PreTrainedModel = built.eval()
+        if self._folder is not None:
+            check_depth(model, self.path, ModelFiles(self._folder, self.path).tensors)
         return model
 
     def torch_dtype(self, device: "torch.device") -> "torch.dtype":
@@ -212,9 +223,11 @@ class PretrainedModel:
             # The hub's client keeps the files of a commit in a folder of that name.
             return config.parent.name, problem
 
-    def _from_hub(self, auto_class: Any, **options: Any) -> Any:
+    def _from_hub(self, auto_class: Any, what: str, **options: Any) -> Any:
         _check_path(self.path)
         problem = None if self._folder else self._hub_answer[1]
+        if self._folder is not None:
+            ModelFiles(self._folder, self.path).check()
         try:
             return auto_class.from_pretrained(
                 self._folder or self.path,
@@ -223,19 +236,17 @@ class PretrainedModel:
                 local_files_only=problem is not None,
                 **options,
             )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(_explain(self.path, error, problem)) from error
-        except RuntimeError as error:  # experts that are stored one by one and cannot be put together
-            raise ModelError(
-                f"model.path={self.path}: its weights are not those of this architecture, or some are missing; "
-                "download it again, or choose another model"
-            ) from error
+        except Exception as error:  # loaders of many formats, and of code of others, have no error in common
+            raise ModelError(_explain(self.path, error, problem, what)) from error
 
 
 def auto_class(config: Any) -> Any:
     """Return the class of transformers that builds the model of `config` with its language-model head.
 
     A model that reads images or sound besides text and predicts text is one that predicts text.
+
+    Raises:
+        ModelError: there is none.
     """
     import transformers
 
@@ -248,8 +259,13 @@ def auto_class(config: Any) -> Any:
         return transformers.AutoModelForSeq2SeqLM
     causal = transformers.AutoModelForCausalLM
     others = (transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM)
-    fitting = (each for each in (causal, *others) if type(config) in each._model_mapping)
-    return next(fitting, causal)
+    fitting = next((each for each in (causal, *others) if type(config) in each._model_mapping), None)
+    if fitting is None and not getattr(config, "auto_map", None):
+        raise ModelError(
+            f"model.path={config.name_or_path}: config.json: model_type={config.model_type} is no model that predicts "
+            "text; choose another"
+        )
+    return fitting or causal
 
 
 def _in(scratch: Path | None) -> Path:
@@ -267,7 +283,7 @@ def _check_path(path: str) -> None:
         raise ConfigurationError("model.path", path, f"there is no such folder; {OFFLINE_CHOICES}")
 
 
-def _explain(path: str, error: Exception, problem: HubError | None) -> str:
+def _explain(path: str, error: Exception, problem: HubError | None, what: str = "") -> str:
     """Turn the loader's many lines into one that says what to do."""
     line = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
     if "trust_remote_code" in str(error):
@@ -278,4 +294,7 @@ def _explain(path: str, error: Exception, problem: HubError | None) -> str:
         line = f"not all of it is cached here, and {problem}; without a hub these work: {OFFLINE_CHOICES}"
     elif problem is not None:
         line = str(problem)
+    elif what:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        line = f"{what} cannot be used ({kind}{line}); {AGAIN}"
     return f"model.path={path}: {line}"

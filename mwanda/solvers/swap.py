@@ -15,6 +15,9 @@ from mwanda.solvers.gram import gram_of, regularised
 from mwanda.statistics import Needs
 
 
+AT_ONCE = 1 << 18
+"""Weights whose rows are worked on together, at least: a call for fewer costs more than its work."""
+
 CHECKED = 8
 """Exchanges after which it is looked whether any row still has one: a device is waited for each time."""
 
@@ -68,10 +71,11 @@ class Swap:
         """Return `pruned` after exchanges that each lower a row's `rᵀ G r`; weights that are zero take no part."""
         refined = pruned.clone()
         rows = torch.arange(len(weight), device=weight.device)
+        together = max(rows_at_once(weight), AT_ONCE // weight.shape[1])
         for _ in range(self.rounds):
             lost = (weight[rows] * refined[rows]) @ gram
             changed = []
-            for some, correlation in zip(*(each.split(rows_at_once(weight)) for each in (rows, lost)), strict=True):
+            for some, correlation in zip(*(each.split(together) for each in (rows, lost)), strict=True):
                 values, mask = weight[some], refined[some]
                 pool = _Pool.of(values, mask, correlation, gram, cell, self.pool)
                 swapped = pool.exchange(mask, self.tolerance)

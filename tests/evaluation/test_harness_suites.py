@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mwanda.config.schema import build
-from mwanda.errors import ConfigurationError
+from mwanda.errors import ConfigurationError, UnknownKeyError
 from mwanda.evaluation import Full, Harness, Perplexity, suites
 from mwanda.languages import find
 
@@ -131,7 +131,7 @@ def test_full_is_made_of_both_parts_and_each_checks_its_own_keys() -> None:
     assert full == Full(Harness(limit=3), Perplexity(window=8, stride=8))
     with pytest.raises(ConfigurationError, match=r"evaluation\.stride=9: exceeds"):
         build("evaluation", {"_target_": FULL, "window": 8, "stride": 9})
-    with pytest.raises(ConfigurationError, match=r"evaluation\.windw=8: there is no key 'windw'"):
+    with pytest.raises(UnknownKeyError, match=r"evaluation\.windw=8: there is no key 'windw'"):
         build("evaluation", {"_target_": FULL, "windw": 8})
 
 

@@ -267,7 +267,7 @@ def test_numbers(value: float | None, text: str) -> None:
 def test_stages_go_to_standard_error_once(own_logging: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     quiet_libraries()
     quiet_libraries()
-    assert [type(handler) for handler in own_logging.handlers] == [RichHandler]
+    assert [isinstance(handler, RichHandler) for handler in own_logging.handlers] == [True]
     logging.getLogger("mwanda.job").info("loading [red]model")
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -53,7 +53,14 @@ EVALUATIONS = {
     "none": ("evaluation=none",),
     "perplexity": ("evaluation=perplexity", "evaluation.sentences=4", "evaluation.window=64", "evaluation.stride=64"),
     "harness": ("evaluation=harness", "evaluation.tasks=[parallel_cloze]", "evaluation.limit=2"),
-    "full": ("evaluation=full", "evaluation.tasks=[parallel_match]", "evaluation.limit=2", "evaluation.sentences=4"),
+    "full": (
+        "evaluation=full",
+        "evaluation.tasks=[parallel_match]",
+        "evaluation.limit=2",
+        "evaluation.sentences=4",
+        "evaluation.window=64",
+        "evaluation.stride=64",
+    ),
 }
 
 

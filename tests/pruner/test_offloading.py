@@ -146,7 +146,7 @@ def test_tensors_of_batches_that_wait_are_empty_and_one_batch_moves(
         yield offloading
         assert offloading.held == {}
 
-    monkeypatch.setattr("mwanda.pruner.engine.offloading_of", watched)
+    monkeypatch.setattr("mwanda.pruner.passes.offloading_of", watched)
     model, waiting = tiny_model(family), []
 
     def look(*_: object) -> None:

@@ -154,4 +154,5 @@ def test_rows_are_refined_alike_however_many_at_a_time(monkeypatch: pytest.Monke
     one = layer(random_weight(40, 24), correlated_inputs(60, 24))
     together = Swap().select(one)
     monkeypatch.setattr("mwanda.solvers.swap.rows_at_once", lambda weight: 3)
+    monkeypatch.setattr("mwanda.solvers.swap.AT_ONCE", 1)
     assert torch.equal(Swap().select(one), together)

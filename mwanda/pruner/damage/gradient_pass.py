@@ -39,7 +39,7 @@ PROBED = 8
 
 
 @dataclass
-class Kept:
+class BlockCall:
     """What one batch needs of the forward pass, to be run through one block again."""
 
     args: tuple[Any, ...]
@@ -58,7 +58,7 @@ class BlockInputs(Visitor):
     calibrator: Calibrator
     store: "HiddenStates"
     statistics: dict[str, LanguageStatistics] = field(default_factory=dict)
-    kept: dict[tuple[int, int], Kept] = field(default_factory=dict)
+    kept: dict[tuple[int, int], BlockCall] = field(default_factory=dict)
     phase: ClassVar[str] = "damage"
     hooks: ExitStack = field(default_factory=ExitStack)
     _observer: Observer | None = None
@@ -70,7 +70,7 @@ class BlockInputs(Visitor):
             states = hidden_states(arrival.args, arrival.kwargs)
             self.store.put((block.index, arrival.index), states.clone())
             args, kwargs = replaced(arrival.args, arrival.kwargs, states, None)
-            self.kept[block.index, arrival.index] = Kept(args, kwargs)
+            self.kept[block.index, arrival.index] = BlockCall(args, kwargs)
             lockstep.offload(arrival)
         if self.calibrator.needs:
             self._observer = self.calibrator.observer(block.matrices, lockstep)
@@ -151,7 +151,7 @@ class GradientPass:
     step: Callable[[], object]
     offloading: ActivationOffloading | None
     store: HiddenStates
-    _beside: tuple[Any, ...] | None = None
+    _other_outputs: tuple[Any, ...] | None = None
 
     @torch.no_grad()
     def run(self) -> Float[Tensor, "S R M K"]:
@@ -162,11 +162,11 @@ class GradientPass:
         """
         with _frozen(self.model), in_two_steps(self.blocks), repeatable(input_device(self.model)):
             visitor = BlockInputs(self.calibrator, self.store)
-            self._go_forward(visitor)
-            self._turn()
-            return self._go_back(visitor)
+            self._forward(visitor)
+            self._gradients_of_labels()
+            return self._backward(visitor)
 
-    def _go_forward(self, visitor: BlockInputs) -> None:
+    def _forward(self, visitor: BlockInputs) -> None:
         last = self.blocks[-1]
         walk = Walk(
             lambda batch: forward(self.model, batch.tokens),
@@ -179,7 +179,7 @@ class GradientPass:
         index = iter(range(len(self.batches)))
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            self._beside = None if isinstance(output, Tensor) else tuple(output[1:])
+            self._other_outputs = None if isinstance(output, Tensor) else tuple(output[1:])
             self.store.put((len(self.blocks), next(index)), _first(output).clone())
 
         hook = last.module.register_forward_hook(keep)
@@ -188,7 +188,7 @@ class GradientPass:
         finally:
             hook.remove()
 
-    def _turn(self) -> None:
+    def _gradients_of_labels(self) -> None:
         """Replace what leaves the last block by the gradients there of the logits of drawn tokens."""
         head = OutputHead.of(self.model)
         for index, (batch, draws) in enumerate(zip(self.batches, self.draws, strict=True)):
@@ -233,7 +233,7 @@ class GradientPass:
         """Have all blocks return `states` without computing anything, in the form in which the model wants them."""
 
         def answer(*args: Any, **kwargs: Any) -> Any:
-            return states if self._beside is None else (states, *self._beside)
+            return states if self._other_outputs is None else (states, *self._other_outputs)
 
         before = {block.module: block.module.__dict__.get("forward") for block in self.blocks}
         for block in self.blocks:
@@ -246,7 +246,7 @@ class GradientPass:
                 if own is not None:
                     module.__dict__["forward"] = own
 
-    def _go_back(self, visitor: BlockInputs) -> Float[Tensor, "S R M K"]:
+    def _backward(self, visitor: BlockInputs) -> Float[Tensor, "S R M K"]:
         found: list[Tensor] = []
         for block in reversed(self.blocks):
             self.step()
@@ -261,7 +261,7 @@ class GradientPass:
                 visitor.statistics.pop(matrix.name, None)
             recorder = Recorder(block.matrices, codes, len(self.levels))
             parts = [
-                self._through(block, visitor.kept.pop((block.index, index)), index, batch, recorder)
+                self._backward_through(block, visitor.kept.pop((block.index, index)), index, batch, recorder)
                 for index, batch in enumerate(self.batches)
             ]
             found.append(torch.cat(parts).cpu())
@@ -270,8 +270,8 @@ class GradientPass:
                 raise CalibrationError(f"gradients in {block.name} are not finite; try model.dtype=float32")
         return torch.cat(found[::-1], dim=2)
 
-    def _through(
-        self, block: Block, kept: Kept, index: int, batch: Batch, recorder: Recorder
+    def _backward_through(
+        self, block: Block, kept: BlockCall, index: int, batch: Batch, recorder: Recorder
     ) -> Float[Tensor, "B R M K"]:
         """Take the gradients of one batch from behind a block to before it; return the products in the block."""
         states = self.store.take((block.index, index)).requires_grad_()
@@ -304,15 +304,15 @@ def replaced(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], old: Tensor | None, new: Tensor | None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what a block is called with, with one value in place of another."""
-    marked: Any = _PLACE if old is None else old
-    given: Any = _PLACE if new is None else new
+    marked: Any = _HIDDEN_STATES if old is None else old
+    given: Any = _HIDDEN_STATES if new is None else new
     return (
         tuple(given if value is marked else value for value in args),
         {name: given if value is marked else value for name, value in kwargs.items()},
     )
 
 
-_PLACE = object()
+_HIDDEN_STATES = object()
 """Stands where hidden states were."""
 
 
