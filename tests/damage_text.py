@@ -313,7 +313,7 @@ def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", timeout=300, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", timeout=900, check=False
     )
 
 
