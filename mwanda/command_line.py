@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "experiment"
 HELP = {"--help", "-h"}
+SAID_AT_ONCE = {"--version", "--info", "-i", "-c"}
+"""Options on which Hydra's parser may end the program: it is asked once, by Hydra."""
+
 ONLY_SHOW = {*HELP, "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
@@ -126,6 +129,8 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     """Return what was typed with its options before its settings: Hydra takes no setting behind an option."""
     from hydra._internal.utils import get_args_parser
 
+    if any(argument.split("=")[0] in SAID_AT_ONCE for argument in arguments):
+        return list(arguments)
     settings = list(get_args_parser().parse_known_intermixed_args(list(arguments))[0].overrides)
     left, options = settings[:], []
     for argument in arguments:

@@ -1,12 +1,13 @@
 """The pruned model as a folder that `from_pretrained` loads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from mwanda.export.extras import keep_extras
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.weights import Resident, visit
 from mwanda.system.files import atomic, write_json, write_tensors
@@ -27,7 +28,7 @@ class Checkpoint:
             else:
                 _save_by_block(loaded, target)
             loaded.tokenizer.save_pretrained(target)
-            (target / "README.md").write_text(card(results), encoding="utf-8")
+            (target / "README.md").write_text(card(results, keep_extras(loaded, target)), encoding="utf-8")
         return folder / self.name
 
 
@@ -54,8 +55,8 @@ def _save_by_block(loaded: LoadedModel, target: Path) -> None:
         loaded.model.generation_config.save_pretrained(target)
 
 
-def card(results: dict[str, Any]) -> str:
-    """Return the model card of a run."""
+def card(results: dict[str, Any], extras: Sequence[str] = ()) -> str:
+    """Return the model card of a run; `extras` says what besides the pruned model is there, or is not."""
     sparsity, model = results["sparsity"], results["model"]
     lines = [
         f"# {model['id']}, pruned to {sparsity['achieved']:.1%}",
@@ -64,6 +65,7 @@ def card(results: dict[str, Any]) -> str:
         f"- criterion and schedule: {results['criterion']['name']}, {results['schedule']['name']}",
         f"- pattern: {sparsity['pattern']}; zeros in {sparsity['achieved']:.4%} of the decoder blocks' linear weights",
         f"- configuration: {results['config_hash']}",
+        *(f"- {line}" for line in extras),
         "",
         "Zeros are not speed: the file is as large and as fast as the dense model unless an engine uses the zeros.",
         "The licence of the base model holds.",

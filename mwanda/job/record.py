@@ -206,7 +206,6 @@ class LanguageChange(TypedDict):
     significant: Annotated[bool, Key("whether `p_holm` is below 0.05 and the interval leaves out 0")]
     units: Annotated[int, Key("what was compared", "sentences")]
     lost: NotRequired[Annotated[bool, Key("whether the pruned loss is infinite, and the dense one not", absent=OLDER)]]
-    hurt: NotRequired[Annotated[bool, Key("whether it is significantly worse, or lost", absent=OLDER)]]
 
 
 class Aggregate(TypedDict):

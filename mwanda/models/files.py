@@ -17,6 +17,15 @@ from mwanda.errors import ModelError
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PROCESSOR = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+"""Files that say how images and sound become the input of a model that reads more than text."""
+
 OBJECTS = (
     CONFIG,
     "generation_config.json",
@@ -24,8 +33,7 @@ OBJECTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "preprocessor_config.json",
-    "processor_config.json",
+    *PROCESSOR[:4],
     INDEX,
     PICKLES[1],
 )
@@ -33,6 +41,9 @@ OBJECTS = (
 
 IGNORED = "_keys_to_ignore_on_load_unexpected"
 """Where a class of transformers says which tensors of a checkpoint it has no use for, such as a layer of DeepSeek's."""
+
+MADE_ANEW = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|\.version)$")
+"""Tensors of old checkpoints that a model makes by itself."""
 
 POINTER = b"version https://git-lfs"
 AGAIN = "download it again, or choose another model"
@@ -61,7 +72,15 @@ class ModelFiles:
         for name in OBJECTS:
             if (self.folder / name).exists() or (self.folder / name).is_symlink():
                 self._object(name)
-        _ = self.tensors
+        if self.have_weights:
+            _ = self.tensors
+
+    @property
+    def have_weights(self) -> bool:
+        """Whether there is any file of weights: to look at a model none is needed, and loading says what is missing."""
+        return any(self._is_there(name) for name in (WEIGHTS, INDEX, *PICKLES)) or any(
+            self.folder.glob("model-*-of-*.safetensors")
+        )
 
     @cached_property
     def tensors(self) -> Mapping[str, str]:
@@ -155,6 +174,29 @@ class ModelFiles:
         return ModelError(f"model.path={self.path}: {name} {reason}; {advice or AGAIN}")
 
 
+def unused_tensors(model: nn.Module, stored: Mapping[str, str], unexpected: Iterable[str]) -> dict[str, str | None]:
+    """Return the tensors of a checkpoint that a model has no place for, each with its file; None where that is unknown.
+
+    Args:
+        model: that was loaded.
+        stored: the file of each tensor of the checkpoint.
+        unexpected: what the loader found too much, by names that it may have changed: experts that are stored one by
+            one are one tensor to it.
+    """
+    found: dict[str, str | None] = {}
+    for name in unexpected:
+        parent = f"{name.rpartition('.')[0]}."
+        same = [name] if name in stored else [each for each in stored if each.startswith(parent)]
+        found.update({each: stored[each] for each in same} if same else {name: None})
+    ours, prefix = set(model.state_dict()), getattr(model, "base_model_prefix", "")
+    aside = _left_aside(model)
+    for name, file in stored.items():
+        known = {name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")} & ours
+        if aside.search(name) and not known:
+            found[name] = file
+    return {name: found[name] for name in sorted(found) if not MADE_ANEW.search(name)}
+
+
 def check_depth(model: nn.Module, path: str, tensors: Iterable[str]) -> None:
     """Refuse a model with fewer blocks than its checkpoint has, but for those that its class leaves aside itself.
 
@@ -166,7 +208,7 @@ def check_depth(model: nn.Module, path: str, tensors: Iterable[str]) -> None:
     Raises:
         ModelError: it has fewer.
     """
-    aside = re.compile("|".join(f"({each})" for each in getattr(model, IGNORED, None) or ["(?!)"]))
+    aside = _left_aside(model)
     stored = [name for name in tensors if not aside.search(name)]
     outer: list[str] = []
     for name, module in model.named_modules():
@@ -178,6 +220,11 @@ def check_depth(model: nn.Module, path: str, tensors: Iterable[str]) -> None:
                     f"model.path={path}: {CONFIG} says that {name} has {len(module)} blocks, and the checkpoint has "
                     f"{depth}; set its number of layers right, or choose another model"
                 )
+
+
+def _left_aside(model: nn.Module) -> re.Pattern[str]:
+    """Return what matches the names of tensors that the model's class has no use for, in its own opinion."""
+    return re.compile("|".join(f"({each})" for each in getattr(model, IGNORED, None) or ["(?!)"]))
 
 
 def _blocks_stored(tensors: Iterable[str], stack: str) -> int:

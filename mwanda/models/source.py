@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mwanda.errors import ConfigurationError, ModelError
-from mwanda.models.files import AGAIN, CONFIG, ModelFiles, check_depth
+from mwanda.models.files import AGAIN, CONFIG, PROCESSOR, ModelFiles, check_depth, unused_tensors
 from mwanda.models.limits import check_config
 from mwanda.models.streaming import load_around_blocks
 from mwanda.models.weights import Resident, Streamed, Weights
@@ -48,6 +48,10 @@ class LoadedModel:
     """The weights of the blocks, when they are on disk and not in the model."""
     weights: Weights = field(default_factory=Resident)
     """Where the weights of the blocks are at any time."""
+    folder: Path | None = None
+    """Where the files are that it was loaded from."""
+    unused: Mapping[str, str | None] = field(default_factory=dict)
+    """Tensors of its checkpoint that it has no place for, each with its file there."""
 
     def work_in(self, folder: Path) -> None:
         """Keep pruned blocks in `folder`, when blocks are on disk."""
@@ -174,10 +178,13 @@ class PretrainedModel:
                 f"has them in another shape, the first of them {absent[0]}; download it again, or choose another model"
             )
         check_depth(model, self.path, found["unexpected_keys"])
+        folder = self._folder or self._cached_folder(config)
+        tensors = {} if folder is None else ModelFiles(folder, self.path).tensors
         model = model.eval()
         # A branch moves on; the record holds the commit that it was at.
         commit = None if self._folder else self._hub_answer[0]
-        return LoadedModel(self.path, commit, model, tokenizer, device, stored)
+        unused = unused_tensors(model, tensors, found["unexpected_keys"])
+        return LoadedModel(self.path, commit, model, tokenizer, device, stored, folder=folder, unused=unused)
 
     def skeleton(self, config: Any) -> "PreTrainedModel":
         """Return the model without weights, on the meta device."""
@@ -190,8 +197,9 @@ class PretrainedModel:
         except Exception as error:  # of the model's own code, which may raise anything
             raise ModelError(_explain(self.path, error, None, CONFIG)) from error
         model: PreTrainedModel = built.eval()
-        if self._folder is not None:
-            check_depth(model, self.path, ModelFiles(self._folder, self.path).tensors)
+        files = None if self._folder is None else ModelFiles(self._folder, self.path)
+        if files is not None and files.have_weights:
+            check_depth(model, self.path, files.tensors)
         return model
 
     def torch_dtype(self, device: "torch.device") -> "torch.dtype":
@@ -222,6 +230,15 @@ class PretrainedModel:
                 raise ModelError(_explain(self.path, problem, problem)) from problem
             # The hub's client keeps the files of a commit in a folder of that name.
             return config.parent.name, problem
+
+    def _cached_folder(self, config: Any) -> Path | None:
+        """Return where the hub's client keeps the files of this commit, those of a processor among them if need be."""
+        commit, problem = self._hub_answer
+        if config.get_text_config() is not config and problem is None:
+            for name in PROCESSOR:
+                hub.fetch("model", self.path, commit, name)
+        file = hub.cached("model", self.path, commit, CONFIG)
+        return None if file is None else file.parent
 
     def _from_hub(self, auto_class: Any, what: str, **options: Any) -> Any:
         _check_path(self.path)

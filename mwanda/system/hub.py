@@ -52,6 +52,17 @@ def cached(kind: Kind, repository: str, revision: str | None, file: str) -> Path
     return Path(found) if isinstance(found, str) else None
 
 
+def fetch(kind: Kind, repository: str, revision: str, file: str) -> Path | None:
+    """Fetch a file that a repository need not have; return where it is, or None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision, repo_type=kind))
+    except (EntryNotFoundError, HfHubHTTPError, OSError):
+        return None
+
+
 def _explained(error: Exception, kind: Kind, repository: str, revision: str | None, file: str) -> HubError:
     from huggingface_hub import errors
     from huggingface_hub.constants import ENDPOINT

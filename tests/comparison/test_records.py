@@ -39,9 +39,10 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed_and_one_that_is_gon
     for name in ("running", "killed", "gone", "again", "refused"):
         (save(tmp_path / name, {}) / "results.json").unlink()
         Reporter(tmp_path / name, "hash", [], name).stage("prune")
+    for name in ("killed", "gone"):  # as if by processes that are no more
+        said = json.loads((tmp_path / name / "status.json").read_text())
+        write_json(tmp_path / name / "status.json", said | {"born": said["born"] - 1000})
     note_end(tmp_path / "killed", "SIGKILL", "the process was killed")
-    said = json.loads((tmp_path / "gone" / "status.json").read_text())
-    write_json(tmp_path / "gone" / "status.json", said | {"born": said["born"] - 1000})
     failure = {"type": "MemoryError", "message": "of the attempt before"}
     write_json(tmp_path / "again" / "results.json", {**results(), "status": "failed", "error": failure})
     refusal = json.loads((tmp_path / "refused" / "status.json").read_text())
