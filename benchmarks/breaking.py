@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import damage_text  # noqa: E402
 import tiny_job  # noqa: E402
 from tiny_models import save_tiny_model  # noqa: E402
 
@@ -70,8 +71,7 @@ def a_model(place: Path) -> Path:
 
 def a_run(place: Path) -> Path:
     """Return the folder of a finished run that nothing is wrong with."""
-    tiny_job.run(a_model(place / "model"), place / "run", "export=masks")
-    return place / "run"
+    return damage_text.sound_run(a_model(place / "model"), place / "run")
 
 
 OTHERS: dict[str, tuple[str, str, str, str, Sound | None]] = {

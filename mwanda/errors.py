@@ -59,7 +59,7 @@ class ComparisonError(InputError):
     """Results were not measured alike and cannot stand in one table."""
 
 
-class RecordError(InputError):
+class RecordError(InputError, ValueError):
     """What a run or a sweep has left cannot be read; the message names the file."""
 
 

@@ -313,7 +313,7 @@ def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", timeout=300, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", timeout=900, check=False
     )
 
 
@@ -517,11 +517,16 @@ RUNS: dict[str, RunDamage] = {
 }  # fmt: skip
 
 
-def sound_run(model: Path, folder: Path) -> Path:
+def of(place: str, value: Any) -> Spoil:
+    """Set what stands at a dotted place in results.json; Ellipsis takes it away."""
+    return _set(R, place, value)
+
+
+def sound_run(model: Path, folder: Path, *more: str) -> Path:
     """Run a job that leaves everything that a run may leave, and return its folder."""
     import tiny_job
 
-    tiny_job.run(model, folder, "inside=full", "inside.tokens=32", "export=masks", "pruner.checkpoint=false")
+    tiny_job.run(model, folder, "inside=full", "inside.tokens=32", "export=masks", "pruner.checkpoint=false", *more)
     return folder
 
 

@@ -1,14 +1,15 @@
 """Damaged run folders: comparison and status show the other runs, and name what cannot be shown."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from damage_text import RUNS, problem, problem_of_table, sound_run
+from damage_text import RUNS, Spoil, of, problem, problem_of_table, sound_run
 from tiny_models import save_tiny_model
 
-from mwanda import status
+from mwanda import show, status
 from mwanda.comparison import __main__ as comparison
 
 
@@ -47,6 +48,41 @@ def test_the_other_runs_are_shown(name: str, folder: Path, capsys: pytest.Captur
     code = status.main([str(folder)])
     table = capsys.readouterr().out
     assert problem_of_table(damage, code, table) == "", table
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("results.json")])
+def test_a_summary_is_shown_or_refused_in_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RUNS[name].spoil(folder / "second")
+    if name in ("results.json: a section more", "results.json: an infinite perplexity"):
+        show.main([str(folder / "second")])
+        assert "record: " in capsys.readouterr().out
+        return
+    with pytest.raises(SystemExit) as ended:
+        show.main([str(folder / "second")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        RUNS["results.json: cut at 50%"].spoil,
+        RUNS["results.json: without sparsity.per_layer"].spoil,
+        of("perplexity.aggregate.paired.spread", ...),
+        of("timing", 3),
+        of("model.left_dense", [{"what": 1}]),
+    ],
+)
+def test_a_run_whose_results_are_damaged_is_done_again(spoil: Spoil, sound: Path, tmp_path: Path) -> None:
+    before = json.loads((sound / "results.json").read_text())
+    shutil.copytree(sound, tmp_path / "run")
+    spoil(tmp_path / "run")
+    results = sound_run(sound.parent / "model", tmp_path / "run", "resume=true")
+    after = json.loads((results / "results.json").read_text())
+    assert after["sparsity"] == before["sparsity"]
+    assert after["perplexity"] == before["perplexity"]
 
 
 def test_pictures_are_drawn_of_what_is_sound(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,16 @@ class Harness:
         """
         return suites.choose(self.tasks, languages, self.pivot)
 
+    def asked_about(self, languages: Sequence[Language]) -> list[Language]:
+        """Return the languages whose sentences tasks ask about, which may be others than those of the run.
+
+        Raises:
+            ConfigurationError: as for `choose`.
+        """
+        offline = [each for each in self.choose(languages) if each.folder is None]
+        pivots = find([self.pivot]) if any(each.suite == "parallel_match" for each in offline) else []
+        return list(dict.fromkeys([*(each.language for each in offline if each.language), *pivots]))
+
     def load(self, languages: Sequence[Language], corpus: Corpus, seed: int) -> list[Task]:
         """Load the data of every task, from the corpus, the hub or what was kept of it.
 

@@ -168,10 +168,14 @@ class Parts:
         }
         evaluated = self.languages if self.evaluates_text else []
         evaluation = {each.code: list(self.evaluation_corpus.sentences(each, "evaluation")) for each in evaluated}
+        held = {**evaluation}
+        for each in self.harness.asked_about(self.languages) if self.harness is not None else ():
+            if each.code not in held:
+                held[each.code] = list(self.evaluation_corpus.sentences(each, "evaluation"))
         if not self.corpus.drop_overlap:
-            check_disjoint(calibration, evaluation)
+            check_disjoint(calibration, held)
             return Texts(calibration, evaluation, {})
-        calibration, dropped = without_overlap(calibration, evaluation)
+        calibration, dropped = without_overlap(calibration, held)
         if dropped:
             counts = ", ".join(f"{code} {count}" for code, count in dropped.items())
             logger.info("left out %d calibration lines that evaluation text holds: %s", sum(dropped.values()), counts)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mwanda.config.identity import RunSpec
-from mwanda.errors import ConfigurationError
+from mwanda.errors import ConfigurationError, RecordError
 from mwanda.evaluation.sentence_losses import FILE
 from mwanda.job import status
 from mwanda.job.components import Parts
+from mwanda.job.reading import check_summary
 from mwanda.job.results import RESULTS, read_results
 from mwanda.pruner import run_checkpoint
 from mwanda.system.environment import DIFFERENCE
@@ -72,13 +73,14 @@ def _read(folder: Path) -> dict[str, Any] | None:
     """Return what results.json says; one that is damaged is that of no finished run, and is written again."""
     try:
         found = read_results(folder)
-        if found is None or {"status", "config_hash"} <= found.keys():
-            return found
-        reason = "it says neither status nor config_hash"
-    except ValueError as error:
-        reason = str(error)
-    logger.warning("%s is damaged (%s), and is made again", folder / RESULTS, reason)
-    return None
+        if found is not None and found["status"] == "complete":
+            check_summary(found, folder / RESULTS)
+            if "config_hash" not in found:
+                raise RecordError(f"{folder / RESULTS}: config_hash is missing")
+    except RecordError as error:
+        logger.warning("%s; it is damaged, and is made again", error)
+        return None
+    return found
 
 
 class _Patient(logging.FileHandler):

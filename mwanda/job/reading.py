@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mwanda.errors import RecordError
@@ -20,7 +20,6 @@ MOST_PARTS = 1_000_000
 """Values that a configuration may hold, which YAML can repeat without end."""
 
 Number = float | None
-Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)] | None
 Text = str | None
 
@@ -167,16 +166,85 @@ class _Complete(Part):
     inside: _Inside | None = None
 
 
+class _Total(Part):
+    geometric_mean: Number
+    mean: Number
+    worst: Number
+    worst_language: str
+
+
+class _Group(Part):
+    languages: int
+    ratio: Number
+    low: Number
+    high: Number
+
+
+class _Spread(Part):
+    log_ratio: Number
+    low: Number
+    high: Number
+
+
+class _Change(_Group):
+    share_hurt: float
+    share_helped: float
+    worst_language: str
+    worst_ratio: Number
+    best_language: str
+    best_ratio: Number
+    spread: _Spread
+    by_calibration: dict[str, _Group]
+
+
+class _Aggregate(Part):
+    dense: _Total
+    pruned: _Total
+    paired: _Change | None = None
+
+
+class _ShownPair(_Pair):
+    units: int
+
+
+class _ShownPerplexity(_Perplexity):
+    paired: dict[str, _ShownPair] = {}  # type: ignore[assignment]
+    aggregate: _Aggregate  # type: ignore[assignment]
+
+
+class _LeftDense(Part):
+    what: str
+    weights: int
+
+
+class _ShownModel(_Model):
+    parameters: Annotated[int, Gt(0)]
+    left_dense: list[_LeftDense] = []
+
+
+class _Speed(Part):
+    tokens_per_second: float
+
+
+class _Timing(Part):
+    total: float
+
+
+class _Languages(Part):
+    codes: list[str]
+
+
+class _Shown(_Complete):
+    """What the summary of a run shows besides."""
+
+    model: _ShownModel
+    perplexity: _ShownPerplexity | None = None
+    evaluation: dict[str, _Speed] = {}
+    timing: _Timing
+    languages: _Languages | None = None
+
+
 T = TypeVar("T")
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Return the contents of a results.json.
-
-    Raises:
-        RecordError: it cannot be read, or is not what a run writes; the message names the file and what is wrong.
-    """
-    return checked(read_json(path), path)
 
 
 def read_json(path: Path) -> Any:
@@ -227,10 +295,27 @@ def checked(content: Any, path: Path) -> dict[str, Any]:
     if not content["schema"].startswith(FAMILY):
         raise RecordError(f"{path}: its schema is {content['schema'][:40]!r}, not {FAMILY}1")
     if content["status"] == "complete":
-        # Sections of what was not measured are empty, and the same as none.
-        optional = ("perplexity", "tasks", "inside")
-        _check(_Complete, {key: value for key, value in content.items() if value or key not in optional}, path)
+        _check(_Complete, _measured(content), path)
     return content
+
+
+def check_summary(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse complete results that lack what a summary of the run shows.
+
+    Raises:
+        RecordError: they do.
+    """
+    _check(_Shown, _measured(content), path)
+    perplexity = content.get("perplexity") or {"dense": {}, "pruned": {}}
+    lacking = sorted(perplexity["dense"].keys() ^ perplexity["pruned"].keys())
+    if lacking:
+        raise RecordError(f"{path}: perplexity of {lacking[0]} is of one model only")
+
+
+def _measured(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results without the sections of what was not measured: empty, they are the same as none."""
+    optional = ("perplexity", "tasks", "inside")
+    return {key: value for key, value in content.items() if value or key not in optional}
 
 
 def _check(model: type[Part], content: Mapping[str, Any], path: Path) -> None:

@@ -15,11 +15,12 @@ from mwanda.evaluation import LanguagePerplexity, aggregate, aggregate_change, c
 from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
+from mwanda.job.reading import checked, read_json
 from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
-from mwanda.system.files import read_json, write_json
+from mwanda.system.files import write_json
 
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     """Return the results that a folder holds, complete or not; None where there is no results.json.
 
     Raises:
-        ValueError: results.json cannot be read.
+        RecordError: results.json cannot be read, or is damaged.
         InputError: it is of something else than a run.
     """
     path = folder / RESULTS
@@ -66,7 +67,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     found = read_json(path)
     if not isinstance(found, dict) or not str(found.get("schema")).startswith(SCHEMA_FAMILY):
         raise InputError(f"{path}: is no record of a run ({SCHEMA}); move it away, or choose another folder")
-    return as_today(found)
+    return as_today(checked(found, path))
 
 
 def as_today(record: dict[str, Any]) -> dict[str, Any]:

@@ -507,6 +507,17 @@ def test_text_that_calibrates_and_evaluates_is_left_out_where_the_user_says_so(m
     )
 
 
+@pytest.mark.parametrize("task", ["parallel_match", "parallel_cloze_deu_Latn"])
+def test_text_that_tasks_ask_about_may_not_calibrate_either(task: str, model: Path, tmp_path: Path) -> None:
+    lines = {code: [f"{code} {index}" for index in range(8)] for code in (*tiny_job.LANGUAGES, "deu_Latn")}
+    lines["deu_Latn"][7] = lines["swh_Latn"][0]
+    corpus = _local_corpus(tmp_path / "corpus", lines)
+    typed = ["corpus=local", f"corpus.path={corpus}", "evaluation=harness", f"evaluation.tasks=[{task}]"]
+    typed = [*tiny_job.without_evaluation(model)[:-1], *typed, "evaluation.pivot=deu_Latn"]
+    with pytest.raises(CorpusError, match="text of swh_Latn and the evaluation text of deu_Latn share the line"):
+        run(tiny_job.spec(tmp_path / "run", typed))
+
+
 def test_of_a_language_all_of_whose_text_is_left_out_there_is_too_little(model: Path, tmp_path: Path) -> None:
     english = [f"The river rose on day {number}, and nobody slept." for number in range(20)]
     corpus = _local_corpus(tmp_path / "corpus", {"eng_Latn": english, "swh_Latn": [*english[10:], *"abcdefghij"]})
