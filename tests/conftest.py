@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,13 @@ def _cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """Give each test a cache of its own, but for the real models, which take minutes to convert."""
     if "real" not in request.path.parts:
         monkeypatch.setenv("MWANDA_CACHE", str(tmp_path.parent / f"{tmp_path.name}-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_status_is_written_after_a_test() -> Iterator[None]:
+    """Fail the test that leaves a status thread behind: it would write into the files of a later one."""
+    yield
+    left = [thread for thread in threading.enumerate() if thread.name == "status"]
+    for thread in left:
+        thread.join(5)
+    assert not [thread for thread in left if thread.is_alive()]

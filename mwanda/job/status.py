@@ -27,6 +27,7 @@ import logging
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ class Reporter:
         if before is None:
             self._claim()
         self._write()
-        threading.Thread(target=self._beat, name="status", daemon=True).start()
+        weakref.finalize(self, self._over.set).atexit = False  # who is lost without an end does not beat for ever
+        threading.Thread(target=_beat, args=(weakref.ref(self), self._over), name="status", daemon=True).start()
 
     def stage(self, stage: Stage) -> None:
         """Say that a stage begins."""
@@ -194,11 +196,17 @@ class Reporter:
         finally:
             own.unlink()
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
-            with self._lock, suppress(OSError):  # a disk that is full for a while must not end the thread
-                if not self._over.is_set():
-                    self._update()
+    def _refresh(self) -> None:
+        with self._lock, suppress(OSError):  # a disk that is full for a while must not end the thread
+            if not self._over.is_set():
+                self._update()
+
+
+def _beat(reporter: "weakref.ref[Reporter]", over: threading.Event) -> None:
+    while not over.wait(BEAT):
+        if (alive := reporter()) is not None:
+            alive._refresh()
+        del alive
 
 
 @dataclass(frozen=True)
