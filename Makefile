@@ -21,7 +21,7 @@ run: $(INSTALLED)-gemma ## prune Gemma 3 270M to 50 % on the embedded corpus, an
 	$(BIN)/python run.py evaluation.sentences=6
 
 test: $(INSTALLED)-dev ## all tests but the real-model ones (CPU, offline, minutes)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: $(INSTALLED)-dev ## the tests on the real Gemma 3 270M
 	$(BIN)/python -m pytest -q -m slow

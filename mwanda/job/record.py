@@ -205,6 +205,7 @@ class LanguageChange(TypedDict):
     p_holm: Annotated[float, Key("the same, corrected over the languages of the run (Holm)")]
     significant: Annotated[bool, Key("whether `p_holm` is below 0.05 and the interval leaves out 0")]
     units: Annotated[int, Key("what was compared", "sentences")]
+    hurt: NotRequired[Annotated[bool, Key("whether it is significantly worse, or lost", absent=OLDER)]]
     lost: NotRequired[Annotated[bool, Key("whether the pruned loss is infinite, and the dense one not", absent=OLDER)]]
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny_job
 from tiny_models import save_tiny_model
 
-from mwanda.errors import CalibrationError, InputError
+from mwanda.errors import CalibrationError, InputError, RecordError
 from mwanda.job.document import document, kinds
 from mwanda.job.record import OUTCOME, Results
 from mwanda.job.results import SCHEMA, read_results, write_results
@@ -128,14 +128,14 @@ def test_a_failed_run_leaves_what_the_types_say(model: Path, tmp_path: Path, mon
 
 def test_there_may_be_no_record_and_that_of_another_program_is_refused(tmp_path: Path) -> None:
     assert read_results(tmp_path) is None
-    write_results(tmp_path, {"schema": SCHEMA, "status": "complete"})
-    assert read_results(tmp_path) == {"schema": SCHEMA, "status": "complete"}
+    write_results(tmp_path, {"schema": SCHEMA, "status": "failed"})
+    assert read_results(tmp_path) == {"schema": SCHEMA, "status": "failed"}
     for content in ('{"score": 1}', "[]", '{"schema": null}'):
         (tmp_path / "results.json").write_text(content)
         with pytest.raises(InputError, match=r"results\.json: is no record of a run \(mwanda\.results/1\); move it"):
             read_results(tmp_path)
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="Expecting property name"):
+    with pytest.raises(RecordError, match=r"results\.json"):
         read_results(tmp_path)
 
 
