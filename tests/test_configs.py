@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+import tiny_job
 import yaml
 from hydra.utils import get_class
+from tiny_models import save_tiny_model
 
 from mwanda import command_line
 from mwanda.config import compose, schema
@@ -46,6 +48,17 @@ CHOICES = {
     "inside": {"none", "full"},
     "tracking": {"wandb", "none"},
     "export": {"none", "hf", "masks"},
+    "method": {
+        "recommended",
+        "recommended_with_updates",
+        "wanda",
+        "mwanda",
+        "owl",
+        "atp",
+        "dlp",
+        "alphapruning",
+        "sparsegpt",
+    },
     "hydra/launcher": {"slurm", "slurm_cpu", "slurm_gpu", "slurm_gpus"},
 }
 # What a choice is there to change; every other value is the default of its class.
@@ -69,6 +82,12 @@ def group_of(path: Path) -> str:
 
 def name_of(path: Path) -> str:
     return f"{group_of(path)}={path.stem}"
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a file without Hydra's own of the package that its keys belong to."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[1:] if lines[0] == "# @package _global_" else lines
 
 
 def bases_of(path: Path) -> list[Path]:
@@ -109,7 +128,7 @@ def literals(annotation: Any) -> set[str]:
 
 def command_of(path: Path) -> list[str]:
     """Return the arguments of the command in a file's second line."""
-    line = path.read_text(encoding="utf-8").splitlines()[1]
+    line = lines_of(path)[1]
     start, program, *arguments = shlex.split(line.partition("   (")[0].removeprefix("# "))
     assert (start, program) == ("python", "run.py")
     return arguments
@@ -138,13 +157,13 @@ def test_a_group_has_the_choices_that_users_are_promised() -> None:
 
 
 def test_every_group_is_known_to_the_schema() -> None:
-    assert {group_of(path) for path in FILES} == {*schema.GROUPS, "langs", "hydra/launcher"}
+    assert {group_of(path) for path in FILES} == {*schema.GROUPS, *schema.PRESETS, "langs", "hydra/launcher"}
 
 
 def test_every_file_opens_with_what_it_is_and_a_command() -> None:
     failures = []
     for path in (*FILES, MAIN):
-        first, second, third, *_ = path.read_text(encoding="utf-8").splitlines()
+        first, second, third, *_ = lines_of(path)
         described = re.fullmatch("# .{10,}[.)]|# .*https://[^ ]+|# The main configuration: .*", first)
         if not described or not second.startswith("# python run.py ") or third.startswith("#"):
             failures.append(name_of(path))
@@ -238,6 +257,57 @@ def test_a_corpus_refers_to_nothing_outside_its_file() -> None:
 
 def test_the_thirty_languages_are_those_of_the_embedded_corpus() -> None:
     assert read(conf.CONF / "langs" / "flores30.yaml")["codes"] == embedded.codes()
+
+
+METHODS = [path for path in FILES if group_of(path) == "method"]
+
+
+def test_a_method_chooses_a_criterion_a_solver_and_a_schedule() -> None:
+    """All of them, so that it means the same whatever the defaults are."""
+    failures = []
+    for path in METHODS:
+        spec, overridden = (
+            compose.run_spec([name_of(path)]),
+            yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"],
+        )
+        chosen = {key.removeprefix("override /"): choice for each in overridden for key, choice in each.items()}
+        if chosen.keys() != {"criterion", "solver", "schedule"} or not chosen.items() <= spec.choices.items():
+            failures.append(path.stem)
+    assert failures == []
+
+
+def test_a_method_is_the_same_run_as_its_choices_typed_one_by_one() -> None:
+    one_word = compose.run_spec(["method=recommended"])
+    typed = compose.run_spec(["criterion=wanda", "solver=swap", "schedule=fisher"])
+    assert one_word.config_hash == typed.config_hash
+    assert one_word.exact_hash == typed.exact_hash
+
+
+def test_what_is_typed_beside_a_method_stays() -> None:
+    spec = compose.run_spec(["method=recommended", "criterion=ria", "solver.rounds=2"])
+    assert spec.choices["criterion"] == "ria"
+    assert spec.config["solver"]["rounds"] == 2
+    assert spec.choices["schedule"] == "fisher"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("method=recomended", r"method=recomended: there is no such choice; choices: .*recommended"),
+        ("+method=wanda", "write method=wanda"),
+        ("method=[wanda]", r"method=\[wanda\]: must name one choice; choices: .*alphapruning"),
+    ],
+)
+def test_a_method_that_there_is_not_is_refused(typed: str, message: str) -> None:
+    with pytest.raises(MwandaError, match=message):
+        command_line.check([typed])
+
+
+@pytest.mark.parametrize("method", [path.stem for path in METHODS])
+def test_every_method_prunes_a_tiny_model(method: str, tmp_path: Path) -> None:
+    model = save_tiny_model("llama", tmp_path / "model")
+    results = tiny_job.run(model, tmp_path / "run", f"method={method}")
+    assert results["sparsity"]["achieved"] == pytest.approx(0.5, abs=0.05)  # rows of 16 weights
 
 
 def test_a_run_without_arguments_builds_what_the_defaults_name() -> None:

@@ -7,13 +7,13 @@ import tiny_job
 import yaml
 from tiny_models import save_tiny_model
 
-from mwanda.command_line import check, jobs_of, of_experiment
+from mwanda.command_line import check, experiments, jobs_of, of_experiment
 from mwanda.errors import ConfigurationError
 from mwanda.job.run import run
 from mwanda.system.conf import CONF
 
 
-EXPERIMENTS = sorted(path.stem for path in (CONF.parent / "experiments").glob("*.yaml"))
+EXPERIMENTS = experiments()
 
 
 def jobs(name: str) -> list[list[str]]:
@@ -49,7 +49,7 @@ def test_every_experiment_says_its_command_its_cost_and_what_it_shows() -> None:
         opened = (package, command) == ("# @package _global_", f"# python run.py +experiment={name}")
         described = cost.startswith("# Cost: ") and shows.startswith("# Shows: ")
         counted = "runs" not in cost or f"Cost: {len(jobs(name))} runs" in cost
-        if not (opened and described and counted and yaml.safe_load(text)["name"] == name):
+        if not (opened and described and counted and yaml.safe_load(text)["name"] == Path(name).name):
             failures.append(name)
     assert failures == []
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
-from mwanda.config.schema import GROUPS, Settings
+from mwanda.config.schema import GROUPS, PRESETS, Settings
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
 from mwanda.languages.sets import refuse_listed_elsewhere
 from mwanda.system.conf import CONF, choices
@@ -160,7 +160,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if override.is_delete() and key in Settings.model_fields:
             raise ConfigurationError(key, "(nothing)", "must be given")
-        if key not in (*GROUPS, "langs") or override.package is not None:
+        if key not in (*GROUPS, *PRESETS, "langs") or override.package is not None:
             continue
         value = override.get_value_string()
         if not isinstance(override.value(), str):

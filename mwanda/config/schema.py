@@ -32,6 +32,9 @@ GROUPS = (
     "export",
 )
 
+PRESETS = ("method",)
+"""Groups whose choices choose in other groups, and have no section of their own."""
+
 MAY_BE_NOTHING = ("evaluation", "inside", "export")
 
 ADDED: dict[str, Any] = {

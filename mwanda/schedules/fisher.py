@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from scipy.optimize import brentq
 
 from mwanda.errors import ConfigurationError
-from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Level, Looks, SignalFraction, project
+from mwanda.schedules.base import BlockMatrix, Level, Looks, SignalFraction, project
 from mwanda.schedules.curve import DamageCurve, Values
 from mwanda.statistics import Needs
 
@@ -33,7 +33,7 @@ class Fisher:
         draws: of tokens for each sequence; each costs one more backward pass.
         seed: of what is drawn.
         level: see Schedule.
-        signal_fraction: see Schedule.
+        signal_fraction: see Schedule; with less text the damage of single matrices is too uncertain (docs/log.md).
 
     Raises:
         ConfigurationError: the levels do not rise, or the bounds are in the wrong order.
@@ -46,7 +46,7 @@ class Fisher:
     draws: Annotated[int, Gt(0)] = 1
     seed: int = 0
     level: Level = "matrix"
-    signal_fraction: SignalFraction = SIGNAL_FRACTION
+    signal_fraction: SignalFraction = 0.5
     needs: ClassVar[Needs] = Needs.NOTHING
     looks_at: ClassVar[Looks] = "gradients"
 
