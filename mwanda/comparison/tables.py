@@ -21,7 +21,7 @@ from mwanda.languages.ratios import geometric_mean, ratio
 from mwanda.languages.table import UNKNOWN
 
 
-BASELINE: Settings = {"criterion": "wanda", "schedule": "uniform"}
+BASELINE: Settings = {"criterion": "wanda", "solver": "threshold", "schedule": "uniform"}
 
 Row = dict[str, Any]
 

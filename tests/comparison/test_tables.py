@@ -1,6 +1,7 @@
 """Runs become configurations and tables: what varies, seeds, baselines, protocols, languages."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ def test_configurations_are_named_by_what_varies() -> None:
     assert [each.label for each in configurations(runs[:1])] == ["wanda, uniform, 0.5"]
 
 
+def test_methods_of_several_solvers_are_compared_with_wanda_as_published() -> None:
+    wanda, ours = run(criterion="wanda"), run(criterion="wanda", schedule="owl")
+    swapped = replace(ours, results={**ours.results, "solver": {"name": "swap", "settings": {}}})
+    (section,) = sections([wanda, swapped], None)
+    assert values(section, "swap, owl")["baseline"] is not None
+
+
 def test_settings_of_a_choice_vary_only_among_runs_of_that_choice() -> None:
     def setting(**criterion: object) -> dict[str, Any]:
         return {"criterion": {"_target_": "x", **criterion}, "calibration": {"seed": 3, "length": 128}}
@@ -70,7 +78,7 @@ def test_a_table_by_hand() -> None:
         run(criterion="mwanda", seed=0, ratios=ratios(1, 2, 4), calibrated=["eng_Latn"], significant=[]),
     ]
     (section,) = sections(runs, None)
-    assert section.baseline == {"criterion": "wanda", "schedule": "uniform"}
+    assert section.baseline == {"criterion": "wanda", "solver": "threshold", "schedule": "uniform"}
     found = values(section, "wanda")
     assert found["ratio"] == Estimate(pytest.approx((4 + 2) / 2), pytest.approx(math.sqrt(2)), 2)
     assert found["pruned"] == Estimate(pytest.approx(30), pytest.approx(math.sqrt(200)), 2)
