@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--baseline",
         metavar="KEY=VALUE,…",
-        help="what the others are compared with; criterion=wanda,solver=threshold,schedule=uniform if not given and there",
+        help="what the others are compared with; if not given: criterion=wanda,solver=threshold,schedule=uniform",
     )
     parser.add_argument("--columns", choices=list(GROUPINGS), help="how languages are grouped into columns")
     parser.add_argument("--no-plots", action="store_true", help="tables only")
