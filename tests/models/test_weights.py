@@ -263,7 +263,7 @@ def test_a_kill_between_any_two_operations_on_files_changes_nothing(
 
 
 @every_order
-def test_a_journal_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, order: Order) -> None:
+def test_a_checkpoint_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, order: Order) -> None:
     job = Job(PlainDecoder(), CALIBRATION, Pruner(order, 3), SparseGPT(), OWLCWL(2.0))
     run_streamed(job, tmp_path / "blocks", tmp_path / "checkpoint")
     assert len(list((tmp_path / "blocks").iterdir())) == 3
