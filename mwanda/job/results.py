@@ -16,7 +16,7 @@ from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.job.reading import checked, read_json
-from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Results, Schedule, Sections, Sparsity
+from mwanda.job.record import Block, Frame, Matrix, Model, Perplexity, Results, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
@@ -191,7 +191,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
 
 def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
-    layers: list[Layer] = []
+    layers: list[Block] = []
     for layer, wanted in enumerate(report.sparsities):
         inside = [(plan, size) for plan, size in zip(report.plans, sizes, strict=True) if plan.block == layer]
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)

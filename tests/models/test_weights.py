@@ -122,8 +122,8 @@ def test_dense_weights_are_not_changed_and_are_read_a_block_at_a_time(tmp_path: 
     before = {name: value.clone() for name, value in stored.tensors.items()}
     job.run(model=model, weights=Streamed(stored, tmp_path, CPU))
     assert all(torch.equal(value, before[name]) for name, value in stored.tensors.items())
-    owners = [name.split(".")[2] for name in stored.read]
-    changes = sum(first != second for first, second in itertools.pairwise(owners))
+    numbers = [name.split(".")[2] for name in stored.read]
+    changes = sum(first != second for first, second in itertools.pairwise(numbers))
     # The zeros that are there, the dense pre-pass, the pruning; the audit reads what has been kept.
     assert changes == 3 * 3 - 1
 
