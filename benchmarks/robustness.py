@@ -1,6 +1,6 @@
 """Breaks runs on purpose and counts how often they come out of it as they should.
 
-    python benchmarks/robustness.py                        everything (half an hour on two cores)
+    python benchmarks/robustness.py                        everything (a quarter of an hour on two cores)
     python benchmarks/robustness.py --only kills starts    some of it
     python benchmarks/robustness.py --kills 200 --seed 1   more, and other moments
 
