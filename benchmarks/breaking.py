@@ -1,4 +1,4 @@
-"""What benchmarks/robustness.py tries: runs that are killed, started at once, damaged, fuzzed and told secrets."""
+"""What benchmarks/robustness.py tries besides kills: runs started at once, damaged, fuzzed and told secrets."""
 
 import contextlib
 import io
@@ -6,34 +6,47 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: processes that fork may have no threads
 
 import damage_text  # noqa: E402
 import tiny_job  # noqa: E402
 from tiny_models import save_tiny_model  # noqa: E402
 
 from mwanda.errors import InputError  # noqa: E402
-from mwanda.export.masks import load  # noqa: E402
 from mwanda.job import status  # noqa: E402
-from mwanda.job.folder import CHECKPOINT, WORK  # noqa: E402
-from mwanda.system.ownership import UNFINISHED  # noqa: E402
 
-
-NUMBERS = ("model", "criterion", "sparsity", "calibration", "schedule", "perplexity")
-"""What two runs of one configuration have in common."""
 
 REFUSED = InputError.exit_code
+
+
+class Placed(str):
+    """What was done, with its place in a table of its own.
+
+    Args:
+        text: what was done.
+        row: of the table.
+        column: of the table.
+    """
+
+    row: str
+    column: str
+
+    def __new__(cls, text: str, row: str, column: str) -> "Placed":
+        """Return the text with its place."""
+        made = super().__new__(cls, text)
+        made.row, made.column = row, column
+        return made
+
 
 Tries = Iterator[tuple[str, str | None]]
 """Of each try: what was done, and what was wrong with how it ended."""
@@ -91,128 +104,11 @@ def item(name: str, title: str) -> Callable[[Item], Item]:
     return register
 
 
-# ---- processes that are killed
-
-
-@dataclass
-class Way:
-    """One configuration that is killed at different moments, and what it gives when it is not."""
-
-    name: str
-    overrides: tuple[str, ...]
-    folder: Path
-    seconds: float = 0.0
-    expected: dict[str, Any] = field(default_factory=dict)
-
-
 def forks() -> Any:
     """Return where processes come from: a server that has imported everything, so that they begin at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mwanda.sweep.preload", "mwanda.job.run", "tiny_job", "tiny_models"])
     return context
-
-
-def run_quietly(model: str, folder: str, overrides: tuple[str, ...], cache: str, end: str) -> None:
-    """Be a run: what it prints goes nowhere, and how it ended into a file."""
-    os.environ["MWANDA_CACHE"] = cache
-    os.setsid()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    try:
-        tiny_job.run(Path(model), Path(folder), *overrides)
-        Path(end).write_text("complete")
-    except InputError as error:
-        Path(end).write_text(f"refused: {error}")
-    except BaseException as error:
-        Path(end).write_text(f"{type(error).__name__}: {error}")
-        raise
-
-
-@item("kills", "runs killed (`kill -9`) at a random moment, then resumed: same masks and numbers, nothing left over")
-def kills(place: Path, settings: Settings) -> Tries:
-    """Kill runs of every order, with and without blocks on disk, while they work, export and keep artifacts."""
-    drawn, model, context = random.Random(settings.seed), save_tiny_model("llama", place / "model"), forks()
-    ways = [
-        Way(f"{order} {offload} {export}", _overrides(order, offload, export), place / f"{order}-{offload}-{export}")
-        for order in ("arrival", "block", "oneshot")
-        for offload, export in (("none", "masks"), ("disk", "hf"), ("none", "hf"))
-    ]
-    ways = ways[: settings.kills]
-    for way in ways:
-        began = time.monotonic()
-        end = _finished(context, model, way, way.folder / "whole", place / f"cache-{way.folder.name}")
-        way.seconds = time.monotonic() - began
-        if end != "complete":
-            yield way.name, f"did not run at all: {end}"
-            return
-        way.expected = _numbers(way.folder / "whole")
-    tried = 0
-    while tried < settings.kills:
-        way = ways[tried % len(ways)]
-        folder = way.folder / f"run-{drawn.randrange(1 << 48):x}"
-        cache = folder.with_name(f"{folder.name}-cache")
-        moment = drawn.uniform(0, way.seconds)
-        stage = _kill(context, model, way, folder, cache, moment)
-        if stage is None:
-            continue  # it was quicker than the shot
-        tried += 1
-        end = _finished(context, model, way, folder, cache)
-        yield f"{way.name}, {moment:.2f} s, {stage}", _wrong_with(end, way, folder, cache)
-
-
-def _overrides(order: str, offload: str, export: str) -> tuple[str, ...]:
-    return (f"pruner.order={order}", f"model.offload={offload}", f"export={export}", "schedule=owl_cwl",
-            "artifacts=true", "resume=true")  # fmt: skip
-
-
-def _process(context: Any, model: Path, way: Way, folder: Path, cache: Path) -> tuple[Any, Path]:
-    end = folder.with_name(f"{folder.name}.end")
-    end.parent.mkdir(parents=True, exist_ok=True)
-    end.unlink(missing_ok=True)
-    process = context.Process(target=run_quietly, args=(str(model), str(folder), way.overrides, str(cache), str(end)))
-    process.start()
-    return process, end
-
-
-def _finished(context: Any, model: Path, way: Way, folder: Path, cache: Path) -> str:
-    process, end = _process(context, model, way, folder, cache)
-    process.join()
-    return end.read_text() if end.is_file() else f"exit code {process.exitcode}"
-
-
-def _kill(context: Any, model: Path, way: Way, folder: Path, cache: Path, moment: float) -> str | None:
-    """Kill a run; return the stage at which it was, or None when it had finished before."""
-    process, end = _process(context, model, way, folder, cache)
-    process.join(moment)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    if end.is_file():
-        return None
-    found = status.read(folder)
-    return "before its first word" if found is None else str(found["stage"])
-
-
-def _numbers(folder: Path) -> dict[str, Any]:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return {key: results[key] for key in NUMBERS}
-
-
-def _wrong_with(end: str, way: Way, folder: Path, cache: Path) -> str | None:
-    if end != "complete":
-        return f"the resumed run ended with {end}"
-    if _numbers(folder) != way.expected:
-        return "other numbers"
-    whole = way.folder / "whole"
-    if (whole / "masks.safetensors").exists():
-        masks, expected = load(folder / "masks.safetensors"), load(whole / "masks.safetensors")
-        if masks.keys() != expected.keys() or not all(mask.equal(expected[name]) for name, mask in masks.items()):
-            return "other masks"
-    left = [str(path.relative_to(folder)) for path in folder.rglob(f"*{UNFINISHED}")]
-    left += [name for name in (CHECKPOINT, WORK) if (folder / name).exists()]
-    names = {path.name for path in folder.iterdir()} ^ {path.name for path in whole.iterdir()}
-    return f"left over: {', '.join([*left, *names])}" if left or names else None
 
 
 # ---- many starts at once

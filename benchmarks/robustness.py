@@ -1,6 +1,6 @@
 """Breaks runs on purpose and counts how often they come out of it as they should.
 
-    python benchmarks/robustness.py                        everything (half an hour on two cores)
+    python benchmarks/robustness.py                        everything (a quarter of an hour on two cores)
     python benchmarks/robustness.py --only kills starts    some of it
     python benchmarks/robustness.py --kills 200 --seed 1   more, and other moments
 
@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from breaking import ITEMS, OTHERS, ROOT, Item, Settings, Sound, Tries, models
+from breaking import ITEMS, OTHERS, ROOT, Item, Placed, Settings, Sound, Tries, models
+from killing import DOING
 
 from mwanda.system.files import write_text
 
@@ -33,15 +34,43 @@ BEGIN, END = "<!-- robustness: begin -->", "<!-- robustness: end -->"
 
 @dataclass
 class Count:
-    """What has come of the tries of one kind."""
+    """What has come of the tries of one kind.
+
+    Args:
+        title: what was tried.
+        tried: how many.
+        wrong: what did not end well.
+        cells: how many were tried and how many ended well, by row and column, where tries have such.
+    """
 
     title: str
     tried: int = 0
     wrong: list[str] = field(default_factory=list)
+    cells: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, what: str, wrong: str | None) -> None:
+        """Count one try."""
+        self.tried += 1
+        if wrong is not None:
+            self.wrong.append(f"{what}: {wrong}")
+        if isinstance(what, Placed):
+            tried, well = self.cells.get((what.row, what.column), (0, 0))
+            self.cells[what.row, what.column] = tried + 1, well + (wrong is None)
 
     def row(self) -> str:
         """Return the row of the table."""
         return f"| {self.title} | {self.tried} | {self.tried - len(self.wrong)} |"
+
+    def table(self) -> list[str]:
+        """Return the lines of a table of the cells: how many were tried, and of them ended well if not all did."""
+        columns = sorted({column for _, column in self.cells})
+        rows = sorted({row for row, _ in self.cells}, key=DOING.index)
+        found = [f"| tried, by what the run did | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+        for row in rows:
+            counts = [self.cells.get((row, column), (0, 0)) for column in columns]
+            shown = [str(tried) if tried == well else f"{well} of {tried}" for tried, well in counts]
+            found.append(f"| {row} | {' | '.join(shown)} |")
+        return found
 
 
 def others() -> Iterator[tuple[str, str | tuple[str, Item]]]:
@@ -77,9 +106,8 @@ def count(name: str, title: str, tries: Item, settings: Settings) -> Count:
     found = Count(title)
     with tempfile.TemporaryDirectory(prefix="robustness-") as place:
         for what, wrong in tries(Path(place), settings):
-            found.tried += 1
+            found.add(what, wrong)
             if wrong is not None:
-                found.wrong.append(f"{what}: {wrong}")
                 print(f"{name}: {found.wrong[-1]}", file=sys.stderr, flush=True)
     print(f"{name}: {found.tried - len(found.wrong)} of {found.tried}", flush=True)
     return found
@@ -91,6 +119,7 @@ def text(counts: Sequence[Count], missing: Sequence[str], typed: Sequence[str]) 
     where = f"{os.cpu_count()} processors, Python {platform.python_version()}"
     lines = [BEGIN, f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, {where}", ""]
     lines += ["| what | tried | ended as it should |", "|---|---|---|", *(each.row() for each in counts)]
+    lines += [line for each in counts if each.cells for line in ("", *each.table())]
     lines += ["", *(f"- did not end well: {wrong}" for each in counts for wrong in each.wrong[:5])]
     lines += [f"- not tried: {each}" for each in missing]
     return "\n".join([*lines, END]).replace("\n\n\n", "\n\n")

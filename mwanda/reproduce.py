@@ -2,8 +2,8 @@
 
 On the same machine with the same packages all numbers are the same to the last digit, and the masks are. Another
 processor, GPU or number of threads adds up in another order: numbers then differ by rounding, and a weight whose score
-is next to its neighbour's may go in its place. So numbers count as matching within a relative `--tolerance`; masks,
-counts, names and fingerprints match only when they are equal.
+is next to its neighbour's may be pruned in its place. So numbers count as matching within a relative `--tolerance`;
+masks, counts, names and fingerprints match only when they are equal.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import yaml
 from mwanda.config.identity import RunSpec
 from mwanda.config.registry import is_of, is_registered
 from mwanda.errors import ConfigurationError, InputError, MwandaError
-from mwanda.job.record import OUTCOME
+from mwanda.job.record import OUTCOME, Results
 from mwanda.job.results import RESULTS, read_results
 from mwanda.job.run import run
 from mwanda.system import conf
@@ -82,7 +82,7 @@ def differing_environment(before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 def again(
     folder: Path, target: Path, *, trust_remote_code: bool = False, plugins: Sequence[str] = ()
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Results, Results]:
     """Run what `folder` holds the record of in `target`; return the results of both.
 
     Nothing is taken from the cache of earlier runs, tracked, or exported. The folder may be a stranger's: what in it
@@ -122,7 +122,7 @@ def again(
     return before, written
 
 
-def _recorded(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _recorded(folder: Path) -> tuple[Results, dict[str, Any], list[str]]:
     """Return results, configuration and overrides of a complete run.
 
     Raises:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_summary(results, folder / RESULTS)
         if not results.get("languages"):
             raise RecordError(f"{folder / RESULTS}: languages is missing")
-        summary(dict(results), folder, find(results["languages"]["codes"]))
+        summary(results, folder, find(results["languages"]["codes"]))
     except InputError as error:
         complain(error)
         raise SystemExit(error.exit_code) from None

@@ -1,7 +1,7 @@
 """Damaged texts and damaged run folders, and what the command line makes of them.
 
 `TEXTS` are ways to spoil a corpus folder, `RUNS` ways to spoil the folder of a finished run. `try_text` and `try_run`
-put one of them through the real command line, each in a process of its own:
+put one of them through the real command line, each in a process of its own, forked from this one:
 
     a text is right   when it ends in one line of error, exit 2 and nothing left, or is read, where it is harmless
     a run is right    when comparison and status show the other runs, and name it where nothing of it can be shown
@@ -11,8 +11,6 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,9 @@ from typing import Any, Literal
 import pyarrow
 import pyarrow.parquet
 import yaml
+from typed import run
 
 
-ROOT = Path(__file__).parent.parent
 CODES = ("eng_Latn", "swh_Latn")
 SPOILT = "swh_Latn"
 ENGLISH = [f"The river rose on day {number}, and nobody in the village slept." for number in range(60)]
@@ -299,22 +297,19 @@ def try_text(name: str, model: Path, folder: Path) -> Outcome:
         "calibration.sequences=4", "calibration.length=32", "evaluation.window=64", "evaluation.stride=64",
         "tracking=none", "artifacts=false", f"output_dir={output}",
     ]  # fmt: skip
-    done = typed("run.py", *overrides)
-    said, told = done.stderr.strip(), TEXTS[name].told
+    code, said = typed(folder, "run.py", *overrides)
+    told = TEXTS[name].told
     if told is None:
-        return Outcome(done.returncode == 0 and (output / "results.json").is_file(), done.returncode, said)
+        return Outcome(code == 0 and (output / "results.json").is_file(), code, said)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     clear = len(errors) == 1 and said.endswith(errors[0]) and told in errors[0] and "Traceback" not in said
-    return Outcome(clear and done.returncode == 2 and not output.exists(), done.returncode, said)
+    return Outcome(clear and code == 2 and not output.exists(), code, said)
 
 
-def typed(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Type a command."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", timeout=900, check=False
-    )
+def typed(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Type a command, and return its exit code and what it said on the terminal."""
+    code = run(arguments, folder / "said")
+    return code, (folder / "said").read_text(encoding="utf-8", errors="replace").strip()
 
 
 # ---- run folders
@@ -532,40 +527,50 @@ def sound_run(model: Path, folder: Path, *more: str) -> Path:
 
 def try_run(name: str, sound: Path, folder: Path) -> Outcome:
     """Spoil a copy of a finished run beside another copy, and look at both with comparison and status."""
+    runs, damage = folder / "runs", RUNS[name]
     for each in ("first", "second"):
-        shutil.copytree(sound, folder / each)
-    damage = RUNS[name]
-    damage.spoil(folder / "second")
-    compared = typed("-m", "mwanda.comparison", str(folder), "--output", str(folder / "report"))
-    report = (folder / "report" / "report.md").read_text() if compared.returncode == 0 else ""
-    wrong = problem(damage, compared.returncode, compared.stderr, report)
+        shutil.copytree(sound, runs / each)
+    damage.spoil(runs / "second")
+    code, said = typed(folder, "-m", "mwanda.comparison", str(runs), "--output", str(folder / "report"))
+    report = (folder / "report" / "report.md").read_text() if code == 0 else ""
+    wrong = problem({"second": damage}, code, said, report)
     if wrong:
-        return Outcome(False, compared.returncode, f"{wrong}\n{compared.stderr}")
-    looked = typed("-m", "mwanda.status", str(folder))
-    wrong = problem_of_table(damage, looked.returncode, looked.stdout + looked.stderr)
-    return Outcome(not wrong, looked.returncode, f"{wrong}\n{looked.stdout}{looked.stderr}")
+        return Outcome(False, code, f"{wrong}\n{said}")
+    code, said = typed(folder, "-m", "mwanda.status", str(runs))
+    wrong = problem_of_table({"second": damage}, code, said)
+    return Outcome(not wrong, code, f"{wrong}\n{said}")
 
 
-def problem(damage: RunDamage, exit_code: int, said: str, report: str) -> str:
-    """Return what is wrong with a comparison of `first`, which is sound, and `second`; nothing where it is right."""
+def problem(damages: Mapping[str, RunDamage], exit_code: int, said: str, report: str) -> str:
+    """Return what is wrong with a comparison of `first`, which is sound, and of damaged runs; else nothing.
+
+    Args:
+        damages: by the name of the run.
+        exit_code: of the comparison.
+        said: what it said.
+        report: report.md.
+    """
     if exit_code != 0 or "Traceback" in said:
         return "the comparison failed"
-    shown = {"shown": 2, "left out": 2, "named": 1}[damage.compared]
+    shown = 1 + sum(damage.compared != "named" for damage in damages.values())
     if f"{shown} runs, " not in report:
         return f"{shown} runs should be shown"
-    named = [line for line in said.splitlines() if line.startswith("warning: second")]
-    if damage.compared == "left out" and not named:
-        return "the file that was left out is not named"
-    if damage.compared == "named" and "| second |" not in report:
-        return "the run is not listed"
+    for name, damage in damages.items():
+        named = [line for line in said.splitlines() if line.startswith(f"warning: {name}/") and "is left out" in line]
+        if damage.compared == "left out" and not named:
+            return f"the file of {name} that was left out is not named"
+        if damage.compared == "named" and f"| {name} |" not in report:
+            return f"{name} is not listed"
     return ""
 
 
-def problem_of_table(damage: RunDamage, exit_code: int, said: str) -> str:
-    """Return what is wrong with the table of both runs; nothing where it is right."""
+def problem_of_table(damages: Mapping[str, RunDamage], exit_code: int, said: str) -> str:
+    """Return what is wrong with the table of a sound run and of damaged ones; nothing where it is right."""
     rows = {line.split()[0]: line.split()[1] for line in said.splitlines() if len(line.split()) > 1}
     if "Traceback" in said or rows.get("first") != "complete":
         return "the table failed"
-    if rows.get("second", "") != damage.state:
-        return f"second is {rows.get('second')}, not {damage.state}"
-    return "" if exit_code == int(damage.state not in ("complete", "")) else f"the exit code is {exit_code}"
+    for name, damage in damages.items():
+        if rows.get(name, "") != damage.state:
+            return f"{name} is {rows.get(name)}, not {damage.state}"
+    failed = any(damage.state not in ("complete", "") for damage in damages.values())
+    return "" if exit_code == int(failed) else f"the exit code is {exit_code}"

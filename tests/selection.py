@@ -8,7 +8,7 @@ from mwanda.patterns.base import ComparisonGroup
 
 
 def quota(pattern: Pattern, zeros: Bool[Tensor, "out in"], sparsity: float, group: ComparisonGroup) -> Quota:
-    """Return what goes of a matrix that holds `zeros` already."""
+    """Return how many weights are pruned of a matrix that holds `zeros` already."""
     groups = pattern.groups(zeros, group)
     return pattern.quota(groups.sum(dim=1), groups.shape[1], sparsity)
 

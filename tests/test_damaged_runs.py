@@ -39,26 +39,33 @@ def test_there_are_as_many_damages_as_were_tried_before() -> None:
     assert len(RUNS) >= 78
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_the_other_runs_are_shown(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damage = RUNS[name]
-    damage.spoil(folder / "second")
-    said, report = compare(folder, capsys, "--no-plots")
-    assert problem(damage, 0, said, report) == "", said
-    code = status.main([str(folder)])
+@pytest.mark.parametrize("file", sorted({name.partition(":")[0] for name in RUNS}))
+def test_the_other_runs_are_shown(file: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All damages of a file at once; benchmarks/robustness.py tries each beside a sound run alone."""
+    damages = {f"run{number}": RUNS[name] for number, name in enumerate(RUNS) if name.partition(":")[0] == file}
+    for name in ("first", *damages):
+        shutil.copytree(sound, tmp_path / "runs" / name)
+    for name, damage in damages.items():
+        damage.spoil(tmp_path / "runs" / name)
+    said, report = compare(tmp_path / "runs", capsys, "--no-plots")
+    assert problem(damages, 0, said, report) == "", said
+    code = status.main([str(tmp_path / "runs")])
     table = capsys.readouterr().out
-    assert problem_of_table(damage, code, table) == "", table
+    assert problem_of_table(damages, code, table) == "", table
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("results.json")])
-def test_a_summary_is_shown_or_refused_in_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    RUNS[name].spoil(folder / "second")
+def test_a_summary_is_shown_or_refused_in_one_line(
+    name: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "run"))
+    RUNS[name].spoil(folder)
     if name in ("results.json: a section more", "results.json: an infinite perplexity"):
-        show.main([str(folder / "second")])
+        show.main([str(folder)])
         assert "record: " in capsys.readouterr().out
         return
     with pytest.raises(SystemExit) as ended:
-        show.main([str(folder / "second")])
+        show.main([str(folder)])
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.startswith("error: ")

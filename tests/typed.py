@@ -47,14 +47,18 @@ def typed(*arguments: str) -> Typed:
     folder = Path(tempfile.mkdtemp(prefix="typed-"))
     try:
         out, said = folder / "out", folder / "said"
-        code = _run(["run.py", f"output_dir={out}", *arguments], said)
+        code = run(["run.py", f"output_dir={out}", *arguments], said)
         left = tuple(sorted(path.name for path in out.iterdir())) if out.is_dir() else ()
         return Typed(code, said.read_text(encoding="utf-8", errors="replace"), left)
     finally:
         shutil.rmtree(folder)
 
 
-def _run(command: Sequence[str], said: Path) -> int:
+def run(command: Sequence[str], said: Path) -> int:
+    """Run `python COMMAND`, a script of this checkout or `-m` and a module, and return its exit code.
+
+    What it writes to the terminal goes into the file `said`.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -78,8 +82,12 @@ def _in_child(command: Sequence[str], said: Path) -> None:
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         os.chdir(ROOT)
         sys.path.insert(0, str(ROOT))
-        sys.argv = list(command)
-        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        if command[0] == "-m":
+            sys.argv = list(command[1:])
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = list(command)
+            runpy.run_path(str(ROOT / command[0]), run_name="__main__")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

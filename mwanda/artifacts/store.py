@@ -277,7 +277,7 @@ def prune(
         folder: of the store.
         older_than: seconds since the last use.
         max_size: bytes that may stay.
-        everything: whether all go.
+        everything: whether all are removed.
 
     Returns:
         How many were removed.

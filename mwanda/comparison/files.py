@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mwanda.comparison.layers import layers
+from mwanda.comparison.blocks import block_numbers
 from mwanda.errors import RecordError
 from mwanda.export.masks import SHAPES, Masks
 from mwanda.inside.tables import COLUMNS, FOLDER
@@ -57,7 +57,7 @@ def _check_masks(sparsity: Mapping[str, Any], path: Path) -> None:
         with safe_open(path, framework="numpy") as stored:
             shapes = json.loads((stored.metadata() or {})[SHAPES])
             names = [each["name"] for each in sparsity["per_matrix"]]
-            layers(names, len(sparsity["per_layer"]))
+            block_numbers(names, len(sparsity["per_layer"]))
             for name in stored.keys():  # noqa: SIM118
                 rows, columns = map(int, shapes[name].split("x"))
                 if name not in names or stored.get_slice(name).get_shape() != [rows, -(-columns // 8)]:

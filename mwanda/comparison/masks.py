@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from mwanda.comparison.blocks import block_numbers
 from mwanda.comparison.configurations import Configuration
-from mwanda.comparison.layers import layers
 from mwanda.comparison.records import Run
 from mwanda.export.masks import SHAPES, Masks
 from mwanda.inside.overlap import by_chance
@@ -37,7 +37,7 @@ def overlap(every: Sequence[Configuration]) -> list[dict[str, Any]]:
             continue
         first, second = pairs[0]
         counts = _counts(_path(first), _path(second))
-        for layer, (shared, either, kept, size) in by_layer(counts, first.results["sparsity"]).items():
+        for layer, (shared, either, kept, size) in by_block(counts, first.results["sparsity"]).items():
             mine = kept / size
             other = (shared + either - kept) / size
             rows.append(
@@ -53,9 +53,9 @@ def overlap(every: Sequence[Configuration]) -> list[dict[str, Any]]:
     return rows
 
 
-def by_layer(counts: Counts, sparsity: Mapping[str, Any]) -> dict[int, tuple[int, int, int, int]]:
-    """Return the counts of matrices added up over the layers, which are in the order of the matrices."""
-    prefixes = layers([each["name"] for each in sparsity["per_matrix"]], len(sparsity["per_layer"]))
+def by_block(counts: Counts, sparsity: Mapping[str, Any]) -> dict[int, tuple[int, int, int, int]]:
+    """Return the counts of each block, summed over its matrices."""
+    prefixes = block_numbers([each["name"] for each in sparsity["per_matrix"]], len(sparsity["per_layer"]))
     totals: dict[int, tuple[int, int, int, int]] = {}
     for name, own in counts.items():
         before = totals.get(prefixes[name], (0, 0, 0, 0))

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mwanda.comparison.blocks import block_numbers
 from mwanda.comparison.configurations import Configuration, language_of
 from mwanda.comparison.finding import Candidate, findings, method, sparsity
-from mwanda.comparison.layers import layers
 from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.tables import Section, partners
@@ -214,7 +214,7 @@ def _matrices(run: Run) -> list[list[Any]]:
     described = run.results["sparsity"]
     names = [each["name"] for each in described["per_matrix"]]
     try:
-        blocks = layers(names, len(described["per_layer"]))
+        blocks = block_numbers(names, len(described["per_layer"]))
     except AssertionError:  # names that do not tell their block
         return []
     zeros: dict[tuple[str, int], list[int]] = {}

@@ -142,7 +142,7 @@ def _read(folder: Path, name: str) -> Run | Unfinished | None:
             content = read_json(path)
             if not ours and (not isinstance(content, dict) or not str(content.get("schema")).startswith(FAMILY)):
                 return None
-            results = as_today(checked(content, path))
+            results: Mapping[str, Any] | None = as_today(checked(content, path))
         else:
             results = None
         if results is not None and results["status"] == "complete":

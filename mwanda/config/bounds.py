@@ -11,7 +11,7 @@ PATHS = ("path", "folder", "output_dir")
 """Keys whose texts are places in a file system."""
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095
-"""Bytes of a file's name, and of all names on the way to it, that a file system takes."""
+"""Bytes of a file's name, and of its whole path, that a file system takes."""
 
 LARGEST = 2**63
 """Beyond all whole numbers that a tensor can hold."""

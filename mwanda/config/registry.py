@@ -17,9 +17,9 @@ from mwanda.system.conf import CONF
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "model": ("load_tokenizer", "load_config", "skeleton", "torch_dtype", "load", "fingerprint"),
-    "corpus": ("name", "has", "sentences"),
+    "corpus": ("name", "drop_overlap", "has", "sentences"),
     "criterion": ("needs", "group", "score"),
-    "schedule": ("needs", "signal_fraction", "signal", "allocate"),
+    "schedule": ("level", "looks_at", "needs", "signal_fraction", "signal", "allocate"),
     "pattern": ("name", "cell", "fixed_sparsity", "check", "groups", "quota"),
     "tracking": ("start", "log_stage", "log_results", "finish"),
     "export": ("name", "write"),

@@ -23,7 +23,7 @@ class FeedForward:
     Args:
         down: the matrix whose inputs are the neurons.
         before: the matrices whose outputs make these inputs.
-        gate: the layer whose sign says which neurons are active, where they are gated and it can be watched.
+        gate: the linear layer whose sign says which neurons are active, where they are gated and it can be watched.
     """
 
     down: Matrix

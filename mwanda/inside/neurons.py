@@ -14,13 +14,13 @@ class LanguageNeurons:
     Args:
         chosen: their numbers, lowest entropy first.
         entropy: of each of them, in nats.
-        owners: the languages that each belongs to.
-        bar: the activation probability above which a neuron belongs to a language.
+        languages: those that each is specific to.
+        bar: the activation probability above which a neuron is specific to a language.
     """
 
     chosen: Int[Tensor, " K"]
     entropy: Float[Tensor, " K"]
-    owners: Bool[Tensor, "K L"]
+    languages: Bool[Tensor, "K L"]
     bar: float
 
 
@@ -37,7 +37,7 @@ def language_neurons(
     """Return the `share` of all neurons with the lowest entropy, of those that a language activates often.
 
     Often: with a probability above the `quantile` of the probabilities of all neurons in all languages; to these
-    languages the neuron belongs. All neurons of a model are judged together, as in the paper.
+    languages the neuron is specific. All neurons of a model are judged together, as in the paper.
 
     Args:
         probabilities: the share of each language's tokens on which a neuron is active.
@@ -46,8 +46,8 @@ def language_neurons(
     """
     flat = probabilities.flatten().double()
     bar = float(flat.kthvalue(max(1, round(quantile * flat.numel()))).values)
-    owners = probabilities.double() > bar
-    values = torch.where(owners.any(dim=0), entropy(probabilities), torch.inf)
+    often = probabilities.double() > bar
+    values = torch.where(often.any(dim=0), entropy(probabilities), torch.inf)
     count = min(int(share * values.numel() * (1 + 1e-12)), int(torch.isfinite(values).sum()))
     order = torch.argsort(values, stable=True)[:count]
-    return LanguageNeurons(order, values[order], owners[:, order].T, bar)
+    return LanguageNeurons(order, values[order], often[:, order].T, bar)

@@ -124,11 +124,11 @@ class Findings:
         rows: list[Row] = []
         if self.neurons is None:
             return rows
-        for place, value, owners in zip(
-            self.neurons.chosen.tolist(), self.neurons.entropy.tolist(), self.neurons.owners, strict=True
+        for place, value, languages in zip(
+            self.neurons.chosen.tolist(), self.neurons.entropy.tolist(), self.neurons.languages, strict=True
         ):
             layer, matrix, number = self.places[place]
-            mine = torch.nonzero(owners).flatten().tolist()
+            mine = torch.nonzero(languages).flatten().tolist()
             rows += [
                 {
                     "layer": layer,

@@ -1,8 +1,8 @@
 """One process at a time has the folder of a run, and no folder is taken that holds anything else.
 
-A lock file in the folder says that it is a run's. Its lock is the system's: it goes with the process, however that
-ends, and holds on every machine that sees the folder, where the file system has locks; where it has none, status.json
-decides alone. Who does not get the lock has touched nothing.
+A lock file in the folder says that it is a run's. Its lock is the system's: it is released with the process, however
+that ends, and holds on every machine that sees the folder, where the file system has locks; where it has none,
+status.json decides alone. Who does not get the lock has touched nothing.
 """
 
 import errno

@@ -118,7 +118,7 @@ class Parts:
 
     @property
     def method(self) -> Method:
-        """The criterion with the solver that goes with it."""
+        """The criterion and its solver."""
         return Method.of(self.criterion, self.solver)
 
     @property

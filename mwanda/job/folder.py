@@ -12,6 +12,7 @@ from mwanda.evaluation.sentence_losses import FILE
 from mwanda.job import status
 from mwanda.job.components import Parts
 from mwanda.job.reading import check_summary
+from mwanda.job.record import Results
 from mwanda.job.results import RESULTS, read_results
 from mwanda.pruner import run_checkpoint
 from mwanda.system.environment import DIFFERENCE
@@ -41,7 +42,7 @@ FOLDERS = ("inside", "wandb")
 logger = logging.getLogger(__name__)
 
 
-def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
+def finished_results(spec: RunSpec, parts: Parts) -> Results | None:
     """Return the results that the folder of a run holds already, if the user asks to go on there.
 
     Raises:
@@ -69,7 +70,7 @@ def finished_results(spec: RunSpec, parts: Parts) -> dict[str, Any] | None:
     return found
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path) -> Results | None:
     """Return what results.json says; one that is damaged is that of no finished run, and is written again."""
     try:
         found = read_results(folder)

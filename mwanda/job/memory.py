@@ -95,7 +95,7 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
 
 
 def _gradient_bytes(blocks: Sequence[Block], plan: Plan, hidden: int, choices: int) -> int:
-    """Return what waits between blocks for the way back, one block's graph, and which of its weights would go."""
+    """Return what the backward pass needs: hidden states, the graph of one block, and codes of its weights."""
     if not plan.gradient_tokens:
         return 0
     batch = min(plan.batch_tokens, plan.gradient_tokens)

@@ -74,7 +74,7 @@ class Pipeline:
 
         Raises:
             InputError: the text or the model does not allow it.
-            MwandaError: it went wrong on the way.
+            MwandaError: the run failed.
         """
         from mwanda.system import device, environment
 

@@ -87,7 +87,7 @@ class Solver(TypedDict):
     settings: Annotated[dict[str, Any], Key("its section of the configuration", by="setting")]
 
 
-class Layer(TypedDict):
+class Block(TypedDict):
     """Sparsity of one block."""
 
     layer: Annotated[int, Key("number of the block, from 0")]
@@ -116,7 +116,7 @@ class Sparsity(TypedDict):
     fuller_cells: NotRequired[
         Annotated[int, Key("N:M cells that held more zeros than it removes, and keep them", "cells", absent=OLDER)]
     ]
-    per_layer: Annotated[list[Layer], Key("every block")]
+    per_layer: Annotated[list[Block], Key("every block")]
     per_matrix: Annotated[list[Matrix], Key("every matrix, in the order of the blocks")]
 
 

@@ -10,7 +10,7 @@ NO_PAIRS = "a single language"
 CODE = "language (FLORES+ code)"
 
 
-class InsideLayer(TypedDict):
+class InsideBlock(TypedDict):
     """What pruning did in one block, means over languages."""
 
     layer: Annotated[int, Key("number of the block, from 0")]
@@ -51,6 +51,6 @@ class Inside(TypedDict):
     text: Annotated[str, Key("the side of the corpus that was looked at")]
     tokens: Annotated[int, Key("tokens of each language on which outputs were compared", "tokens")]
     criterion_of_masks: Annotated[str, Key("criterion that chose the masks of single languages")]
-    per_layer: Annotated[list[InsideLayer], Key("every block")]
+    per_layer: Annotated[list[InsideBlock], Key("every block")]
     per_language: Annotated[dict[str, InsideLanguage], Key("every language", by=CODE)]
     neurons: Annotated[Neurons | None, Key("neurons", null="the model's feed-forward neurons are not known")]

@@ -16,7 +16,7 @@ from mwanda.evaluation.finite import overflows
 from mwanda.evaluation.perplexity import as_record
 from mwanda.job.components import Parts
 from mwanda.job.reading import checked, read_json
-from mwanda.job.record import Frame, Layer, Matrix, Model, Perplexity, Schedule, Sections, Sparsity
+from mwanda.job.record import Block, Frame, Matrix, Model, Perplexity, Results, Schedule, Sections, Sparsity
 from mwanda.languages.groups import calibrated
 from mwanda.models import blocks_of
 from mwanda.models.left_dense import left_dense
@@ -54,7 +54,7 @@ class Outcome:
     dropped: Mapping[str, int]
 
 
-def read_results(folder: Path) -> dict[str, Any] | None:
+def read_results(folder: Path) -> Results | None:
     """Return the results that a folder holds, complete or not; None where there is no results.json.
 
     Raises:
@@ -70,14 +70,14 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     return as_today(checked(found, path))
 
 
-def as_today(record: dict[str, Any]) -> dict[str, Any]:
+def as_today(record: dict[str, Any]) -> Results:
     """Return a record with the keys that older versions did not write, as they would stand in it."""
     if "criterion" in record:
         record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})
     if "calibration" in record:
         record["calibration"].setdefault("weights", ADDED["calibration.weights"])
         record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
-    return record
+    return cast("Results", record)  # what was read is checked by mwanda.job.reading
 
 
 def is_ours(folder: Path) -> bool:
@@ -191,7 +191,7 @@ def _perplexity(parts: Parts, outcome: Outcome) -> Perplexity:
 
 def _sparsity(report: "PruningReport", parts: Parts) -> Sparsity:
     sizes = [plan.shape[0] * plan.shape[1] for plan in report.plans]
-    layers: list[Layer] = []
+    layers: list[Block] = []
     for layer, wanted in enumerate(report.sparsities):
         inside = [(plan, size) for plan, size in zip(report.plans, sizes, strict=True) if plan.block == layer]
         achieved = sum(plan.zeros for plan, _ in inside) / sum(size for _, size in inside)

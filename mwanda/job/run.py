@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
@@ -18,6 +18,7 @@ from mwanda.job.inspection import inspection
 from mwanda.job.modes import memory_plan, prepare
 from mwanda.job.pipeline import Pipeline
 from mwanda.job.plan import plan
+from mwanda.job.record import Results
 from mwanda.job.status import Reporter, TakenError
 from mwanda.job.summary import summary
 from mwanda.system import distributed, interruption
@@ -32,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 @interruption.listening()
-def run(spec: RunSpec) -> dict[str, Any] | None:
+def run(spec: RunSpec) -> Results | None:
     """Do what was asked for, leaving a record in its folder; return results.json of `mode=run`.
 
     Raises:
         InputError: the configuration, the text or the model does not allow it; the folder is left as it was.
-        MwandaError: it went wrong on the way; results.json says `failed`.
+        MwandaError: the run failed; results.json says `failed`.
     """
     quiet_libraries()
     parts = Parts.of(spec)
@@ -95,7 +96,7 @@ class _Life:
     parts: Parts
     world: World
 
-    def live(self) -> dict[str, Any]:
+    def live(self) -> Results:
         """Do the work; whatever becomes of it, leave a record and a status that say so."""
         from mwanda.system import device
 
@@ -166,18 +167,18 @@ class _Life:
             ) from None
         return reporter, log
 
-    def _record(self, status: str, **more: Any) -> dict[str, Any]:
+    def _record(self, status: str, **more: Any) -> Results:
         """Write and return results.json with all that is known by now."""
         pipeline = self._pipeline
         seconds = pipeline.seconds if pipeline is not None else {}
         timing = {**seconds, "total": perf_counter() - self._clock}
         known = pipeline.record if pipeline is not None else {}
-        record = results.frame(self.spec, status, self._started, timing) | known | more
+        record = cast("Results", {**results.frame(self.spec, status, self._started, timing), **known, **more})
         if self.world.first:
             results.write_results(self.spec.folder, record)
         return record
 
-    def _tell_tracker(self, record: dict[str, Any]) -> None:
+    def _tell_tracker(self, record: Results) -> None:
         for stage, seconds in record["timing"].items():
             self.parts.tracker.log_stage(stage, seconds)
         self.parts.tracker.log_results(record)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mwanda.evaluation.task_scores import headline
+from mwanda.job.record import Results
 from mwanda.languages import Language
 from mwanda.languages.ratios import exponential, ratio
 from mwanda.system.terminal import console, number
@@ -21,9 +22,7 @@ LARGEST = 4
 """Parts of a model that are left dense, of which the summary tells."""
 
 
-def summary(
-    results: dict[str, Any], folder: Path, languages: Sequence[Language], target: Console | None = None
-) -> None:
+def summary(results: Results, folder: Path, languages: Sequence[Language], target: Console | None = None) -> None:
     """Print languages × dense, pruned and ratio, the sparsity of each block, and where the record is."""
     out = target or console()
     out.print()
@@ -61,7 +60,7 @@ def _left_dense(model: Mapping[str, Any]) -> str:
     return f"left dense: {sum(part['weights'] for part in parts) / whole:.1%} of all weights ({told}{more})"
 
 
-def _language_table(perplexity: dict[str, Any], languages: dict[str, Language]) -> Table:
+def _language_table(perplexity: Mapping[str, Any], languages: dict[str, Language]) -> Table:
     dense, pruned, totals = perplexity["dense"], perplexity["pruned"], perplexity["aggregate"]
     protocol, paired = perplexity["protocol"], perplexity.get("paired") or {}
     lost = {"perplexity": math.inf}  # which a file of JSON cannot say
@@ -141,7 +140,7 @@ def _change(perplexity: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _speed(evaluation: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _speed(evaluation: Mapping[str, Any]) -> list[str]:
     told = (f"{which} {each['tokens_per_second']:,.0f}" for which, each in evaluation.items())
     return [f"evaluation, tokens a second: {', '.join(told)}"] if evaluation else []
 
@@ -154,7 +153,7 @@ def _interval(low: float | None, high: float | None) -> str:
     return "–" if low is None and high is None else f"{number(low)} – {number(high)}"
 
 
-def _task_table(tasks: dict[str, Any]) -> Table:
+def _task_table(tasks: Mapping[str, Any]) -> Table:
     """One row for each task, by the one of its metrics that is reported most, and the mean of each suite."""
     table = Table(title="Tasks (standard errors; the difference is paired over documents)")
     for heading in ("task", "metric"):
@@ -191,7 +190,7 @@ def _colour(ratio: float | None, ranked: Sequence[float]) -> str:
     return "green" if position < 1 / 3 else "yellow" if position < 2 / 3 else "red"
 
 
-def _block_table(sparsity: dict[str, Any]) -> Table:
+def _block_table(sparsity: Mapping[str, Any]) -> Table:
     table = Table(title=f"Sparsity per block ({sparsity['pattern']}, target {sparsity['target']:g})", box=None)
     table.add_column("block", justify="right")
     table.add_column("")

@@ -40,7 +40,7 @@ OBJECTS = (
 """Files that hold a JSON object where they are there at all."""
 
 IGNORED = "_keys_to_ignore_on_load_unexpected"
-"""Where a class of transformers says which tensors of a checkpoint it has no use for, such as a layer of DeepSeek's."""
+"""Where a class of transformers says which tensors of a checkpoint it has no use for, as DeepSeek's further block."""
 
 MADE_ANEW = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|\.version)$")
 """Tensors of old checkpoints that a model makes by itself."""

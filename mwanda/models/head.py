@@ -1,4 +1,4 @@
-"""The output layer of a language model, whose vocabulary can be too large for its logits to be held.
+"""The LM head, whose vocabulary can be too large for its logits to be held.
 
 Legend: N positions, D hidden size, V vocabulary, C a chunk of it.
 """

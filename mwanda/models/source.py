@@ -286,7 +286,7 @@ def auto_class(config: Any) -> Any:
 
 
 def _in(scratch: Path | None) -> Path:
-    """Return a folder for what must be written to be read block by block; it goes when the process ends."""
+    """Return a folder for what must be written to be read block by block; it is removed when the process ends."""
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
     folder = tempfile.TemporaryDirectory(prefix=UNPACKED, dir=scratch)

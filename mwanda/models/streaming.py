@@ -28,7 +28,7 @@ def load_around_blocks(
 
     where = _placement(skeleton, {block.module for block in blocks_of(skeleton)}, str(device))
     model, found = load(device_map=where, offload_folder=str(folder))
-    # The loader has made a table of what is where on disk, and hooks that would read a layer at every call. We read
+    # The loader has made a table of what is where on disk, and hooks that would read a module at every call. We read
     # a block at a time, and keep it while all batches pass.
     first: Any = blocks_of(model)[0].matrices[0].module
     stored: Mapping[str, Tensor] = first._hf_hook.weights_map.dataset

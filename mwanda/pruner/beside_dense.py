@@ -17,7 +17,7 @@ from mwanda.pruner.walk import Arrivals
 
 @dataclass
 class BesideDense(ByBlock):
-    """Prunes block by block with a second copy of each batch on its way, which every block carries on as it was dense.
+    """Prunes block by block with a second copy of each batch, which every block takes through its dense weights.
 
     The second half of the batches are the copies. Each block first runs the copy, whose inputs of matrices are kept,
     and then the batch itself, observed together with them. When the batches go on, the copies are given what the dense
@@ -30,7 +30,7 @@ class BesideDense(ByBlock):
     def stops(self, block: Block) -> Sequence[nn.Module]:
         """Wait nowhere inside a block, but have it return for each copy what it made of it when it was dense.
 
-        This is done before any batch is on its way: a batch that waits at a module knows already what it will call.
+        This is done before any batch is started: a batch that waits at a module knows already what it will call.
         """
         module = block.module
         own, before = module.forward, module.__dict__.get("forward")

@@ -60,9 +60,9 @@ class Lockstep(Generic[T]):
         offloading: ActivationOffloading | None = None,
     ):
         self.results: list[Any] = [None] * len(batches)
-        self._travellers = [(batch, greenlet(forward)) for batch in batches]
+        self._running = [(batch, greenlet(forward)) for batch in batches]
         self._states: dict[int, ThreadState] = {}
-        self._ours = {traveller: index for index, (_, traveller) in enumerate(self._travellers)}
+        self._ours = {running: index for index, (_, running) in enumerate(self._running)}
         self._stops = stops
         self._offloading = offloading
         self._hooks: list[Any] = []
@@ -79,10 +79,10 @@ class Lockstep(Generic[T]):
         for hook in self._hooks:
             hook.remove()
         with kept():
-            for place, (_, traveller) in enumerate(self._travellers):
-                if traveller:  # still waiting half-way: unwind it, so that no frame outlives the walk
+            for place, (_, running) in enumerate(self._running):
+                if running:  # still waiting half-way: unwind it, so that no frame outlives the walk
                     self._states[place].restore()
-                    traveller.throw()
+                    running.throw()
 
     @property
     def index(self) -> int | None:
@@ -92,7 +92,7 @@ class Lockstep(Generic[T]):
     @property
     def batch(self) -> T | None:
         """The batch whose forward pass is running, or None while all of them wait."""
-        return None if self.index is None else self._travellers[self.index][0]
+        return None if self.index is None else self._running[self.index][0]
 
     def advance(self) -> list[Arrival[T]]:
         """Let every batch go on to its next stop; return where they are, or nothing when all have finished.
@@ -105,10 +105,10 @@ class Lockstep(Generic[T]):
         """
         still = 0
         with kept() as ours:
-            for place, (batch, traveller) in enumerate(self._travellers):
+            for place, (batch, running) in enumerate(self._running):
                 if self._started:
                     self.fetch(self._waiting[place])
-                outcome = self._go_on(place, traveller, batch, ours)
+                outcome = self._go_on(place, running, batch, ours)
                 if isinstance(outcome, Arrival):
                     still += 1
                     self.offload(outcome)
@@ -116,24 +116,24 @@ class Lockstep(Generic[T]):
                     self.results[place] = outcome
                 self._waiting[place : place + 1] = [outcome]
         self._started = True
-        if still not in (0, len(self._travellers)) or len({arrival.module for arrival in self._waiting if still}) > 1:
+        if still not in (0, len(self._running)) or len({arrival.module for arrival in self._waiting if still}) > 1:
             raise CalibrationError("batches took different ways through the model; use pruner.order=oneshot")
         if not still:
-            self._travellers, self._waiting = [], []
+            self._running, self._waiting = [], []
         return self._waiting
 
     def random_state(self, index: int) -> Tensor:
         """Return the state of the random numbers of a batch that waits."""
         return self._states[index].random
 
-    def _go_on(self, place: int, traveller: greenlet, batch: T, ours: ThreadState) -> Any:
+    def _go_on(self, place: int, running: greenlet, batch: T, ours: ThreadState) -> Any:
         """Let a batch go on to its next stop, or to its end; return what it comes to."""
         self._states.get(place, ours).restore()
         if place in self._states:
-            outcome = traveller.switch()
+            outcome = running.switch()
         else:
-            traveller.gr_context = copy_context()
-            outcome = traveller.switch(batch)
+            running.gr_context = copy_context()
+            outcome = running.switch(batch)
         self._states[place] = ThreadState.now()
         return outcome
 
@@ -149,8 +149,8 @@ class Lockstep(Generic[T]):
 
     def _pause(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         index = self.index
-        if index is None:  # not one of the travelling batches: a call by whoever drives them
+        if index is None:  # a call from outside the batches' own forward passes
             return
         parent = getcurrent().parent
         assert parent is not None
-        parent.switch(Arrival(index, self._travellers[index][0], module, args, kwargs))
+        parent.switch(Arrival(index, self._running[index][0], module, args, kwargs))

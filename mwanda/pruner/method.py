@@ -23,7 +23,7 @@ class Method:
 
     Args:
         criterion: scores weights.
-        solver: takes it from there.
+        solver: makes a mask or new weights of the scores.
     """
 
     criterion: Criterion

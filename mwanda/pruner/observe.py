@@ -24,7 +24,7 @@ class Observer:
         matrices: to be watched.
         languages: how many there are.
         needs: what of the inputs is asked for.
-        current: which batch is on its way, when nobody says so by `reading`.
+        current: which batch is running, when nobody says so by `reading`.
         weighting: how much each language counts.
         token_weights: by matrix, what a token of each language weighs in the second moments; one where none are given.
     """
@@ -146,7 +146,7 @@ def pool_rare_experts(
     """Give an expert that saw fewer than `fewest_tokens` tokens the statistics of all experts of its parameter.
 
     Returns the names of the matrices concerned. So few inputs say more about the calibration text than about the
-    expert; what its neighbours see comes from the same hidden states.
+    expert; what the other experts see comes from the same hidden states.
     """
     siblings: dict[tuple[nn.Module, str], list[str]] = {}
     for matrix in matrices:

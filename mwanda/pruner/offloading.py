@@ -1,4 +1,4 @@
-"""Where the hidden states of batches wait while other batches are on their way: on the device, in RAM or on disk."""
+"""Where the hidden states of batches are offloaded to while other batches run: on the device, in RAM or on disk."""
 
 import tempfile
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class OnDisk:
 
 @contextmanager
 def offloading_of(activations: Activations, folder: Path | None = None) -> Iterator[ActivationOffloading | None]:
-    """Give the offloading of this name; what it keeps in `folder`, or where temporary files are, goes at the end."""
+    """Give the offloading of this name; what it keeps in `folder`, or among temporary files, is removed at the end."""
     if activations == "disk":
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

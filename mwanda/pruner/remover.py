@@ -34,7 +34,7 @@ class Remover:
     Args:
         method: scores weights, and makes a mask or new weights of the scores.
         pattern: says which of them compete.
-        quotas: how much of each matrix goes.
+        quotas: how many weights of each matrix are removed.
         planned: what is expected of each matrix.
         plans: those of the matrices that have been pruned.
     """

@@ -84,7 +84,7 @@ class Calibrator:
 
         Args:
             matrices: to be watched.
-            lockstep: with it, the observer sees the batches on their way.
+            lockstep: with it, the observer sees which batch is running.
             token_weights: see `token_weights`.
             needs: what of the inputs is asked for, if not all.
         """
@@ -105,7 +105,7 @@ class Calibrator:
         observer = self.observer(matrices, needs=Needs.NORMS)
         show(observer)
         statistics = dict(observer.statistics)
-        self._add_up(statistics)
+        self._all_reduce(statistics)
         pool_rare_experts(statistics, matrices, self.fewest_tokens)
         return {name: each.weights for name, each in statistics.items()}
 
@@ -116,17 +116,17 @@ class Calibrator:
         return self.complete(observer, matrices)
 
     def complete(self, observer: Observer, matrices: Sequence[Matrix]) -> dict[str, LanguageStatistics]:
-        """Return what all processes saw, and give experts that saw too little the statistics of their neighbours."""
+        """Return what all processes saw; experts that saw too little get the statistics of all."""
         statistics = dict(observer.statistics)
         # In float64 (second moments in float32): processes differ from one by no more than the order of a sum does.
-        self._add_up(statistics)
+        self._all_reduce(statistics)
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)
         self.pooled += [name for name in rare if name not in self.pooled]
         self._unchecked |= statistics
         self._experts.update(matrix.name for matrix in matrices if matrix.expert is not None)
         return statistics
 
-    def _add_up(self, statistics: Mapping[str, LanguageStatistics]) -> None:
+    def _all_reduce(self, statistics: Mapping[str, LanguageStatistics]) -> None:
         self.world.all_reduce(tensor for each in statistics.values() for tensor in each.tensors() if tensor is not None)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""One pass of all calibration batches over all blocks: weights come and go, and what is finished is written down."""
+"""One pass of all calibration batches over all blocks, which loads, releases and checkpoints them one by one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence

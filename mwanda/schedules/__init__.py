@@ -1,4 +1,4 @@
-"""Schedules: how much of each block goes, under one exact budget."""
+"""Schedules: the sparsity of each block or matrix, under one exact budget."""
 
 from mwanda.schedules.base import BlockMatrix as BlockMatrix
 from mwanda.schedules.base import Schedule as Schedule

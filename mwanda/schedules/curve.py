@@ -11,7 +11,7 @@ from scipy.interpolate import PchipInterpolator
 Values = NDArray[np.float64]
 
 SMALL_SPARSITIES = 3.0
-"""`D ∝ s³` for small s, where the scores of the weights that go have a density at zero: what is removed is bounded by a
+"""`D ∝ s³` for small s, where the scores of the removed weights have a density at zero: what is removed is bounded by a
 threshold in proportion to s, and its square adds up over a number in proportion to s."""
 
 POINTS = 2001

@@ -1,4 +1,4 @@
-"""LSA: blocks in which half of the weights can go at little error hold few that matter, and keep more of them."""
+"""LSA: sparsity by the linear reconstruction error of each block after a trial pruning; a small error keeps more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class LSA:
 
     Args:
         width: β; sparsities spread over `[S − β, S + β]` before the budget is met.
-        removed: share of each row that goes in the trial.
+        removed: share of each row that is removed in the trial.
         steps: in which the search removes them; more of them give a lower error and take longer.
         protect: whether blocks with a `small` or a `large` error keep more.
         level: see Schedule.

@@ -13,9 +13,9 @@ from mwanda.statistics import LanguageStatistics, Needs
 
 
 Match = Literal["layer", "dense"]
-"""Whose outputs new weights are fitted to: those of the layer's own weights on the inputs that it has, behind layers
+"""Whose outputs new weights are fitted to: those of the matrix's own weights on the inputs that it has behind matrices
 that are pruned already; or those that it has in the dense model (asymmetric reconstruction, as in GPTAQ, Li et al.,
-ICML 2025), which also makes up for what the layers before it have lost."""
+ICML 2025), which also makes up for what the matrices before it have lost."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight matrix that is to be pruned, and what is known of it.
+    """A linear layer that is to be pruned: its weight matrix, statistics and budget.
 
     Args:
         weight: as it is; its zeros stay zero, and count.

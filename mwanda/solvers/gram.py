@@ -1,4 +1,4 @@
-"""The Gram matrix `G = Σ_t x_t x_tᵀ` of a layer's inputs, which is the curvature of its reconstruction error.
+"""The Gram matrix `G = Σ_t x_t x_tᵀ` of a matrix's inputs, which is the curvature of its reconstruction error.
 
 `‖(W − V) X‖² = Σ_rows (w − v) G (w − v)ᵀ`, so that every solver here works from G alone.
 """

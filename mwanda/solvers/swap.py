@@ -1,4 +1,4 @@
-"""1-swap refinement: exchanges a pruned weight for a kept one wherever that lowers the layer's error."""
+"""1-swap refinement: exchanges a pruned weight for a kept one wherever that lowers the output error of the matrix."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

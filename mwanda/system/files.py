@@ -53,7 +53,7 @@ def atomic(path: Path, name: Callable[[Path], str] | None = None) -> Iterator[Pa
         target = path if name is None else path.with_name(name(made))
         if target.is_dir() and not target.is_symlink():
             check_replaceable(target)
-            os.replace(target, Path(folder) / "before")  # goes with the temporary folder
+            os.replace(target, Path(folder) / "before")  # removed with the temporary folder
         os.replace(made, target)
 
 

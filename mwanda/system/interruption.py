@@ -20,7 +20,7 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
-    """A signal ends the run; no Exception, so that nobody on the way takes it for an error of the work itself."""
+    """A signal ends the run; no Exception, so that no handler takes it for an error of the work itself."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)

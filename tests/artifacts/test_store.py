@@ -165,7 +165,7 @@ SETTINGS = {
         "calibration.weights=balanced",
     ),
     "one-shot, blocks on disk": ("pruner=oneshot", "schedule=cwl", "criterion=wanda", "model.offload=disk"),
-    "on the way": ("pruner=arrival", "schedule=owl", "criterion=wanda"),
+    "prune while calibrating": ("pruner=arrival", "schedule=owl", "criterion=wanda"),
     "without statistics": ("criterion=magnitude", "schedule=cwl"),
     "tasks": ("evaluation=full", "evaluation.tasks=[parallel_cloze]", "evaluation.limit=4", "schedule=uniform"),
 }
@@ -174,7 +174,7 @@ KINDS = {
     "one-shot, second moments": ["blocks", "dense perplexity", "statistics"],
     "one-shot, balanced second moments": ["blocks", "dense perplexity", "statistics"],
     "one-shot, blocks on disk": ["blocks", "dense perplexity", "statistics"],
-    "on the way": ["blocks", "dense perplexity", "signals"],
+    "prune while calibrating": ["blocks", "dense perplexity", "signals"],
     "without statistics": ["blocks", "dense perplexity", "signals"],
     "tasks": ["blocks", "dense perplexity", "dense scores"],
 }

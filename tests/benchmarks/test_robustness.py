@@ -1,9 +1,14 @@
 """What the table of docs/reliability.md is made by: everything is counted, and what is missing is said."""
 
+import random
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import robustness
+from breaking import Placed
+from killing import FILES, Shot, Way
 from robustness import ITEMS, OTHERS, Count, Settings, Tries, count, into, others, text
 
 
@@ -26,6 +31,29 @@ def test_the_table_says_what_was_wrong_and_what_is_missing() -> None:
     assert "`python benchmarks/robustness.py --kills 9`" in table
     assert "| x | 3 | 2 |\n| y | 2 | 2 |" in table
     assert "- did not end well: b: was wrong\n- not tried: no models\n" in table
+
+
+def test_kills_are_counted_by_stage_and_order() -> None:
+    found = Count("kills")
+    for order, wrong in (("block", None), ("arrival", None), ("arrival", "other masks")):
+        found.add(Placed("a kill", row="prune", column=order), wrong)
+    found.add(Placed("a kill", row="load", column="block"), None)
+    table = text([found], [], [])
+    assert (
+        "| tried, by what the run did | arrival | block |\n|---|---|---|\n| load | 0 | 1 |\n| prune | 1 of 2 | 1 |\n"
+        in table
+    )
+    assert "| kills | 4 | 3 |" in table
+
+
+def test_shots_reach_every_stage_and_every_kind_of_file(tmp_path: Path) -> None:
+    stages, files = {"load": 0.1, "export": 0.2}, Counter(artifact=2, checkpoint=3, export=1, other=9)
+    shots = list(islice(Way("block", "x", (), tmp_path, 3.0, stages, files).shots(random.Random(0)), 240))
+    assert {shot.stage for shot in shots} == {None, *stages}
+    assert {shot.file for shot in shots} == {None, "", *FILES}
+    assert all(shot.number < files[shot.file] for shot in shots if shot.file)
+    assert len({(shot.file, shot.number, shot.after) for shot in shots if shot.file}) == 12
+    assert str(Shot(0.5, "load")) == "0.50 s into load"
 
 
 def test_the_table_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

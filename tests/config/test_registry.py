@@ -1,6 +1,7 @@
 """No code is imported that the user has not named, and every class is taken for its own group alone."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mwanda.config.registry import REQUIRED, class_of, is_registered, registered
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import ConfigurationError
 from mwanda.job.components import Parts
+from mwanda.languages import Language
 from mwanda.pruner import Pruner
 
 
@@ -22,6 +24,21 @@ class Mine(Wanda):
 @dataclass(frozen=True)
 class MyPruner(Pruner):
     """A pruner of the user's."""
+
+
+@dataclass(frozen=True)
+class MyCorpus:
+    """A corpus of the user's that does not say what becomes of lines of both sides."""
+
+    name = "mine"
+
+    def has(self, language: Language) -> bool:
+        """Have every language."""
+        return True
+
+    def sentences(self, language: Language, split: str) -> Iterator[str]:
+        """Yield one sentence."""
+        yield "Mine."
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,11 @@ def test_where_a_group_has_no_contract_a_class_is_derived_from_one_of_it() -> No
     assert class_of("pruner", f"{__name__}.MyPruner", [__name__]) is MyPruner
     with pytest.raises(ConfigurationError, match="must be derived from a class of the group pruner; choices: mwanda"):
         class_of("pruner", f"{__name__}.Unlike", [__name__])
+
+
+def test_what_a_run_asks_of_a_class_is_asked_for_before_it() -> None:
+    with pytest.raises(ConfigurationError, match="is none of the group corpus, whose classes have drop_overlap"):
+        class_of("corpus", f"{__name__}.MyCorpus", [__name__])
 
 
 @pytest.mark.parametrize("plugins", ["[1x]", "[a/b]", "[a..b]", "['']", "a", "[[a]]"])

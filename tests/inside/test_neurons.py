@@ -28,7 +28,7 @@ def test_neurons_by_hand() -> None:
     found = language_neurons(BY_HAND, share=0.5, quantile=0.75)
     assert found.bar == pytest.approx(0.5)
     assert found.chosen.tolist() == [1]  # two were asked for, and one qualifies
-    assert found.owners.tolist() == [[True, False]]
+    assert found.languages.tolist() == [[True, False]]
     assert found.entropy.tolist() == pytest.approx([0.3250829733914482], abs=1e-6)
 
 
@@ -54,5 +54,5 @@ def test_neurons_against_a_loop(values: object) -> None:
     assert len(found.chosen) == min(int(0.25 * neurons), len(candidates))
     expected = sorted(value for value, _ in candidates)[: len(found.chosen)]
     assert found.entropy.tolist() == pytest.approx(expected, abs=1e-9)
-    for neuron, owners in zip(found.chosen.tolist(), found.owners.tolist(), strict=True):
-        assert owners == [value > bar for value in probabilities[:, neuron].tolist()]
+    for neuron, languages in zip(found.chosen.tolist(), found.languages.tolist(), strict=True):
+        assert languages == [value > bar for value in probabilities[:, neuron].tolist()]

@@ -122,8 +122,8 @@ def test_dense_weights_are_not_changed_and_are_read_a_block_at_a_time(tmp_path: 
     before = {name: value.clone() for name, value in stored.tensors.items()}
     job.run(model=model, weights=Streamed(stored, tmp_path, CPU))
     assert all(torch.equal(value, before[name]) for name, value in stored.tensors.items())
-    owners = [name.split(".")[2] for name in stored.read]
-    changes = sum(first != second for first, second in itertools.pairwise(owners))
+    numbers = [name.split(".")[2] for name in stored.read]
+    changes = sum(first != second for first, second in itertools.pairwise(numbers))
     # The zeros that are there, the dense pre-pass, the pruning; the audit reads what has been kept.
     assert changes == 3 * 3 - 1
 
@@ -263,7 +263,7 @@ def test_a_kill_between_any_two_operations_on_files_changes_nothing(
 
 
 @every_order
-def test_a_journal_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, order: Order) -> None:
+def test_a_checkpoint_holds_no_weights_when_blocks_are_on_disk(tmp_path: Path, order: Order) -> None:
     job = Job(PlainDecoder(), CALIBRATION, Pruner(order, 3), SparseGPT(), OWLCWL(2.0))
     run_streamed(job, tmp_path / "blocks", tmp_path / "checkpoint")
     assert len(list((tmp_path / "blocks").iterdir())) == 3

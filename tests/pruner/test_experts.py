@@ -66,13 +66,13 @@ def even(chosen: Int[Tensor, "N k"], dtype: torch.dtype = torch.float64) -> Floa
 
 
 def expected_inputs(
-    matrices: Sequence[Matrix], states: Tensor, chosen: Sequence[Sequence[int]], owners: Sequence[int]
+    matrices: Sequence[Matrix], states: Tensor, chosen: Sequence[Sequence[int]], language_ids: Sequence[int]
 ) -> dict[str, dict[int, list[Tensor]]]:
     """Return what each matrix multiplies, token by token, for each language."""
     first = {matrix.expert: matrix for matrix in matrices if matrix.parameter == "gate_up_proj"}
     found: dict[str, dict[int, list[Tensor]]] = {matrix.name: {} for matrix in matrices}
     second = {matrix.expert: matrix for matrix in matrices if matrix.parameter == "down_proj"}
-    for token, (experts, language) in enumerate(zip(chosen, owners, strict=True)):
+    for token, (experts, language) in enumerate(zip(chosen, language_ids, strict=True)):
         for expert in experts:
             gate, up = (first[expert].weight @ states[token]).chunk(2)
             found[first[expert].name].setdefault(language, []).append(states[token])
@@ -101,8 +101,8 @@ def test_each_expert_sees_the_tokens_that_are_sent_to_it(family: str) -> None:
     block, states, chosen = mixture_of(family), hidden_states(6), torch.tensor(CHOSEN)
     matrices, observer = block.matrices, Observer(block.matrices, languages=3)
     observe(observer, block, states, chosen, batch_of(LANGUAGES))
-    owners = [language for language in LANGUAGES for _ in range(2)]
-    assert_statistics(observer.statistics, expected_inputs(matrices, states, CHOSEN, owners), languages=3)
+    language_ids = [language for language in LANGUAGES for _ in range(2)]
+    assert_statistics(observer.statistics, expected_inputs(matrices, states, CHOSEN, language_ids), languages=3)
     tokens = {matrix.expert: observer.statistics[matrix.name].tokens.tolist() for matrix in matrices}
     assert tokens == {0: [2, 3, 0], 1: [2, 3, 0], 2: [0, 2, 0], 3: [0, 0, 0]}
 
@@ -242,8 +242,10 @@ def test_experts_are_watched_within_their_model(family: str) -> None:
                 model(input_ids=batch.tokens, use_cache=False)
         model(input_ids=calibration.sequences[0], use_cache=False)  # of no batch
     states, chosen, _ = calls[0]
-    owners = [language for language, part in enumerate(calibration.sequences) for _ in range(part.numel())]
-    assert_statistics(observer.statistics, expected_inputs(matrices, states, chosen.tolist(), owners), languages=3)
+    language_ids = [language for language, part in enumerate(calibration.sequences) for _ in range(part.numel())]
+    assert_statistics(
+        observer.statistics, expected_inputs(matrices, states, chosen.tolist(), language_ids), languages=3
+    )
 
 
 def statistics_with(tokens: Sequence[int], value: float) -> LanguageStatistics:

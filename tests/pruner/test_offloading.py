@@ -80,7 +80,7 @@ def test_an_interrupted_run_leaves_no_temporary_file(temporary: Path) -> None:
 
 @every_order_that_parks
 @elsewhere
-def test_a_journal_takes_what_waits_elsewhere(tmp_path: Path, order: Order, activations: Activations) -> None:
+def test_a_checkpoint_takes_what_is_offloaded(tmp_path: Path, order: Order, activations: Activations) -> None:
     job = job_of(PlainDecoder(), order, activations, SparseGPT())
     expected, progress = job_of(PlainDecoder(), order, "device", SparseGPT()).run(), StopAt()
     assert_same(job.run(tmp_path / "whole", progress), expected)
@@ -91,7 +91,7 @@ def test_a_journal_takes_what_waits_elsewhere(tmp_path: Path, order: Order, acti
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5", "m2m_100"])
-def test_a_journal_takes_tuples_and_two_stacks_that_wait_elsewhere(tmp_path: Path, family: str) -> None:
+def test_a_checkpoint_takes_tuples_and_two_stacks_that_are_offloaded(tmp_path: Path, family: str) -> None:
     job, expected = job_of(tiny_model(family), "block", "disk"), job_of(tiny_model(family), "block", "device").run()
     with pytest.raises(Interrupted):
         job.run(tmp_path, StopAt(3))
@@ -197,12 +197,12 @@ class TwiceDecoder(PlainDecoder):
 
 @every_order_that_parks
 @elsewhere
-def test_states_that_a_block_is_given_twice_are_parked_once(order: Order, activations: Activations) -> None:
+def test_states_that_a_block_is_given_twice_are_offloaded_once(order: Order, activations: Activations) -> None:
     model = TwiceDecoder(make_block=TwiceBlock)
     assert_same(job_of(model, order, activations).run(), job_of(model, order, "device").run())
 
 
-def parkings(folder: Path) -> list[ActivationOffloading]:
+def offloadings(folder: Path) -> list[ActivationOffloading]:
     return [InMemory(), OnDisk(folder)]
 
 
@@ -210,7 +210,7 @@ def parkings(folder: Path) -> list[ActivationOffloading]:
 def test_values_come_back_to_the_same_tensor(tmp_path: Path, which: int) -> None:
     states = torch.arange(24.0).reshape(2, 3, 4)
     tensors = [states.clone(), states.transpose(0, 1) + 1, states[:, 1:], states.bfloat16()]
-    expected, offloading = copy.deepcopy([tensor.contiguous() for tensor in tensors]), parkings(tmp_path)[which]
+    expected, offloading = copy.deepcopy([tensor.contiguous() for tensor in tensors]), offloadings(tmp_path)[which]
     for _ in range(2):
         offloading.offload(7, tensors)
         assert all(tensor.numel() == 0 for tensor in tensors)
@@ -221,7 +221,7 @@ def test_values_come_back_to_the_same_tensor(tmp_path: Path, which: int) -> None
 
 @pytest.mark.parametrize("which", range(2))
 def test_batches_do_not_mix(tmp_path: Path, which: int) -> None:
-    batches, offloading = [[torch.full((1, 2, 3), float(index))] for index in range(4)], parkings(tmp_path)[which]
+    batches, offloading = [[torch.full((1, 2, 3), float(index))] for index in range(4)], offloadings(tmp_path)[which]
     for index, tensors in enumerate(batches):
         offloading.offload(index, tensors)
     for index in (2, 0, 3, 1):
@@ -229,7 +229,7 @@ def test_batches_do_not_mix(tmp_path: Path, which: int) -> None:
         assert bool((batches[index][0] == index).all())
 
 
-def test_on_the_device_nothing_is_parked(temporary: Path) -> None:
+def test_on_the_device_nothing_is_offloaded(temporary: Path) -> None:
     with offloading_of("device") as offloading:
         assert offloading is None
     with offloading_of("ram") as offloading:
@@ -241,7 +241,7 @@ def test_on_the_device_nothing_is_parked(temporary: Path) -> None:
 
 @pytest.mark.gpu
 def test_values_on_a_gpu_wait_elsewhere(tmp_path: Path) -> None:
-    for offloading in parkings(tmp_path):
+    for offloading in offloadings(tmp_path):
         tensors = [torch.ones(1, 2, 3, device="cuda")]
         offloading.offload(0, tensors)
         assert tensors[0].numel() == 0

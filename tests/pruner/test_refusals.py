@@ -118,10 +118,10 @@ def test_inputs_that_overflow_float32_are_an_error(model: PlainDecoder, order: O
 
 
 class SkippingBlock(PlainBlock):
-    """Calls its second layer only when no calibration text is there to be read."""
+    """Calls its second block only when no calibration text is there to be read."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """Use the first layer alone for anything but zeros."""
+        """Use the first block alone for anything but zeros."""
         return states + self.up(states).sum(dim=-1, keepdim=True) if states.any() else super().forward(states)
 
 
@@ -132,7 +132,7 @@ def test_a_matrix_that_no_token_reaches_is_an_error_that_names_it(order: Order) 
 
 
 class RepeatingBlock(PlainBlock):
-    """Calls its layers twice."""
+    """Calls its blocks twice."""
 
     def forward(self, states: Tensor) -> Tensor:
         """Pass twice."""
@@ -149,7 +149,7 @@ def test_a_matrix_that_is_called_twice_is_an_error_before_anything_is_pruned(ord
 
 
 class HiddenlyRepeatingBlock(PlainBlock):
-    """Calls its layers twice, but only for calibration text."""
+    """Calls its blocks twice, but only for calibration text."""
 
     def forward(self, states: Tensor) -> Tensor:
         """Pass twice, but for zeros."""
@@ -187,7 +187,7 @@ def test_blocks_that_calibration_text_does_not_enter_once_each_are_an_error(
 
 
 class RoutingBlock(PlainBlock):
-    """Calls its second layer first for some batches."""
+    """Calls its second block first for some batches."""
 
     def forward(self, states: Tensor) -> Tensor:
         """Choose the way by what the batch holds."""

@@ -124,13 +124,13 @@ def test_a_run_may_be_interrupted_at_every_step(tmp_path: Path, order: Order, cr
 
 @every_order
 @every_criterion
-def test_a_journal_changes_nothing(tmp_path: Path, order: Order, criterion: Criterion) -> None:
+def test_a_checkpoint_changes_nothing(tmp_path: Path, order: Order, criterion: Criterion) -> None:
     job = plain_job(order, criterion, OWLCWL(2.0))
     assert_same(job.run(tmp_path), job.run())
 
 
 @every_order
-def test_a_finished_run_can_be_repeated_from_its_journal(tmp_path: Path, order: Order) -> None:
+def test_a_finished_run_can_be_repeated_from_its_checkpoint(tmp_path: Path, order: Order) -> None:
     job = plain_job(order, SparseGPT(), OWLCWL(2.0))
     expected = job.run(tmp_path)
     model = known_decoder()
@@ -169,7 +169,7 @@ def test_one_language_has_no_signal_before_and_after(tmp_path: Path, order: Orde
     assert_same(job.run(tmp_path), job.run())
 
 
-def test_a_criterion_without_statistics_writes_no_journal(tmp_path: Path) -> None:
+def test_a_criterion_without_statistics_writes_no_checkpoint(tmp_path: Path) -> None:
     job = plain_job("arrival", Magnitude())
     interrupt(job, tmp_path, 1)
     assert list(tmp_path.iterdir()) == []

@@ -101,7 +101,7 @@ def wait_for(file: Path) -> None:
 
 
 def test_a_failing_and_a_killed_job_leave_the_others_intact_and_the_next_start_does_the_rest(
-    model: Path, tmp_path: Path
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = sweep_of(model, tmp_path, "export=masks", "criterion=raises,killed,wanda", "schedule=owl")
     first = start(tmp_path, *arguments)
@@ -122,16 +122,12 @@ def test_a_failing_and_a_killed_job_leave_the_others_intact_and_the_next_start_d
     (command,) = re.findall(r"again, those that failed: python \S*run\.py (.*)", first.stdout)
     assert command.endswith("rerun=failed")
 
-    seen = subprocess.run(
-        [sys.executable, "-m", "mwanda.status", "outputs"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (seen.returncode, seen.stderr) == (1, "")
-    assert "SIGKILL: the process was killed" in seen.stdout
-    assert command in seen.stdout
+    monkeypatch.chdir(tmp_path)
+    assert status_command.main(["outputs"]) == 1
+    seen = capsys.readouterr()
+    assert seen.err == ""
+    assert "SIGKILL: the process was killed" in seen.out
+    assert command in seen.out
 
     written = (good / "results.json").stat().st_mtime_ns
     (tmp_path / "peace").touch()

@@ -109,7 +109,7 @@ def test_more_processes_than_sequences_are_refused_by_all_before_anything_is_pru
 
 
 @pytest.mark.parametrize("needs", NEEDS)
-def test_statistics_are_added_up(ran: Path, rank: int, needs: Needs) -> None:
+def test_statistics_are_all_reduced(ran: Path, rank: int, needs: Needs) -> None:
     parts = [statistics_of_rank(each, needs) for each in range(PROCESSES)]
     expected = LanguageStatistics.total(parts)
     found = load_file(ran / f"statistics-{needs.name}-{rank}.safetensors")
@@ -118,7 +118,7 @@ def test_statistics_are_added_up(ran: Path, rank: int, needs: Needs) -> None:
         assert torch.equal(found[name], value)
 
 
-def test_values_are_added_up(ran: Path, rank: int) -> None:
+def test_values_are_all_reduced(ran: Path, rank: int) -> None:
     assert left_by(ran, rank)["total"] == [1 + 2, 10 + 20]
 
 

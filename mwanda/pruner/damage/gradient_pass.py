@@ -134,9 +134,9 @@ class GradientPass:
         levels: sparsities.
         calibrator: of what the criterion needs of the inputs.
         weights: where blocks are.
-        step: called at each block, there and back.
+        step: called at each block, in the forward and in the backward pass.
         offloading: where waiting hidden states are, or None.
-        store: where those between blocks are kept for the way back.
+        store: where those between blocks are kept for the backward pass.
     """
 
     model: nn.Module

@@ -42,14 +42,14 @@ def removal_levels(
         weight: of one matrix.
         statistics: of its inputs, as the criterion needs them.
         criterion: scores weights.
-        pattern: which weights compete, and how many of them go.
+        pattern: which weights compete, and how many of them are removed.
         levels: sparsities, rising.
     """
     zeros = weight == 0
     groups = pattern.groups(zeros, criterion.group)
     counts, size = groups.sum(dim=1).cpu(), groups.shape[1]
     scores = criterion.score(weight, statistics)
-    if counts.any():  # these go first
+    if counts.any():  # these are removed first
         scores = scores.masked_fill(zeros, -1)
     ranked = pattern.groups(scores, criterion.group)
     quotas = [pattern.quota(counts, size, level).prune_per_group for level in levels]

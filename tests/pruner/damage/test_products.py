@@ -54,10 +54,10 @@ def test_products_of_routed_tokens_go_to_their_sequences(
     """By gradients of weights, and by tokens, whichever is cheaper."""
     monkeypatch.setattr(products, "GRADIENT_COSTS", costs)
     _, _, weight, codes = case()
-    owners = torch.tensor(sequences, dtype=torch.int64)
-    inputs, gradients = random(len(owners), 7, seed=5), random(len(owners), 5, seed=6)
-    found = routed_products(inputs, gradients, owners, 4, weight, codes, 3)
-    expected = [written_out(inputs[owners == b], gradients[owners == b], weight, codes) for b in range(4)]
+    sentence_ids = torch.tensor(sequences, dtype=torch.int64)
+    inputs, gradients = random(len(sentence_ids), 7, seed=5), random(len(sentence_ids), 5, seed=6)
+    found = routed_products(inputs, gradients, sentence_ids, 4, weight, codes, 3)
+    expected = [written_out(inputs[sentence_ids == b], gradients[sentence_ids == b], weight, codes) for b in range(4)]
     torch.testing.assert_close(found, torch.stack(expected))
 
 

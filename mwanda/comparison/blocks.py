@@ -1,12 +1,12 @@
-"""Which layer a matrix belongs to."""
+"""Which block a matrix belongs to."""
 
 from collections.abc import Sequence
 
 from mwanda.errors import RecordError
 
 
-def layers(names: Sequence[str], count: int) -> dict[str, int]:
-    """Return the layer of each matrix: a block's name is its list's, and the first number after it.
+def block_numbers(names: Sequence[str], count: int) -> dict[str, int]:
+    """Return the number of each matrix's block: a block's name is its list's, and the first number after it.
 
     Matrices are in the order of blocks, and a block's name ends in the first number of its matrices' names.
 
