@@ -89,12 +89,15 @@ class RunCheckpoint:
         found: dict[str, Any] = self._phase(phase)["blocks"][block.index]["metadata"]
         return found
 
-    def output(self, phase: str, stack: str, batch: int) -> Any:
-        """Return what the last finished block of a stack gave for a batch, and set the random state of that time."""
+    def output(self, phase: str, stack: str, batch: int, device: torch.device | str = "cpu") -> Any:
+        """Return what the last finished block of a stack gave for a batch, and set the random state of that time.
+
+        It comes to `device`, wherever it was: a run may go on with other devices than it began with.
+        """
         name, _ = self._phase(phase)["outputs"][stack]
         tensors, metadata = self._load(self._output(name, batch))
         torch.set_rng_state(tensors.pop(RANDOM_STATE))
-        return _assemble(json.loads(metadata["structure"]), tensors)
+        return _assemble(json.loads(metadata["structure"]), tensors, device)
 
     def save_output(self, phase: str, block: Block, batch: int, output: Any, random_state: Tensor) -> None:
         """Write what a block gave for one batch, and the random numbers that follow for it.
@@ -224,7 +227,7 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     """Return a JSON description of nested tuples and lists of tensors, which go to `tensors` under their names."""
     if isinstance(value, Tensor):
         tensors[name] = value
-        return {"tensor": name, "device": str(value.device)}
+        return {"tensor": name}
     if isinstance(value, tuple | list):
         parts = [_take_apart(part, tensors, f"{name}.{place}") for place, part in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": parts}
@@ -235,11 +238,11 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     )
 
 
-def _assemble(structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _assemble(structure: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device | str) -> Any:
     if "tensor" in structure:
-        return tensors[structure["tensor"]].to(structure["device"])
+        return tensors[structure["tensor"]].to(device)
     if "plain" in structure:
         return structure["plain"]
     (kind, parts), *_ = structure.items()
-    values = [_assemble(part, tensors) for part in parts]
+    values = [_assemble(part, tensors, device) for part in parts]
     return tuple(values) if kind == "tuple" else values

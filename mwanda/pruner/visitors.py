@@ -138,9 +138,8 @@ class Calibrator:
         if not self._unchecked:
             return
         seen = list(self._unchecked.values())
-        finite = torch.stack([torch.isfinite(each.sum_squares).all() for each in seen]).tolist()
-        tokens = torch.stack([each.tokens.sum() for each in seen]).tolist()
-        for name, sound, count in zip(self._unchecked, finite, tokens, strict=True):
+        asked = [torch.stack([torch.isfinite(each.sum_squares).all().long(), each.tokens.sum()]) for each in seen]
+        for name, (sound, count) in zip(self._unchecked, torch.stack(asked).tolist(), strict=True):
             if not sound:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
             if count == 0:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
@@ -177,21 +178,22 @@ class Walk:
         """Have finished blocks return what the last of their stack has returned, without computing anything."""
         recent: dict[tuple[str, int], Any] = {}
 
-        def answer(stack: str) -> Callable[..., Any]:
+        def answer(block: Block) -> Callable[..., Any]:
             def forward(*_: Any, **__: Any) -> Any:
                 assert self.checkpoint is not None
                 assert lockstep.index is not None
-                place = (stack, lockstep.index)
+                assert lockstep.batch is not None
+                place = (block.stack, lockstep.index)
                 if place not in recent:
                     recent.clear()
-                    recent[place] = self.checkpoint.output(phase, *place)
+                    recent[place] = self.checkpoint.output(phase, *place, _device_of(block, lockstep.batch))
                 return recent[place]
 
             return forward
 
         before = {block.module: block.module.__dict__.get("forward") for block in finished}
         for block in finished:
-            block.module.__dict__["forward"] = answer(block.stack)
+            block.module.__dict__["forward"] = answer(block)
         try:
             yield
         finally:
@@ -199,6 +201,12 @@ class Walk:
                 module.__dict__.pop("forward")
                 if own is not None:
                     module.__dict__["forward"] = own
+
+
+def _device_of(block: Block, batch: Batch) -> torch.device:
+    """Return where a block computes; one whose weights are on disk does so where the tokens are."""
+    there = (parameter.device for parameter in block.module.parameters() if not parameter.is_meta)
+    return next(there, batch.tokens.device)
 
 
 @contextmanager
