@@ -65,7 +65,7 @@ class Remover:
             scores = self.method.criterion.score(weight, statistics) if solver.takes_scores else None
             layer = Layer(weight, statistics, budget, scores)
             if isinstance(solver, WeightSolver):
-                weight.copy_(_cast(solver.solve(layer), weight.dtype))
+                weight.copy_(cast(solver.solve(layer), weight.dtype))
             else:
                 assert isinstance(solver, MaskSolver)
                 weight.masked_fill_(solver.select(layer), 0)
@@ -132,7 +132,9 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="remover")
 
 
-def _cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
-    """Return `values` in `dtype`, where what is not zero does not become zero by rounding."""
-    cast = values.to(dtype)
-    return torch.where((cast == 0) & (values != 0), torch.finfo(dtype).tiny, cast)
+def cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
+    """Return `values` in `dtype`, where what is not zero becomes the smallest number of its sign instead of zero."""
+    found, limits = values.to(dtype), torch.finfo(dtype)
+    # Every device knows the subnormal numbers of float16; those of the wider ones, below 1e-38, some take for zero.
+    least = limits.tiny * limits.eps if dtype == torch.float16 else limits.tiny
+    return torch.where((found == 0) & (values != 0), values.sign().to(dtype) * least, found)
