@@ -37,7 +37,9 @@ def regularised(gram: Float[Tensor, "in in"], shrinkage: float, damping: float) 
 
 def with_active_inputs(gram: Float[Tensor, "in in"], dead: Bool[Tensor, " in"]) -> Float[Tensor, "in in"]:
     """Return G with one more on the diagonal of each input that is never active, so that it can be inverted."""
-    return gram + torch.diag(dead.to(gram))
+    result = gram.clone()
+    result.diagonal().add_(dead.to(gram))
+    return result
 
 
 def cross_moment_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:

@@ -141,9 +141,9 @@ def inverse_factor(hessian: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
     With J the reversal of the order, `J H J = L Lᵀ` gives `H = A Aᵀ` for the upper triangular `A = J L J`, and
     `U = A⁻¹`: one factorisation and one triangular solve in place of an inverse between two factorisations.
     """
-    lower: Tensor = torch.linalg.cholesky(hessian.flip(0, 1))
+    upper: Tensor = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
     return factor.float()
 
 
