@@ -19,6 +19,7 @@ from mwanda.patterns import Pattern, Quota, removed
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.pruner.method import Method
 from mwanda.solvers import Budget, Layer, MaskSolver, WeightSolver
+from mwanda.solvers.gram import Shared
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import LanguageStatistics
 
@@ -44,6 +45,7 @@ class Remover:
     quotas: Mapping[str, Quota]
     planned: Mapping[str, MatrixPlan]
     plans: list[MatrixPlan] = field(default_factory=list)
+    _shared: Shared = field(default_factory=Shared)
     _last: tuple[LanguageStatistics | None, Float[Tensor, " in"]] | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Remover:
         else:
             budget = Budget(quota.planned, quota.prune_per_group, self.pattern.cell, self.method.group)
             scores = self.method.criterion.score(weight, statistics) if solver.takes_scores else None
-            layer = Layer(weight, statistics, budget, scores)
+            layer = Layer(weight, statistics, budget, scores, self._shared)
             if isinstance(solver, WeightSolver):
                 weight.copy_(cast(solver.solve(layer), weight.dtype))
             else:

@@ -66,14 +66,17 @@ class SparseGPT:
         width = -(-self.columns // cell) * cell if cell else self.columns
         blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
         if self.column_order == "given":
-            return self._adjust(values, layer.weight == 0, gram, layer.budget, [len(block) for block in blocks])
+            sizes = [len(block) for block in blocks]
+            factor = layer.shared.of(gram, self, lambda: inverse_factor(self.hessian(gram)))
+            return self._adjust(values, layer.weight == 0, gram, factor, layer.budget, sizes)
         scores = self.scores(values, gram)
         pruned = prune_lowest(scores, layer.weight == 0, layer.budget, layer.budget.prune_per_group)
         blocks = by_loss((scores * pruned).sum(dim=0), blocks, cell or 1)
         order, sizes = torch.cat(blocks), [len(block) for block in blocks]
-        adjusted = torch.empty_like(values)
+        adjusted, gram = torch.empty_like(values), gram[order][:, order]
+        factor = inverse_factor(self.hessian(gram))
         adjusted[:, order] = self._adjust(
-            values[:, order], (layer.weight == 0)[:, order], gram[order][:, order], layer.budget, sizes
+            values[:, order], (layer.weight == 0)[:, order], gram, factor, layer.budget, sizes
         )
         return adjusted
 
@@ -90,11 +93,12 @@ class SparseGPT:
         values: Float[Tensor, "out in"],
         zeros: Bool[Tensor, "out in"],
         gram: Float[Tensor, "in in"],
+        factor: Float[Tensor, "in in"],
         budget: Budget,
         sizes: Sequence[int],
     ) -> Float[Tensor, "out in"]:
         """Prune and adjust `values` in place, block of columns by block, and return them."""
-        factor, cell = inverse_factor(self.hessian(gram)), budget.cell
+        cell = budget.cell
         scale = _scale(gram, factor)
         left, already, removed = budget.planned, zeros.sum(dim=0), zeros.clone()
         first = 0
