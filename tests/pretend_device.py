@@ -10,16 +10,19 @@ their outcome, and copies to the device that do not say `non_blocking`.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from mwanda.kernels import fused
 
 
 DEVICE = torch.device("xla:0")
@@ -235,10 +238,15 @@ _OWN: Mapping[Any, Callable[..., Any]] = {
 
 
 @contextmanager
-def pretend() -> Iterator[Waits]:
-    """Have `DEVICE` be there; give what would wait for it."""
+def pretend(*, kernels: bool = False) -> Iterator[Waits]:
+    """Have `DEVICE` be there; give what would wait for it.
+
+    Args:
+        kernels: whether Triton may have a kernel for it, which it interprets, a row at a time.
+    """
     waits = Waits()
-    with _Dispatch(waits), _Functions(waits):
+    plainly = nullcontext() if kernels else patch.object(fused, "agrees", lambda *_: False)
+    with plainly, _Dispatch(waits), _Functions(waits):
         yield waits
 
 

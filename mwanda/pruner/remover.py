@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mwanda.criteria.base import ColumnWeighted
 from mwanda.export.bits import pack, unpack
+from mwanda.kernels.fused import zero_lowest
 from mwanda.kernels.lowest import AT_ONCE, CACHED, SCRATCH
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
@@ -90,6 +91,8 @@ class Remover:
             parts = weight.chunk(threads) if weight.numel() > WORTH_SHARING else (weight,)
             work = partial(self._remove_in_cache, columns=columns, prune_per_group=prune_per_group, zeros=zeros)
             list(_threads(threads).map(work, parts)) if len(parts) > 1 else work(weight)
+            return
+        if self.pattern.cell is None and zero_lowest(weight, columns, prune_per_group):
             return
         for part in weight.split(max(1, AT_ONCE // weight.shape[1])):
             scores = part.abs().float().mul_(columns)
