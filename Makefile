@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 INSTALLED := $(ENVIRONMENT)/.mwanda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-slurm test-browser benchmark check format clean
+.PHONY: help setup run test test-slow test-slurm test-browser test-gpu benchmark check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,6 +31,9 @@ test-slurm: $(INSTALLED)-dev ## sweeps on a SLURM that is installed (as root, by
 
 test-browser: $(INSTALLED)-dev ## report.html in a Chromium that is installed (as root, by apt-get) for them
 	$(BIN)/python -m pytest -q -m browser tests/browser
+
+test-gpu: ## checks and measurements on a GPU with the Python that has its torch (PYTHON=…), ten minutes at most
+	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py --out outputs/gpu.json
 
 benchmark: $(INSTALLED)-gemma ## time and memory beside the published procedure, into outputs/benchmarks (an hour or more)
 	$(BIN)/python benchmarks/pruning.py

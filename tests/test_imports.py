@@ -17,7 +17,11 @@ sys.modules.update(dict.fromkeys({OPTIONAL}))  # None there makes the import fai
 import mwanda
 names = [each.name for each in pkgutil.walk_packages(mwanda.__path__, "mwanda.")]
 for name in names:
-    importlib.import_module(name)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (name, error.name) != ("mwanda.kernels.rows", "triton"):  # a kernel is nothing without its language
+            raise
 print(len(names))
 """
 

@@ -51,11 +51,10 @@ class CalibrationSet:
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> list[Batch]:
         """Return batches of `size` sequences, languages in order."""
-        tokens = torch.cat(self.sequences)
+        tokens = torch.cat(self.sequences).to(device)  # all in one go, as an accelerator is waited for each time
         counts = torch.tensor([part.shape[0] for part in self.sequences])
-        languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts)
-        pairs = zip(tokens.split(size), languages.split(size), strict=True)
-        return [Batch(part.to(device), labels.to(device)) for part, labels in pairs]
+        languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts).to(device)
+        return [Batch(*parts) for parts in zip(tokens.split(size), languages.split(size), strict=True)]
 
     def part(self, fraction: float) -> "CalibrationSet":
         """Return about `fraction` of the tokens of each language: its first sequences, cut where one is too much."""

@@ -62,7 +62,7 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, tokens: Int[Tensor, "B T"], scored: list[int], lengths: list[int]) -> list[Float[Tensor, " S"]]:
-        """Return, for each row, the losses of its last `scored` tokens of its first `lengths` tokens.
+        """Return, on the CPU, for each row the losses of its last `scored` tokens of its first `lengths` tokens.
 
         Rows are padded on the right, where a causal model cannot look; padded positions reach no loss.
         """
@@ -80,7 +80,7 @@ class Scorer:
                 # Unlike cross entropy, this stays a number where the logit of another token is infinite.
                 rows.append(_loss(logits.logsumexp(dim=1), logits.gather(1, expected[:, None])[:, 0]))
             found = torch.cat(rows)
-        return list(found.split(scored))
+        return list(found.cpu().split(scored))  # in one copy: an accelerator is waited for each time
 
     def _losses(self, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Return losses, where the head is: a model that is spread over GPUs ends on another than it begins."""

@@ -181,7 +181,7 @@ class Perplexity:
                     texts[code].sentence_ids[window.first : window.first + window.scored],
                     len(loss[code]),
                 )
-                loss[code] += np.bincount(sentence_ids, values.double().cpu().numpy(), minlength=count)
+                loss[code] += np.bincount(sentence_ids, values.double().numpy(), minlength=count)
                 counts[code] += np.bincount(sentence_ids, minlength=count)
         for part in (*loss.values(), *counts.values()):
             world.all_reduce([torch.from_numpy(part)])

@@ -1,6 +1,7 @@
 """Masks as packed bits."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ def pack(kept: Bool[Tensor, "out in"]) -> UInt8[Tensor, "out bytes"]:
     """Return eight weights a byte, first weight in the highest bit, rows padded with zeros; where `kept` is."""
     if kept.device.type == "cpu":
         return torch.from_numpy(np.packbits(kept.numpy(), axis=1)).contiguous()  # GPT-2's weights are transposed
-    padded = torch.nn.functional.pad(kept, (0, -kept.shape[1] % 8)).view(kept.shape[0], -1, 8)
-    return (padded << torch.arange(7, -1, -1, device=kept.device)).sum(dim=2).to(torch.uint8)
+    padded = torch.nn.functional.pad(kept, (0, -kept.shape[1] % 8)).view(torch.uint8).reshape(len(kept), -1, 8)
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=kept.device)
+    return (padded << places).sum(dim=2, dtype=torch.uint8)
 
 
 def unpack(packed: UInt8[Tensor, "out bytes"], columns: int) -> Bool[Tensor, "out in"]:
@@ -21,10 +23,33 @@ def unpack(packed: UInt8[Tensor, "out bytes"], columns: int) -> Bool[Tensor, "ou
     return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=columns).astype(bool))
 
 
-def digest(weight: Float[Tensor, "out in"], at_once: int = 1 << 22) -> str:
+AT_ONCE = 1 << 22
+"""Weights looked at together, so that little memory is taken besides the model's."""
+
+
+def digest(weight: Float[Tensor, "out in"], at_once: int = AT_ONCE) -> str:
     """Return 16 characters that stand for shape and mask of a matrix, looking at no more than `at_once` weights."""
+    return digests([weight], at_once)[0]
+
+
+def digests(weights: Sequence[Float[Tensor, "out in"]], at_once: int = AT_ONCE) -> list[str]:
+    """Return the digest of each matrix; what is on an accelerator is packed there, and fetched all together."""
+    if all(weight.device.type == "cpu" for weight in weights):
+        return [_hash(weight, _packed(weight, at_once)) for weight in weights]
+    packed = [torch.cat([part.flatten() for part in _packed(weight, at_once)]) for weight in weights]
+    fetched = torch.cat(packed).cpu().split([each.numel() for each in packed])
+    return [_hash(weight, [part]) for weight, part in zip(weights, fetched, strict=True)]
+
+
+def _packed(weight: Float[Tensor, "out in"], at_once: int) -> Iterator[UInt8[Tensor, "rows bytes"]]:
+    """Yield the mask of a few rows at a time."""
+    for part in weight.split(max(1, at_once // weight.shape[1])):
+        yield pack(part != 0)
+
+
+def _hash(weight: Float[Tensor, "out in"], packed: Iterable[UInt8[Tensor, "..."]]) -> str:
     rows, columns = weight.shape
     found = hashlib.sha256(f"{rows}x{columns}".encode())
-    for part in weight.split(max(1, at_once // columns)):
-        found.update(pack(part != 0).cpu().numpy().tobytes())
+    for part in packed:
+        found.update(part.numpy().tobytes())
     return found.hexdigest()[:16]

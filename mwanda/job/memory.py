@@ -25,7 +25,13 @@ LIBRARIES = GIB // 2
 GRAPH = 3
 """Tensors of the size of a product that a block's graph holds for each product."""
 
-PER_SCORE = 4 + 4 + 1 + 4
+PER_SCORE, PER_SCORE_ON_A_DEVICE = 4 + 4 + 1 + 4, 4 + 4 + 4 + 1 + 1 + 8 + 8 + 1 + 1
+"""Bytes that scoring and selecting take for each weight; on an accelerator equals are counted by whole numbers."""
+
+SQUARES, MOST_SQUARES, BIASES = 1.5, {"bloom": 3.25}, 2
+"""Tensors of tokens × tokens for each head that a pass holds which waits inside attention that is computed in the open
+(eager), by family; and those that passes with a relative position bias hold wherever they wait."""
+
 PER_MOMENT, PER_SOLVED_WEIGHT = 8 + 8 + 8 + 8 + 4, 6 * 4
 """Bytes that a solver of second moments takes for each of them (factorised in float64), and for each weight."""
 
@@ -45,6 +51,8 @@ class Plan:
         dtype: of the weights.
         gradient_tokens: of the part of the calibration set that gradients are taken of; 0 where none are.
         draws: backward passes through each block.
+        length: tokens of a sequence.
+        accelerated: whether it runs on an accelerator.
     """
 
     order: Literal["block", "arrival", "oneshot"]
@@ -57,6 +65,8 @@ class Plan:
     dtype: torch.dtype
     gradient_tokens: int = 0
     draws: int = 1
+    length: int = 0
+    accelerated: bool = False
 
 
 def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str, int]:
@@ -86,12 +96,26 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
         "weights": weights * width,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
         "activations": (waiting * (hidden + inputs) + beside + plan.batch_tokens * 4 * widest) * width,
+        "attention of passes that wait": _attention_bytes(model, plan),
         "gradients": _gradient_bytes(blocks, plan, hidden, choices),
-        "scores and mask of the largest matrix": PER_SCORE * max(matrix.weight.numel() for matrix in matrices),
+        "scores and mask of the largest matrix": (PER_SCORE_ON_A_DEVICE if plan.accelerated else PER_SCORE)
+        * max(matrix.weight.numel() for matrix in matrices),
         "second moments of the largest matrix while they are solved for": max(
             (PER_MOMENT * each.shape[1] ** 2 + PER_SOLVED_WEIGHT * each.weight.numel() for each in solved), default=0
         ),
     }
+
+
+def _attention_bytes(model: nn.Module, plan: Plan) -> int:
+    """Return what is tokens × tokens for each head: it stays for every batch that waits inside of attention."""
+    config = getattr(model, "config", None)
+    squares = plan.length * int(getattr(config, "num_attention_heads", 0) or 0) * plan.dtype.itemsize
+    if getattr(config, "relative_attention_num_buckets", None):
+        return BIASES * plan.tokens * squares  # goes from block to block with the hidden states, and is not offloaded
+    if getattr(config, "_attn_implementation", None) != "eager":
+        return 0
+    held = MOST_SQUARES.get(getattr(config, "model_type", ""), SQUARES)
+    return int(held * (plan.tokens if plan.order == "arrival" else plan.batch_tokens) * squares)
 
 
 def _gradient_bytes(blocks: Sequence[Block], plan: Plan, hidden: int, choices: int) -> int:

@@ -30,6 +30,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
     fraction, draws = _of_gradients(parts)
+    place = device.choose(source.device)
     return memory.Plan(
         order=pruner.order,
         offload=source.offload,
@@ -38,9 +39,11 @@ def memory_plan(parts: Parts) -> "memory.Plan":
         languages=len(parts.calibration_languages),
         tokens=calibration.most_tokens,
         batch_tokens=pruner.batch_size * calibration.length,
-        dtype=source.torch_dtype(device.choose(source.device)),
+        dtype=source.torch_dtype(place),
         gradient_tokens=int(fraction * calibration.most_tokens),
         draws=draws,
+        length=calibration.length,
+        accelerated=place.type != "cpu",
     )
 
 

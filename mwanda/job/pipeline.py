@@ -291,10 +291,13 @@ class Pipeline:
         )
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        from mwanda.system import device
+
         start = perf_counter()
         try:
             return work()
         finally:
+            device.wait()
             self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start
 
     def _write_losses(self, measured: Mapping[str, Mapping[str, LanguagePerplexity]]) -> None:

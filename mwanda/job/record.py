@@ -328,7 +328,9 @@ class Memory(TypedDict):
     """The most memory that was held."""
 
     peak_rss_bytes: Annotated[int, Key("by this process", "bytes")]
-    peak_device_bytes: Annotated[int, Key("by tensors on the GPU; 0 on the CPU", "bytes")]
+    peak_device_bytes: Annotated[
+        int, Key("by tensors on the GPUs of the process, each at its peak; 0 on the CPU", "bytes")
+    ]
 
 
 class Artifact(TypedDict):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,11 +19,43 @@ def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "gr
         return torch.ones_like(scores, dtype=torch.bool)
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
         return _lowest_by_partition(scores, count)
-    threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
+    if len(scores) <= FEW_ROWS:
+        scores = in_order(scores)
+        threshold = kth_by_bisection(scores, count)
+    else:
+        threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
     below = scores < threshold
     tied = scores == threshold
     still_needed = count - below.sum(dim=1, keepdim=True)
-    return below | (tied & (tied.cumsum(dim=1) <= still_needed))
+    return below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
+
+
+FEW_ROWS = 64
+"""Rows up to which all of an accelerator looks at each of them: `kthvalue` gives a row to one of its many parts."""
+
+
+def in_order(scores: Float[Tensor, "groups size"]) -> Int[Tensor, "groups size"]:
+    """Return whole numbers in the order of the scores: their bits, all but the sign turned round where it is set.
+
+    What cannot be compared (NaN) comes last, and no zero is below another.
+    """
+    values = scores if scores.dtype == torch.float64 else scores.float()
+    bits = (values + 0.0).view(torch.int64 if values.dtype == torch.float64 else torch.int32)
+    largest = torch.iinfo(bits.dtype).max
+    bits = torch.where(bits < 0, bits ^ largest, bits)
+    return bits.masked_fill_(values.isnan(), largest)
+
+
+def kth_by_bisection(keys: Int[Tensor, "groups size"], count: int) -> Int[Tensor, "groups 1"]:
+    """Return the key at the given place of each sorted row, from 1, by counting keys below; waits for nothing."""
+    limits = torch.iinfo(keys.dtype)
+    negative = (keys < 0).sum(dim=1, keepdim=True)
+    found = torch.where(negative < count, 0, limits.min).to(keys.dtype)
+    for bit in reversed(range(limits.bits - 1)):
+        higher = found + (1 << bit)
+        below = (keys < higher).sum(dim=1, keepdim=True)
+        found = torch.where(below < count, higher, found)
+    return found
 
 
 CACHED = 1 << 16

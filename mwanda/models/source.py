@@ -99,7 +99,7 @@ class PretrainedModel:
     Args:
         path: a folder that `save_pretrained` wrote, or a hub id.
         revision: the commit of the hub repository; ignored for a folder.
-        dtype: of the weights; `auto` is float32 on the CPU and bfloat16 on a GPU.
+        dtype: of the weights; `auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere.
         device: `auto` takes the GPU when there is one.
         offload: `disk` loads everything but the blocks, which are read one at a time; for models larger than memory.
         device_map: `auto` spreads the model over all GPUs of this process, as transformers does.
@@ -167,9 +167,10 @@ class PretrainedModel:
                     f"model.path={self.path}: it does not fit on the GPUs of this machine, which model.device_map=auto "
                     "spreads it over; use model.offload=disk"
                 )
-        else:
+        elif device.type == "cpu":
             model, found = load()
-            model = model.to(device)
+        else:  # straight to the device: the computer's memory need not hold the model
+            model, found = load(device_map={"": devices.exact(device)})
         # The loader fills what it does not find with random numbers, which would be pruned and measured like any other.
         absent = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
         if absent:

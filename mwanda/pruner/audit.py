@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.errors import AuditError, SparsityError
-from mwanda.export.bits import digest
+from mwanda.export.bits import digests
 from mwanda.models import Block
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
@@ -55,13 +55,14 @@ def check_blocks(
     for block in visit(weights or Resident(), blocks):
         # Extremes are infinite or not a number when any weight is.
         extremes = [torch.stack(torch.aminmax(matrix.weight)) for matrix in block.matrices]
-        finite = torch.stack(extremes).isfinite().all(dim=1).tolist()
-        for matrix, sound in zip(block.matrices, finite, strict=True):
-            if not sound:
-                raise SparsityError(f"{matrix.name} holds weights that are not finite; the model file is damaged")
+        finite = torch.stack(extremes).isfinite().all(dim=1)
         zeros = [_zeros(pattern.groups(matrix.weight, group)) for matrix in block.matrices]
         # One transfer a block, so that an accelerator is not waited for at each matrix.
-        parts = torch.cat(zeros).cpu().split([part.numel() for part in zeros])
+        sizes = [len(finite), *(part.numel() for part in zeros)]
+        sound, *parts = torch.cat([finite.to(zeros[0]), *zeros]).cpu().split(sizes)
+        for matrix, each in zip(block.matrices, sound.tolist(), strict=True):
+            if not each:
+                raise SparsityError(f"{matrix.name} holds weights that are not finite; the model file is damaged")
         counts.update({matrix.name: part.clone() for matrix, part in zip(block.matrices, parts, strict=True)})
     total, size = sum(int(count.sum()) for count in counts.values()), sum(block.size for block in blocks)
     if pattern.fixed_sparsity() is None and total > sparsity * size:
@@ -89,7 +90,9 @@ def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights
             plan.zeros = count
             if plan.zeros != plan.planned:
                 raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
-            plan.mask = digest(matrix.weight, AT_ONCE)
+        masks = digests([matrix.weight for matrix in block.matrices], AT_ONCE)
+        for matrix, mask in zip(block.matrices, masks, strict=True):
+            by_name[matrix.name].mask = mask
 
 
 def check_budget(plans: Sequence[MatrixPlan], sparsity: float, groups: int) -> None:

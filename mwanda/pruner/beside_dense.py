@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ class BesideDense(ByBlock):
     block has made of them.
     """
 
+    repeatable: ClassVar[bool] = False
     _outputs: dict[int, Any] = field(default_factory=dict)
     _lockstep: Lockstep[Batch] | None = None
 

@@ -170,7 +170,7 @@ class _Task:
     def _prune_all(self, remover: Remover, statistics: Mapping[str, LanguageStatistics]) -> None:
         blocks = self.passes.runtime.progress.track(self.passes.blocks, "prune", unit="blocks")
         for block in visit(self.passes.runtime.weights, blocks):
-            with self.passes.seconds.on("prune"):
+            with self.passes.seconds.on("prune", block.matrices[0].weight.device):
                 for matrix in block.matrices:
                     seen = statistics.get(matrix.name)
                     remover.remove(matrix, None if seen is None else seen.to(matrix.weight.device))

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from mwanda.criteria.base import ColumnWeighted
 from mwanda.export.bits import pack, unpack
+from mwanda.kernels.fused import zero_lowest
 from mwanda.kernels.lowest import AT_ONCE, CACHED, SCRATCH
 from mwanda.models import Matrix
 from mwanda.patterns import Pattern, Quota, removed
 from mwanda.pruner.audit import MatrixPlan
 from mwanda.pruner.method import Method
 from mwanda.solvers import Budget, Layer, MaskSolver, WeightSolver
+from mwanda.solvers.gram import Shared
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import LanguageStatistics
 
@@ -44,6 +46,7 @@ class Remover:
     quotas: Mapping[str, Quota]
     planned: Mapping[str, MatrixPlan]
     plans: list[MatrixPlan] = field(default_factory=list)
+    _shared: Shared = field(default_factory=Shared)
     _last: tuple[LanguageStatistics | None, Float[Tensor, " in"]] | None = None
 
     def __post_init__(self) -> None:
@@ -63,9 +66,9 @@ class Remover:
         else:
             budget = Budget(quota.planned, quota.prune_per_group, self.pattern.cell, self.method.group)
             scores = self.method.criterion.score(weight, statistics) if solver.takes_scores else None
-            layer = Layer(weight, statistics, budget, scores)
+            layer = Layer(weight, statistics, budget, scores, self._shared)
             if isinstance(solver, WeightSolver):
-                weight.copy_(_cast(solver.solve(layer), weight.dtype))
+                weight.copy_(cast(solver.solve(layer), weight.dtype))
             else:
                 assert isinstance(solver, MaskSolver)
                 weight.masked_fill_(solver.select(layer), 0)
@@ -88,6 +91,8 @@ class Remover:
             parts = weight.chunk(threads) if weight.numel() > WORTH_SHARING else (weight,)
             work = partial(self._remove_in_cache, columns=columns, prune_per_group=prune_per_group, zeros=zeros)
             list(_threads(threads).map(work, parts)) if len(parts) > 1 else work(weight)
+            return
+        if self.pattern.cell is None and zero_lowest(weight, columns, prune_per_group):
             return
         for part in weight.split(max(1, AT_ONCE // weight.shape[1])):
             scores = part.abs().float().mul_(columns)
@@ -132,7 +137,9 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="remover")
 
 
-def _cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
-    """Return `values` in `dtype`, where what is not zero does not become zero by rounding."""
-    cast = values.to(dtype)
-    return torch.where((cast == 0) & (values != 0), torch.finfo(dtype).tiny, cast)
+def cast(values: Float[Tensor, "out in"], dtype: torch.dtype) -> Tensor:
+    """Return `values` in `dtype`, where what is not zero becomes the smallest number of its sign instead of zero."""
+    found, limits = values.to(dtype), torch.finfo(dtype)
+    # Every device knows the subnormal numbers of float16; those of the wider ones, below 1e-38, some take for zero.
+    least = limits.tiny * limits.eps if dtype == torch.float16 else limits.tiny
+    return torch.where((found == 0) & (values != 0), values.sign().to(dtype) * least, found)

@@ -1,16 +1,19 @@
 """What a killed run has finished, block by block, so that it can go on from there.
 
-One folder holds, for each phase (a pass over all blocks), what was decided in each finished block, and what the last
-finished block of each stack gave for each batch: enough for the model's own forward pass to be taken up behind it.
-`state.json` says which files count; it is written last and replaced as a whole. Every file bears a digest of what it
-holds, of the run and of its place in it, and is checked before anything of it is used. Disk space is bounded by one bit
-a weight (or the weights, where a criterion changes them) and twice the hidden states of the calibration set.
+One folder holds, for each phase (a pass over all blocks), what was decided in each finished block, and what one of the
+last finished blocks of each stack gave for each batch: enough for the model's own forward pass to be taken up there.
+These hidden states are much larger than decisions: they are written when that takes a small share (`SHARE`) of the time
+since they were written last, and blocks that were finished after that are run again. `state.json` says which files
+count; it is written last and replaced as a whole. Every file bears a digest of what it holds, of the run and of its
+place in it, and is checked before anything of it is used. Disk space is bounded by one bit a weight (or the weights,
+where a criterion changes them) and twice the hidden states of the calibration set.
 """
 
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -29,6 +32,12 @@ STATE = "state.json"
 RANDOM_STATE = "random_state"
 OWN = (r"state\.json", r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors")
 """Names of the files of a checkpoint: all that is ever removed from its folder."""
+
+SHARE = 0.05
+"""Of the time of a run that may go into writing hidden states."""
+
+BYTES_PER_SECOND, AT_ANY_TIME = 1e9, 1 << 20
+"""How fast hidden states are copied, sealed and written; and how many bytes of them are not worth a thought."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +58,7 @@ class RunCheckpoint:
         found = _read(folder / STATE)
         ours = found is not None and found.get("schema") == SCHEMA and found.get("key") == self._key
         self._foreign = (folder / STATE).exists() and not ours
+        self._written = monotonic()
         if found is not None and ours:
             self._state = found
         elif self._foreign and found is not None:
@@ -89,12 +99,25 @@ class RunCheckpoint:
         found: dict[str, Any] = self._phase(phase)["blocks"][block.index]["metadata"]
         return found
 
-    def output(self, phase: str, stack: str, batch: int) -> Any:
-        """Return what the last finished block of a stack gave for a batch, and set the random state of that time."""
+    def holds(self, phase: str, block: Block) -> bool:
+        """Return whether the outputs of a finished block, or of one behind it in its stack, are there."""
+        name, _ = self._phase(phase)["outputs"].get(block.stack, ("", []))
+        return bool(name) and _name(phase, block) <= name
+
+    def due(self, size: int) -> bool:
+        """Return whether outputs of `size` bytes, those of this process, are worth writing now; the same in all."""
+        wanted = size <= AT_ANY_TIME or size / BYTES_PER_SECOND <= SHARE * (monotonic() - self._written)
+        return "no" not in self._world.all_gather("yes" if wanted else "no")
+
+    def output(self, phase: str, stack: str, batch: int, device: torch.device | str = "cpu") -> Any:
+        """Return what the last finished block of a stack gave for a batch, and set the random state of that time.
+
+        It comes to `device`, wherever it was: a run may go on with other devices than it began with.
+        """
         name, _ = self._phase(phase)["outputs"][stack]
         tensors, metadata = self._load(self._output(name, batch))
         torch.set_rng_state(tensors.pop(RANDOM_STATE))
-        return _assemble(json.loads(metadata["structure"]), tensors)
+        return _assemble(json.loads(metadata["structure"]), tensors, device)
 
     def save_output(self, phase: str, block: Block, batch: int, output: Any, random_state: Tensor) -> None:
         """Write what a block gave for one batch, and the random numbers that follow for it.
@@ -107,7 +130,13 @@ class RunCheckpoint:
         self._write(self._output(_name(phase, block), batch), tensors, {"structure": structure})
 
     def finish(
-        self, phase: str, block: Block, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, outputs: int
+        self,
+        phase: str,
+        block: Block,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, Any],
+        *,
+        outputs: int | None,
     ) -> None:
         """Write what was decided in a block and count it as finished.
 
@@ -116,14 +145,19 @@ class RunCheckpoint:
             block: that is finished.
             tensors: what was decided.
             metadata: what else was, as JSON can hold it.
-            outputs: the batches of this process whose outputs have been saved; none when the pass is over.
+            outputs: the batches of this process whose outputs have been saved; 0 when the pass is over, None when those
+                of an earlier block are still to be taken up from.
         """
         self._claim()
         name, state = _name(phase, block), self._phase(phase)
         if self._world.first and tensors:
             self._write(self._file(name), tensors)
-        batches = [int(each) for each in self._world.all_gather(str(outputs))]
         state["blocks"].append({"tensors": bool(tensors), "metadata": dict(metadata)})
+        if outputs is None:
+            self._write_state()
+            return
+        self._written = monotonic()
+        batches = [int(each) for each in self._world.all_gather(str(outputs))]
         if any(batches):
             state["outputs"][block.stack] = [name, batches]
         else:  # the pass is over, and nothing is taken up in it any more
@@ -185,6 +219,13 @@ class RunCheckpoint:
         self._world.barrier()
 
 
+def size_of(output: Any) -> int:
+    """Return the bytes of all tensors in nested tuples and lists."""
+    if isinstance(output, Tensor):
+        return output.numel() * output.itemsize
+    return sum(size_of(part) for part in output) if isinstance(output, tuple | list) else 0
+
+
 def _name(phase: str, block: Block) -> str:
     return f"{phase}-{block.index:05d}"
 
@@ -224,7 +265,7 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     """Return a JSON description of nested tuples and lists of tensors, which go to `tensors` under their names."""
     if isinstance(value, Tensor):
         tensors[name] = value
-        return {"tensor": name, "device": str(value.device)}
+        return {"tensor": name}
     if isinstance(value, tuple | list):
         parts = [_take_apart(part, tensors, f"{name}.{place}") for place, part in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": parts}
@@ -235,11 +276,11 @@ def _take_apart(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
     )
 
 
-def _assemble(structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _assemble(structure: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device | str) -> Any:
     if "tensor" in structure:
-        return tensors[structure["tensor"]].to(structure["device"])
+        return tensors[structure["tensor"]].to(device)
     if "plain" in structure:
         return structure["plain"]
     (kind, parts), *_ = structure.items()
-    values = [_assemble(part, tensors) for part in parts]
+    values = [_assemble(part, tensors, device) for part in parts]
     return tuple(values) if kind == "tuple" else values

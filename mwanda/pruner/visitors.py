@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import ClassVar
 from weakref import ref
 
@@ -24,23 +23,39 @@ from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs
+from mwanda.system.device import Mark
 from mwanda.system.distributed import World
+
+
+CPU = torch.device("cpu")
 
 
 @dataclass
 class Seconds:
-    """Time spent by stage; what is left of a whole run is calibration."""
+    """Time spent by stage; what is left of a whole run is calibration.
 
-    by_stage: dict[str, float] = field(default_factory=lambda: {"calibrate": 0.0, "schedule": 0.0, "prune": 0.0})
+    A device is not waited for at each stage: it is asked for the times when all stages are over.
+    """
+
+    _spent: dict[str, float] = field(default_factory=lambda: {"calibrate": 0.0, "schedule": 0.0, "prune": 0.0})
+    _marks: list[tuple[str, Mark, Mark]] = field(default_factory=list)
 
     @contextmanager
-    def on(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = perf_counter()
+    def on(self, stage: str, device: torch.device = CPU) -> Iterator[None]:
+        """Add the time of the block, which works on a device, to a stage."""
+        start = Mark(device)
         try:
             yield
         finally:
-            self.by_stage[stage] += perf_counter() - start
+            self._marks.append((stage, start, Mark(device)))
+
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """The seconds of all stages so far."""
+        for stage, start, end in self._marks:
+            self._spent[stage] += end.seconds_since(start)
+        self._marks = []
+        return dict(self._spent)
 
 
 Show = Callable[[Observer], None]
@@ -138,9 +153,8 @@ class Calibrator:
         if not self._unchecked:
             return
         seen = list(self._unchecked.values())
-        finite = torch.stack([torch.isfinite(each.sum_squares).all() for each in seen]).tolist()
-        tokens = torch.stack([each.tokens.sum() for each in seen]).tolist()
-        for name, sound, count in zip(self._unchecked, finite, tokens, strict=True):
+        asked = [torch.stack([torch.isfinite(each.sum_squares).all().long(), each.tokens.sum()]) for each in seen]
+        for name, (sound, count) in zip(self._unchecked, torch.stack(asked).tolist(), strict=True):
             if not sound:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
             if count == 0:
@@ -192,7 +206,7 @@ class Dense(Visitor):
     def _take_signals(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> list[tuple[float, ...]]:
         if self.schedule.looks_at not in ("weights", "inputs"):
             return []
-        with self.calibrator.seconds.on("schedule"):
+        with self.calibrator.seconds.on("schedule", block.matrices[0].weight.device):
             units = [
                 [BlockMatrix(matrix.weight, statistics.get(matrix.name)) for matrix in unit]
                 for unit in units_of(block, self.schedule.level)
@@ -243,7 +257,7 @@ class _Pruning(Visitor):
     def _remove(self, matrices: Sequence[Matrix], statistics: dict[str, LanguageStatistics]) -> None:
         if not isinstance(self.remover.method.solver, Threshold):
             self.calibrator.check()  # before anything is solved for: what is not finite has no solution
-        with self.calibrator.seconds.on("prune"):
+        with self.calibrator.seconds.on("prune", matrices[0].weight.device):
             for matrix in matrices:
                 self.remover.remove(matrix, statistics[matrix.name])
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from mwanda.calibration import Batch
@@ -15,7 +16,7 @@ from mwanda.models.weights import Weights
 from mwanda.pruner.experts import in_two_steps
 from mwanda.pruner.lockstep import Arrival, Lockstep
 from mwanda.pruner.offloading import ActivationOffloading
-from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.run_checkpoint import RunCheckpoint, size_of
 
 
 Arrivals = list[Arrival[Batch]]
@@ -33,6 +34,14 @@ class Decision:
     metadata: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a block has returned for a batch, and its bytes: it may be emptied while it waits elsewhere."""
+
+    value: Any
+    size: int
+
+
 class Visitor(ABC):
     """What happens at each block."""
 
@@ -41,6 +50,9 @@ class Visitor(ABC):
 
     changes_weights: ClassVar[bool] = False
     """Whether blocks are to be kept as they are when they have been visited."""
+
+    repeatable: ClassVar[bool] = True
+    """Whether a finished block makes of each batch what it has made of it before."""
 
     def stops(self, block: Block) -> Sequence[nn.Module]:
         """Return the modules inside a block at which all batches are to wait; none unless a visitor names some."""
@@ -112,24 +124,29 @@ class Walk:
         return done
 
     def _go(self, visitor: Visitor, done: int) -> None:
+        """Visit the blocks from `done` on; those before it answer, or run again where their outputs are not kept."""
+        held = [block for block in self.blocks[:done] if self._holds(visitor, block)]
+        again = [block for block in self.blocks[:done] if block not in held]
         left = self.blocks[done:]
-        by_module = {block.module: block for block in left}
+        by_module = {block.module: block for block in (*again, *left)}
         stops = [*by_module, *(stop for block in left for stop in visitor.stops(block))]
-        outputs: dict[int, Any] = {}
+        outputs: dict[int, Output] = {}
         current: Block | None = None
-        ahead = iter(left)
+        ahead = iter((*again, *left))
         with ExitStack() as stack:
-            stack.enter_context(in_two_steps(left))
+            stack.enter_context(in_two_steps((*again, *left)))
             lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.offloading))
             if self.checkpoint is not None:
-                stack.enter_context(self._answering(self.blocks[:done], visitor.phase, lockstep))
+                stack.enter_context(self._answering(held, visitor.phase, lockstep))
                 stack.enter_context(_recording(left[:-1], lockstep, outputs))
             while arrivals := lockstep.advance():
                 block = by_module.get(arrivals[0].module)
                 if block is None:
                     visitor.reach(arrivals)
                     continue
-                if current is not None:
+                if current in again:
+                    self.weights.release(current)
+                elif current is not None:
                     self._finish(current, visitor, lockstep, arrivals, outputs)
                 if block is not next(ahead, None):
                     raise CalibrationError(
@@ -137,15 +154,19 @@ class Walk:
                         "and in the order of their list; choose another model"
                     )
                 current = block
-                self.step()
                 self.weights.fetch(block)
-                visitor.enter(block, arrivals, lockstep)
+                if block not in again:
+                    self.step()
+                    visitor.enter(block, arrivals, lockstep)
             missed = [block.name for block in ahead]
             if missed:
                 names = ", ".join(missed)
                 raise CalibrationError(f"calibration text does not pass through {names}; choose another model")
             if current is not None:
                 self._finish(current, visitor, lockstep, [], outputs)
+
+    def _holds(self, visitor: Visitor, block: Block) -> bool:
+        return self.checkpoint is not None and self.checkpoint.holds(visitor.phase, block)
 
     def _pass(self, batch: Batch) -> None:
         """Run one batch, and forget what it ends in: its hidden states would stay on the device for every batch."""
@@ -157,41 +178,59 @@ class Walk:
         visitor: Visitor,
         lockstep: Lockstep[Batch],
         arrivals: Arrivals,
-        outputs: dict[int, Any],
+        outputs: dict[int, Output],
     ) -> None:
         decision = visitor.leave(block)
         digest = self.weights.keep(block) if visitor.changes_weights else None
         self.weights.release(block)
         if self.checkpoint is not None:
-            for arrival in arrivals:
-                lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be offloaded
-                random_state = lockstep.random_state(arrival.index)
-                self.checkpoint.save_output(visitor.phase, block, arrival.index, outputs[arrival.index], random_state)
-                lockstep.offload(arrival)
+            saved = self._save(self.checkpoint, block, visitor, lockstep, arrivals, outputs)
             outputs.clear()
             metadata = {**decision.metadata, DIGEST: digest}
-            self.checkpoint.finish(visitor.phase, block, decision.tensors, metadata, outputs=len(arrivals))
+            self.checkpoint.finish(visitor.phase, block, decision.tensors, metadata, outputs=saved)
+
+    def _save(
+        self,
+        checkpoint: RunCheckpoint,
+        block: Block,
+        visitor: Visitor,
+        lockstep: Lockstep[Batch],
+        arrivals: Arrivals,
+        outputs: dict[int, Output],
+    ) -> int | None:
+        """Save what a block has made of all batches, and return how many; None where it is cheaper to do that again."""
+        following = self.blocks[self.blocks.index(block) + 1 :]
+        ends = not following or following[0].stack != block.stack  # what an encoder ends with, a decoder looks at
+        if not checkpoint.due(sum(output.size for output in outputs.values())) and visitor.repeatable and not ends:
+            return None
+        for arrival in arrivals:
+            lockstep.fetch(arrival)  # the output that is written is the next block's input, and may be offloaded
+            random_state, output = lockstep.random_state(arrival.index), outputs[arrival.index].value
+            checkpoint.save_output(visitor.phase, block, arrival.index, output, random_state)
+            lockstep.offload(arrival)
+        return len(arrivals)
 
     @contextmanager
     def _answering(self, finished: Sequence[Block], phase: str, lockstep: Lockstep[Batch]) -> Iterator[None]:
         """Have finished blocks return what the last of their stack has returned, without computing anything."""
         recent: dict[tuple[str, int], Any] = {}
 
-        def answer(stack: str) -> Callable[..., Any]:
+        def answer(block: Block) -> Callable[..., Any]:
             def forward(*_: Any, **__: Any) -> Any:
                 assert self.checkpoint is not None
                 assert lockstep.index is not None
-                place = (stack, lockstep.index)
+                assert lockstep.batch is not None
+                place = (block.stack, lockstep.index)
                 if place not in recent:
                     recent.clear()
-                    recent[place] = self.checkpoint.output(phase, *place)
+                    recent[place] = self.checkpoint.output(phase, *place, _device_of(block, lockstep.batch))
                 return recent[place]
 
             return forward
 
         before = {block.module: block.module.__dict__.get("forward") for block in finished}
         for block in finished:
-            block.module.__dict__["forward"] = answer(block.stack)
+            block.module.__dict__["forward"] = answer(block)
         try:
             yield
         finally:
@@ -201,13 +240,19 @@ class Walk:
                     module.__dict__["forward"] = own
 
 
+def _device_of(block: Block, batch: Batch) -> torch.device:
+    """Return where a block computes; one whose weights are on disk does so where the tokens are."""
+    there = (parameter.device for parameter in block.module.parameters() if not parameter.is_meta)
+    return next(there, batch.tokens.device)
+
+
 @contextmanager
-def _recording(blocks: Sequence[Block], lockstep: Lockstep[Batch], outputs: dict[int, Any]) -> Iterator[None]:
+def _recording(blocks: Sequence[Block], lockstep: Lockstep[Batch], outputs: dict[int, Output]) -> Iterator[None]:
     """Remember what each block returns for each batch."""
 
     def remember(module: nn.Module, args: Any, output: Any) -> None:
         if lockstep.index is not None:
-            outputs[lockstep.index] = output
+            outputs[lockstep.index] = Output(output, size_of(output))
 
     hooks = [block.module.register_forward_hook(remember) for block in blocks]
     try:

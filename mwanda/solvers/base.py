@@ -1,6 +1,6 @@
 """What a solver is, and what it is given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mwanda.kernels.lowest import lowest
 from mwanda.patterns.base import ComparisonGroup
+from mwanda.solvers.gram import Shared
 from mwanda.statistics import LanguageStatistics, Needs
 
 
@@ -50,12 +51,14 @@ class Layer:
         statistics: of its inputs, as the solver and the criterion need them.
         budget: how many weights are pruned.
         scores: the criterion's, non-negative; None for a solver that takes none.
+        shared: what solving for the matrix before has made of its inputs.
     """
 
     weight: Float[Tensor, "out in"]
     statistics: LanguageStatistics | None
     budget: Budget
     scores: Float[Tensor, "out in"] | None = None
+    shared: Shared = field(default_factory=Shared)
 
     def lowest_scores(self) -> Bool[Tensor, "out in"]:
         """Return True for the weights of the lowest scores in each group, and for all that are zero already."""

@@ -3,11 +3,34 @@
 `‖(W − V) X‖² = Σ_rows (w − v) G (w − v)ᵀ`, so that every solver here works from G alone.
 """
 
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mwanda.statistics import LanguageStatistics
+
+
+@dataclass
+class Shared:
+    """What was made last of a Gram matrix, kept for the next matrix, which often has the same inputs."""
+
+    _gram: Float[Tensor, "in in"] | None = None
+    _how: Hashable = None
+    _made: Tensor | None = None
+
+    def of(self, gram: Float[Tensor, "in in"], how: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` makes of `gram`; `how` is all else that this depends on."""
+        if self._made is None or how != self._how or not _same(gram, self._gram):
+            self._gram = self._made = None  # before the next one is made: both would be in memory
+            self._gram, self._how, self._made = gram, how, make()
+        return self._made
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    return one is other or (other is not None and one.device == other.device and one.equal(other))
 
 
 def gram_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:
@@ -37,7 +60,9 @@ def regularised(gram: Float[Tensor, "in in"], shrinkage: float, damping: float) 
 
 def with_active_inputs(gram: Float[Tensor, "in in"], dead: Bool[Tensor, " in"]) -> Float[Tensor, "in in"]:
     """Return G with one more on the diagonal of each input that is never active, so that it can be inverted."""
-    return gram + torch.diag(dead.to(gram))
+    result = gram.clone()
+    result.diagonal().add_(dead.to(gram))
+    return result
 
 
 def cross_moment_of(statistics: LanguageStatistics | None) -> Float[Tensor, "in in"]:

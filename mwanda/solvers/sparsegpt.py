@@ -66,14 +66,17 @@ class SparseGPT:
         width = -(-self.columns // cell) * cell if cell else self.columns
         blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
         if self.column_order == "given":
-            return self._adjust(values, layer.weight == 0, gram, layer.budget, [len(block) for block in blocks])
+            sizes = [len(block) for block in blocks]
+            factor = layer.shared.of(gram, self, lambda: inverse_factor(self.hessian(gram)))
+            return self._adjust(values, layer.weight == 0, gram, factor, layer.budget, sizes)
         scores = self.scores(values, gram)
         pruned = prune_lowest(scores, layer.weight == 0, layer.budget, layer.budget.prune_per_group)
         blocks = by_loss((scores * pruned).sum(dim=0), blocks, cell or 1)
         order, sizes = torch.cat(blocks), [len(block) for block in blocks]
-        adjusted = torch.empty_like(values)
+        adjusted, gram = torch.empty_like(values), gram[order][:, order]
+        factor = inverse_factor(self.hessian(gram))
         adjusted[:, order] = self._adjust(
-            values[:, order], (layer.weight == 0)[:, order], gram[order][:, order], layer.budget, sizes
+            values[:, order], (layer.weight == 0)[:, order], gram, factor, layer.budget, sizes
         )
         return adjusted
 
@@ -90,11 +93,12 @@ class SparseGPT:
         values: Float[Tensor, "out in"],
         zeros: Bool[Tensor, "out in"],
         gram: Float[Tensor, "in in"],
+        factor: Float[Tensor, "in in"],
         budget: Budget,
         sizes: Sequence[int],
     ) -> Float[Tensor, "out in"]:
         """Prune and adjust `values` in place, block of columns by block, and return them."""
-        factor, cell = inverse_factor(self.hessian(gram)), budget.cell
+        cell = budget.cell
         scale = _scale(gram, factor)
         left, already, removed = budget.planned, zeros.sum(dim=0), zeros.clone()
         first = 0
@@ -141,9 +145,9 @@ def inverse_factor(hessian: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
     With J the reversal of the order, `J H J = L Lᵀ` gives `H = A Aᵀ` for the upper triangular `A = J L J`, and
     `U = A⁻¹`: one factorisation and one triangular solve in place of an inverse between two factorisations.
     """
-    lower: Tensor = torch.linalg.cholesky(hessian.flip(0, 1))
+    upper: Tensor = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
     return factor.float()
 
 

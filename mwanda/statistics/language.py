@@ -6,6 +6,7 @@ Shapes: L languages, B sequences, T tokens per sequence, I input features.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Flag
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,33 +61,41 @@ class SequenceSums:
             weights: of each sequence in the second moment, `Σ_b w_b Σ_t x_bt x_btᵀ`; None weighs all of them one.
             dense: the inputs of the dense model, for `CROSS_MOMENTS`.
         """
-        values = inputs.detach().float()
+        # Once for all on the CPU; elsewhere half precision is read as it is wherever that will do.
+        inputs = inputs.detach().float() if inputs.device.type == "cpu" else inputs.detach()
         counted = Needs.COUNTS in needs
-        rows = values if weights is None else values * weights.sqrt().to(values)[:, None, None]
-        crossed = None
+        rows = crossed = None
+        if Needs.SECOND_MOMENTS in needs:
+            rows = _weighted(inputs, weights)
         if Needs.CROSS_MOMENTS in needs:
             assert dense is not None, "the dense inputs are observed beside the others"
-            others = dense.detach().float()
-            others = others if weights is None else others * weights.sqrt().to(others)[:, None, None]
-            crossed = others.flatten(0, 1).T @ rows.flatten(0, 1)
+            assert rows is not None
+            crossed = _weighted(dense.detach(), weights).T @ rows
         return cls(
-            squares=_sum_of_squares(values),
-            tokens=values.shape[1],
-            positive=_count(values > 0) if counted else None,
-            nonzero=_count(values != 0) if counted else None,
-            second_moment=second_moment(rows.flatten(0, 1)) if Needs.SECOND_MOMENTS in needs else None,
-            values=_sum_of_values(values) if Needs.MEANS in needs else None,
+            squares=_sum_of_squares(inputs),
+            tokens=inputs.shape[1],
+            positive=_count(inputs > 0) if counted else None,
+            nonzero=_count(inputs != 0) if counted else None,
+            second_moment=second_moment(rows) if rows is not None else None,
+            values=_sum_of_values(inputs.float()) if Needs.MEANS in needs else None,
             cross_moment=crossed,
         )
+
+
+def _weighted(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "N I"]:
+    """Return all tokens in float32, scaled by the root of their weight."""
+    values = inputs.float()
+    return (values if weights is None else values * weights.sqrt().to(values)[:, None, None]).flatten(0, 1)
 
 
 RUN = 256
 """Tokens summed in float32, before the sum goes on in float64."""
 
 
-def _sum_of_squares(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
-    reduce = reduce_on_cpu if values.device.type == "cpu" else reduce_anywhere
-    return torch.stack([reduce(part) for part in values.split(RUN, dim=1)]).sum(dim=0, dtype=torch.float64)
+def _sum_of_squares(inputs: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
+    if inputs.device.type != "cpu":
+        return reduce_anywhere(inputs)
+    return torch.stack([reduce_on_cpu(part) for part in inputs.split(RUN, dim=1)]).sum(dim=0, dtype=torch.float64)
 
 
 def _sum_of_values(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
@@ -98,9 +107,19 @@ def reduce_on_cpu(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
     return torch.from_numpy(np.einsum("bti,bti->bi", values.numpy(), values.numpy()))
 
 
-def reduce_anywhere(values: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
-    """Return sums of squares on any device."""
-    return values.square().sum(dim=1)
+def reduce_anywhere(inputs: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
+    """Return sums of squares on any device, in float64 over runs of tokens that are each reduced in float32.
+
+    A norm reads half-precision inputs as they are: neither a copy in float32 nor the squares are ever there. (With
+    `dtype=float64` it would make a copy of all inputs in float64 first.)
+    """
+    inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
+    norm = partial(torch.linalg.vector_norm, dtype=torch.float32)
+    whole = inputs.shape[1] // RUN * RUN
+    runs: Tensor = norm(inputs[:, :whole].unflatten(1, (-1, RUN)), dim=2).double().square().sum(dim=1)
+    if whole < inputs.shape[1]:
+        runs += norm(inputs[:, whole:], dim=1).double().square()
+    return runs
 
 
 def add_by_language(totals: Float[Tensor, "L I"], languages: Int[Tensor, " B"], values: Float[Tensor, "B I"]) -> None:

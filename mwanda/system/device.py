@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 import torch
@@ -30,8 +31,44 @@ def available(device: DeviceChoice) -> bool:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device is fast at it, float32 on the CPU."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
+    """Return bfloat16 where the device itself computes in it, and float32 elsewhere: on the CPU, and on older GPUs."""
+    if device.type == "cpu":
+        return torch.float32
+    emulated = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float32 if device.type == "cuda" and emulated else torch.bfloat16
+
+
+def exact(device: torch.device) -> torch.device:
+    """Return the device with its number: of `cuda` the one that this process has taken."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+class Mark:
+    """A point in the work of a device, which is asynchronous: no time is known before `seconds_since` waits for it."""
+
+    def __init__(self, device: torch.device):
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(device))
+        else:
+            self._time = perf_counter()
+
+    def seconds_since(self, earlier: "Mark") -> float:
+        """Return the time that the device has taken from one point to the other."""
+        if self._event is None or earlier._event is None:
+            return self._time - earlier._time
+        self._event.synchronize()
+        return float(earlier._event.elapsed_time(self._event)) / 1000
+
+
+def wait() -> None:
+    """Wait until all GPUs in use have done what they were told."""
+    if torch.cuda.is_initialized():
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(number)
 
 
 def take(local_rank: int) -> None:
@@ -80,14 +117,19 @@ def describe(device: torch.device) -> str:
 
 
 def peak_device_bytes(device: torch.device) -> int:
-    """Return the most device memory that tensors have held, zero on the CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    """Return the most memory that tensors of this process have held on each GPU, added up; zero on the CPU."""
+    return sum(torch.cuda.max_memory_allocated(each) for each in _in_use(device))
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forget the peak of an earlier job in the same process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    """Forget the peaks of an earlier job in the same process."""
+    for each in _in_use(device):
+        torch.cuda.reset_peak_memory_stats(each)
+
+
+def _in_use(device: torch.device) -> range:
+    """Return the GPUs over which a model may be spread that begins on `device`."""
+    return range(torch.cuda.device_count() if device.type == "cuda" else 0)
 
 
 def release() -> None:

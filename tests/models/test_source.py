@@ -167,3 +167,17 @@ def test_a_head_of_its_own_stays_so(tmp_path: Path) -> None:
         weights["lm_head.weight"] = weights["shared.weight"] * 2
     loaded = PretrainedModel(str(folder)).load().model
     assert torch.equal(loaded.lm_head.weight, loaded.shared.weight * 2)
+
+
+def test_a_model_is_loaded_straight_to_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was loaded into the computer's memory and moved."""
+    asked, own = [], transformers.LlamaForCausalLM.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def from_pretrained(cls: type, *args: object, device_map: object = None, **kwargs: object) -> object:
+        asked.append(device_map)
+        return own(cls, *args, **kwargs)
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", classmethod(from_pretrained))
+    monkeypatch.setattr(devices, "choose", lambda _: torch.device("cuda", 1))
+    PretrainedModel(str(folder)).load()
+    assert asked == [{"": torch.device("cuda", 1)}]

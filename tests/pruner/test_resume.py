@@ -14,6 +14,7 @@ from interruption import Interrupted, Job, Outcome, StopAt, assert_same, killed_
 from plain_decoder import CALIBRATION, PlainDecoder
 from pruning_oracle import every_order
 from safetensors.torch import load_file
+from streamed_run import run_streamed
 from tiny_models import tiny_calibration, tiny_model
 from torch import Tensor
 
@@ -215,6 +216,54 @@ def test_a_mixture_of_experts_is_taken_up(
     assert len(expected[1].pooled) == (16 if expert_tokens else 0)
     interrupt(job, tmp_path, 3)
     assert_same(job.run(tmp_path), expected)
+
+
+def never_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have hidden states never be worth writing, as those of a large model on a fast device are."""
+    monkeypatch.setattr("mwanda.pruner.run_checkpoint.AT_ANY_TIME", -1)
+    monkeypatch.setattr("mwanda.pruner.run_checkpoint.SHARE", 0.0)
+
+
+@every_order
+@pytest.mark.parametrize("family", ["llama", "m2m_100", "mixtral"])
+def test_blocks_whose_outputs_were_not_worth_writing_are_run_again(
+    tmp_path: Path, order: Order, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hidden states of an 8B were written after each of its blocks: 67 GB in all."""
+    never_due(monkeypatch)
+    job = Job(tiny_model(family), CALIBRATION, Pruner(order, 3), MWanda(), OWLCWL(2.0))
+    expected, steps = uninterrupted(job)
+    for step in range(1, steps):
+        folder = tmp_path / str(step)
+        interrupt(job, folder, step)
+        kept = {path.name.partition(".")[0] for path in folder.glob("*.batch*")}
+        assert len(kept) <= (family == "m2m_100")  # what the encoder ends with
+        if step + 1 < steps:
+            interrupt(job, folder, step + 1)
+        assert_same(job.run(folder), expected)
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+def test_blocks_on_disk_are_run_again_too(tmp_path: Path, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_due(monkeypatch)
+    job = Job(tiny_model("llama", num_hidden_layers=3), CALIBRATION, Pruner(order, 3), MWanda(), OWLCWL(2.0))
+    expected = job.run()
+    for step in (2, 3):
+        folder = tmp_path / str(step)
+        with pytest.raises(Interrupted):
+            run_streamed(job, folder / "work", folder / "checkpoint", StopAt(step))
+        assert_same(run_streamed(job, folder / "work", folder / "checkpoint"), expected)
+
+
+def test_beside_the_dense_model_outputs_are_always_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense block is gone."""
+    never_due(monkeypatch)
+    job = Job(PlainDecoder(), CALIBRATION, Pruner("block", 3), Wanda(), Uniform(), solver=ADMM(match="dense"))
+    expected, steps = uninterrupted(job)
+    for step in range(1, steps):
+        folder = tmp_path / str(step)
+        interrupt(job, folder, step)
+        assert_same(job.run(folder), expected)
 
 
 @every_order

@@ -97,6 +97,30 @@ def test_random_numbers_go_on_as_they_would_have(tmp_path: Path) -> None:
         torch.set_rng_state(state)
 
 
+def test_large_outputs_are_due_when_writing_them_takes_a_small_share_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("mwanda.pruner.run_checkpoint.monotonic", lambda: now[0])
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    assert checkpoint.due(1000)
+    assert not checkpoint.due(2 * 10**9)  # of an 8B; two seconds
+    now[0] = 50.0
+    assert checkpoint.due(2 * 10**9)
+    finish(checkpoint, 0, [STATES])
+    assert not checkpoint.due(2 * 10**9)
+
+
+def test_outputs_of_an_earlier_block_stay_until_others_are_written(tmp_path: Path) -> None:
+    checkpoint = RunCheckpoint(tmp_path, "key")
+    finish(checkpoint, 0, [STATES])
+    checkpoint.finish("prune", block(1), {"mask": torch.tensor([1])}, {}, outputs=None)
+    again = RunCheckpoint(tmp_path, "key")
+    assert again.finished("prune") == 2
+    assert (again.holds("prune", block(0)), again.holds("prune", block(1))) == (True, False)
+    assert torch.equal(again.output("prune", "layers", 0), STATES)
+
+
 def test_decisions_come_back_for_each_phase(tmp_path: Path) -> None:
     checkpoint = RunCheckpoint(tmp_path, "key")
     shared = torch.tensor([1.5, 2.5])

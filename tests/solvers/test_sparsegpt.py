@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
-from mwanda.solvers import Budget, Layer, Solver, WeightSolver
-from mwanda.solvers.gram import gram_of
+from mwanda.solvers import Budget, Layer, Solver, WeightSolver, sparsegpt
+from mwanda.solvers.gram import Shared, gram_of
 from mwanda.solvers.sparsegpt import SparseGPT, by_loss, inverse_factor
 
 
@@ -420,3 +421,23 @@ def test_outputs_move_less_than_under_wanda(order: Order) -> None:
         with torch.no_grad():
             moved.append(float((model(tokens).logits - dense(tokens).logits).square().mean()))
     assert moved[0] < moved[1]
+
+
+def test_matrices_with_the_same_inputs_share_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query, key and value; also where each of them has its own sums of the same inputs."""
+    made, own = [], sparsegpt.inverse_factor
+
+    def counted(hessian: Tensor) -> Tensor:
+        made.append(hessian)
+        return own(hessian)
+
+    monkeypatch.setattr(sparsegpt, "inverse_factor", counted)
+    inputs, shared = correlated_inputs(60, 8), Shared()
+    for number, (text, expected) in enumerate([(inputs, 1), (inputs.clone(), 1), (inputs * 2, 2), (inputs, 3)]):
+        each = layer(random_weight(4, 8, number), text)
+        found = SparseGPT().solve(replace(each, shared=shared))
+        assert len(made) == expected
+        assert found.equal(SparseGPT().solve(each))
+        made.pop()
+    SparseGPT(damping=0.1).solve(replace(layer(random_weight(4, 8), inputs), shared=shared))
+    assert len(made) == 4

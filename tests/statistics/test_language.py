@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
+from tracked_memory import Tracked
 
 from mwanda.statistics import (
     LanguageStatistics,
@@ -175,7 +176,7 @@ def test_inputs_are_neither_changed_nor_tracked() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (2, 300, 4)])
 def test_sums_on_any_device_are_those_of_the_cpu(shape: tuple[int, int, int]) -> None:
     inputs = random_inputs(*shape)
-    torch.testing.assert_close(reduce_anywhere(inputs), reduce_on_cpu(inputs))
+    torch.testing.assert_close(reduce_anywhere(inputs).float(), reduce_on_cpu(inputs))
     exact = inputs.double().square().sum(dim=1).float()
     torch.testing.assert_close(reduce_on_cpu(inputs), exact)
 
@@ -213,3 +214,19 @@ def test_second_moments_are_those_of_one_product_to_the_bit(features: int) -> No
     found = second_moment(rows)
     assert torch.equal(found, rows.T @ rows)
     assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("tokens", [1, 256, 300, 1030])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_sums_of_squares_elsewhere_are_those_of_float64_and_make_nothing_of_full_size(
+    tokens: int, dtype: torch.dtype
+) -> None:
+    """They made a copy in float32 and its squares: twelve bytes for each input where there are two."""
+    inputs = torch.randn(3, tokens, 64, generator=torch.Generator().manual_seed(tokens)).to(dtype)
+    expected = inputs.double().square().sum(dim=1)
+    with Tracked() as tracked:
+        found = reduce_anywhere(inputs)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    if dtype != torch.float64:
+        assert tracked.peak <= 12 * 3 * 64 * 3 * (tokens // 256 + 2)

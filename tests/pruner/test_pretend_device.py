@@ -1,0 +1,279 @@
+"""Everything that runs on a GPU runs on a device that is not there: the CPU's masks, no mix of devices, few waits."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from interruption import Interrupted, StopAt
+from pretend_device import DEVICE, DeviceMixError, Pretend, Waits, moved, pretend, values_of
+from streamed_run import emptied
+from tiny_models import HYBRIDS, SIZES, tiny_calibration, tiny_model, tiny_tokenizer
+from torch import nn
+
+from mwanda.calibration import CalibrationSet
+from mwanda.criteria import Criterion
+from mwanda.criteria.magnitude import Magnitude
+from mwanda.criteria.mria import MRIA
+from mwanda.criteria.mwanda import MWanda
+from mwanda.criteria.ria import RIA
+from mwanda.criteria.sparsegpt import SparseGPT
+from mwanda.criteria.wanda import Wanda
+from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity
+from mwanda.inside import Inside
+from mwanda.models import blocks_of
+from mwanda.models.weights import Resident, Streamed, Weights, visit
+from mwanda.patterns import Pattern
+from mwanda.patterns.n_of_m import NOfM
+from mwanda.patterns.unstructured import Unstructured
+from mwanda.pruner import Pruner, PruningReport
+from mwanda.pruner.engine import Order
+from mwanda.pruner.offloading import Activations
+from mwanda.pruner.run_checkpoint import RunCheckpoint
+from mwanda.pruner.runtime import Runtime
+from mwanda.schedules import Schedule
+from mwanda.schedules.alphapruning import AlphaPruning
+from mwanda.schedules.dlp import DLP
+from mwanda.schedules.owl_cwl import OWLCWL
+from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
+from mwanda.solvers.admm import ADMM
+from mwanda.solvers.dsnot import DSnoT
+from mwanda.solvers.swap import Swap
+
+
+CALIBRATION = tiny_calibration(languages=3, sequences=4, length=12)
+CRITERIA = [Wanda(), MWanda(probability_exponent=0.5), RIA(), MRIA(), Magnitude(), SparseGPT()]
+PATTERNS = [Unstructured(), NOfM(2, 4)]
+ORDERS: list[Order] = ["arrival", "block", "oneshot"]
+
+
+def name_of(part: object) -> str:
+    """Return the name of a test's part."""
+    return type(part).__name__
+
+
+every_order = pytest.mark.parametrize("order", ORDERS)
+
+
+@pytest.fixture
+def waits() -> Iterator[Waits]:
+    """Have the device be there for a test."""
+    with pretend() as found:
+        yield found
+
+
+def prune(
+    model: nn.Module,
+    pruner: Pruner,
+    criterion: Criterion | None = None,
+    pattern: Pattern | None = None,
+    *,
+    schedule: Schedule | None = None,
+    solver: Solver | None = None,
+    runtime: Runtime | None = None,
+    calibration: CalibrationSet = CALIBRATION,
+) -> PruningReport:
+    """Prune half of a model in place."""
+    chosen = criterion or Wanda(), schedule or Uniform(), pattern or Unstructured()
+    return pruner.prune(model, calibration, *chosen, 0.5, runtime, solver)
+
+
+def assert_same_masks(found: nn.Module, expected: nn.Module) -> None:
+    """Compare the zeros of two models."""
+    theirs, ours = values_of(expected), values_of(found)
+    assert [name for name, value in theirs.items() if not (ours[name] == 0).equal(value == 0)] == []
+
+
+def assert_digests_are_those_of_the_cpu(found: PruningReport, expected: PruningReport) -> None:
+    assert [plan.mask for plan in found.plans] == [plan.mask for plan in expected.plans]
+    assert all(plan.mask for plan in found.plans)
+
+
+def test_a_mix_of_devices_and_numpy_are_refused_and_waits_are_written_down(waits: Waits) -> None:
+    there, here = torch.ones(3, device=DEVICE), torch.ones(3)
+    assert isinstance(there, Pretend)
+    assert there.device == (there + 1).device == there[None].T.device == DEVICE
+    with pytest.raises(DeviceMixError):
+        there + here
+    with pytest.raises(TypeError):
+        there.numpy()
+    assert isinstance(there * torch.tensor(2.0), Pretend)  # one number may be anywhere
+    assert waits.total == 0
+    asked = there.cpu(), there[0].item(), bool(there.any()), there.tolist(), there.nonzero(), there[there > 0]
+    assert waits.total == len(asked)
+    here.to(DEVICE)
+    assert waits.total == len(asked) + 1
+    here.to(DEVICE, non_blocking=True)
+    assert waits.total == len(asked) + 1
+
+
+@every_order
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda each: each.name)
+@pytest.mark.parametrize("criterion", CRITERIA, ids=name_of)
+def test_every_criterion_and_pattern_finds_the_masks_of_the_cpu(
+    criterion: Criterion, pattern: Pattern, order: Order, waits: Waits
+) -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    there = moved(copy.deepcopy(model))
+    expected = prune(model, Pruner(order, 4), criterion, pattern)
+    found = prune(there, Pruner(order, 4), criterion, pattern)
+    assert_same_masks(there, model)
+    assert_digests_are_those_of_the_cpu(found, expected)
+
+
+@pytest.mark.parametrize("family", [*SIZES, *HYBRIDS])
+def test_every_family_finds_the_masks_of_the_cpu(family: str, waits: Waits) -> None:
+    # XGLM makes a number of the dtype of its weights in the default one, where that of float64 overflows.
+    model = tiny_model(family, dtype=torch.float32 if family == "xglm" else torch.float64)
+    there = moved(copy.deepcopy(model))
+    for each in (model, there):
+        prune(each, Pruner("arrival", 4), MWanda(), schedule=OWLCWL())
+    assert_same_masks(there, model)
+
+
+@every_order
+@pytest.mark.parametrize("family", ["qwen3_moe", "t5"])
+def test_mixtures_and_encoder_decoders_find_the_masks_of_the_cpu(family: str, order: Order, waits: Waits) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    there = moved(copy.deepcopy(model))
+    for each in (model, there):
+        prune(each, Pruner(order, 4), MRIA(), NOfM(2, 4))
+    assert_same_masks(there, model)
+
+
+@pytest.mark.parametrize("solver", [Swap(), DSnoT(), ADMM()], ids=name_of)
+@pytest.mark.parametrize("schedule", [AlphaPruning(), DLP()], ids=name_of)
+def test_solvers_and_schedules_find_the_masks_of_the_cpu(solver: Solver, schedule: Schedule, waits: Waits) -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    there = moved(copy.deepcopy(model))
+    for each in (model, there):
+        prune(each, Pruner("block", 4), schedule=schedule, solver=solver)
+    assert_same_masks(there, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("criterion", [Wanda(), Magnitude(), SparseGPT()], ids=name_of)
+def test_half_precision_is_pruned_exactly(dtype: torch.dtype, criterion: Criterion, waits: Waits) -> None:
+    report = prune(moved(tiny_model("llama", dtype=dtype)), Pruner("arrival", 4), criterion)
+    assert all(plan.zeros == plan.planned for plan in report.plans)
+
+
+@pytest.mark.parametrize("activations", ["ram", "disk"])
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_activations_may_wait_elsewhere(family: str, activations: Activations, tmp_path: Path, waits: Waits) -> None:
+    model = tiny_model(family, dtype=torch.float64)
+    there = moved(copy.deepcopy(model))
+    prune(model, Pruner("block", 4))
+    prune(there, Pruner("block", 4, activations=activations), runtime=Runtime(scratch=tmp_path))
+    assert_same_masks(there, model)
+
+
+@every_order
+@pytest.mark.parametrize("family", ["llama", "t5", "mixtral"])
+def test_a_run_is_taken_up_again_there_and_elsewhere(family: str, order: Order, tmp_path: Path, waits: Waits) -> None:
+    """Also on another device than the one where it was interrupted: a checkpoint names none."""
+    dense = tiny_model(family, dtype=torch.float64)
+    expected = copy.deepcopy(dense)
+    prune(expected, Pruner(order, 4))
+    for number, (first, second) in enumerate([(True, True), (True, False), (False, True)]):
+        for step in (1,):
+            folder = tmp_path / f"{number}-{step}"
+
+            def run(*, on_device: bool, stop: int | None = None, folder: Path = folder) -> nn.Module:
+                model = copy.deepcopy(dense)
+                model = moved(model) if on_device else model
+                progress = StopAt(stop) if stop is not None else StopAt()
+                prune(
+                    model, Pruner(order, 4), runtime=Runtime(checkpoint=RunCheckpoint(folder, "key"), progress=progress)
+                )
+                return model
+
+            with pytest.raises(Interrupted):
+                run(on_device=first, stop=step)
+            assert_same_masks(run(on_device=second), expected)
+
+
+@every_order
+def test_blocks_may_stay_on_disk(order: Order, tmp_path: Path, waits: Waits) -> None:
+    expected = tiny_model("llama", dtype=torch.float64)
+    there, stored = emptied(expected)
+    moved(there)
+    weights: Weights = Streamed(stored, tmp_path, DEVICE)
+    prune(expected, Pruner(order, 4))
+    prune(there, Pruner(order, 4), runtime=Runtime(weights=weights))
+    masks = {name: value == 0 for name, value in values_of(expected).items()}
+    for block in visit(weights, blocks_of(there)):
+        for name, value in values_of(block.module).items():
+            assert (value == 0).equal(masks[f"{block.name}.{name}"])
+
+
+SENTENCES = {"eng_Latn": ["The river is high.", "Bread!"], "ell_Grek": ["Το ποτάμι ανέβηκε.", "Ψωμί!"]}
+
+
+def measured(model: nn.Module, batch_tokens: int = 64) -> dict[str, LanguagePerplexity]:
+    """Return the perplexity of a model in two languages."""
+    settings, tokenizer = Perplexity(window=16, stride=8, batch_tokens=batch_tokens), tiny_tokenizer()
+    return settings.measure(model, tokenizer, settings.texts(tokenizer, SENTENCES))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gemma2", "bloom"])
+def test_perplexity_is_that_of_the_cpu(family: str, waits: Waits) -> None:
+    model = tiny_model(family)
+    expected = measured(model)
+    found = measured(moved(model))
+    for code, each in expected.items():
+        assert found[code].perplexity == pytest.approx(each.perplexity, rel=1e-5)
+
+
+def test_an_evaluation_waits_a_few_times_a_batch(waits: Waits) -> None:
+    """For its tokens, transformers' look at positions, losses that overflow, and the losses themselves."""
+    model, counts = moved(tiny_model("llama")), []
+    for copies in (1, 5):
+        settings, tokenizer = Perplexity(window=16, stride=16, batch_tokens=64), tiny_tokenizer()
+        texts = settings.texts(tokenizer, {code: lines * copies for code, lines in SENTENCES.items()})
+        before = waits.total
+        settings.measure(model, tokenizer, texts)  # type: ignore[arg-type]
+        counts.append((waits.total - before, len(settings.batches(tokenizer, texts))))
+    (few, batches), (many, more) = counts
+    assert many - few <= 4 * (more - batches), waits.lines
+
+
+def test_what_is_inside_is_that_of_the_cpu(waits: Waits) -> None:
+    model = tiny_model("llama", dtype=torch.float64)
+    tables = []
+    for each in (copy.deepcopy(model), moved(copy.deepcopy(model))):
+        settings = Inside(tokens=8, rows=1000, neuron_share=0.2, neuron_quantile=0.8, batch_size=3)
+        observation = settings.observe(each, CALIBRATION, Wanda(), Unstructured(), 0.5)
+        prune(each, Pruner(batch_size=4))
+        tables.append(observation.finish())
+    here, there = tables
+    for ours, theirs in zip(there.energy, here.energy, strict=True):
+        torch.testing.assert_close(ours.energy_lost, theirs.energy_lost, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(ours.drift, theirs.drift, rtol=1e-5, atol=1e-9)
+    for name in ("correlations", "overlaps"):
+        for ours, theirs in zip(getattr(there, name), getattr(here, name), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def waits_of(order: Order, blocks: int, batches: int, folder: Path | None = None, family: str = "llama") -> Waits:
+    """Return what waits in a run over so many blocks and batches."""
+    model = tiny_model(family, num_hidden_layers=blocks)
+    calibration = tiny_calibration(languages=2, sequences=batches, length=8)
+    checkpoint = None if folder is None else RunCheckpoint(folder, "key")
+    with pretend() as waits:
+        prune(moved(model), Pruner(order, 2), calibration=calibration, runtime=Runtime(Resident(), checkpoint))
+    return waits
+
+
+A_BLOCK, A_BATCH = 4, 1
+"""The most that is waited for: zeros before, finite inputs, zeros after, digests; transformers' look at positions."""
+
+
+@every_order
+def test_a_device_is_waited_for_a_few_times_a_block_and_once_a_batch(order: Order) -> None:
+    few, deep, long = (waits_of(order, *size) for size in [(2, 3), (6, 3), (2, 9)])
+    assert deep.total - few.total <= 4 * A_BLOCK, deep.lines
+    assert long.total - few.total <= 6 * A_BATCH, long.lines
+    assert few.total <= 2 * A_BLOCK + 3 * A_BATCH + 4, few.lines
