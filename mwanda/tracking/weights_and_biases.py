@@ -45,6 +45,7 @@ DISCREET: dict[str, Any] = {
     "save_code": False,
     "host": "",
 }
+NOT_OF_HERE: dict[str, Any] = {"x_disable_stats": True, "x_disable_meta": True, "x_save_requirements": False}
 LONGEST_TAG = 64
 LONGEST_NAME = 128
 BLOCK = "block/index"
@@ -127,6 +128,46 @@ class WeightsAndBiases:
                 _do_not_wait_at_exit()
 
 
+def send(
+    options: WeightsAndBiases,
+    identity: RunIdentity,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    place: Path,
+    seconds: float,
+) -> None:
+    """Send a run that has ended, and wait for that.
+
+    Args:
+        options: where it goes.
+        identity: the run.
+        config: its configuration.
+        results: what its results.json holds.
+        place: where wandb puts its own files.
+        seconds: for which to wait at most.
+
+    Raises:
+        OSError: the server does not take it, or not in time.
+    """
+    errors: list[BaseException] = []
+    mirror = Mirror(options, identity, place, live=False)
+    background = Background("sync", errors.append)
+    background.submit(partial(mirror.open, plain(config)))
+    complete = results.get("status") == "complete"
+    if complete:  # what a job logs: only rows that are always the same have a step that is always the same
+        for stage, taken in (results.get("timing") or {}).items():
+            background.submit(partial(mirror.log_stage, stage, taken))
+    background.submit(partial(mirror.log_results, plain(results)))
+    until = monotonic() + seconds
+    ended = background.close(partial(mirror.close, not complete), lambda: until)
+    if background.failed:
+        _do_not_wait_at_exit()
+    if errors:
+        raise OSError(f"{identity.folder}: {hidden(_first_line(errors[0]))}")
+    if not ended:
+        raise OSError(f"{identity.folder}: Weights & Biases did not take it within {seconds:g} s (--timeout)")
+
+
 class Mirror:
     """The only code that touches wandb; any of its calls may raise, or hang.
 
@@ -137,10 +178,11 @@ class Mirror:
         options: where the run goes, and how.
         identity: the run.
         place: where wandb puts its own files.
+        live: whether the run is running, here: else this machine's load is none of its.
     """
 
-    def __init__(self, options: WeightsAndBiases, identity: RunIdentity, place: Path) -> None:
-        self.options, self.identity, self._place = options, identity, place
+    def __init__(self, options: WeightsAndBiases, identity: RunIdentity, place: Path, *, live: bool = True) -> None:
+        self.options, self.identity, self._place, self._live = options, identity, place, live
         self.run: wandb.Run | None = None
         self.asked_server: float | None = None
         """When a server was first asked that still is; None where none is waited for."""
@@ -181,7 +223,7 @@ class Mirror:
             resume="allow",
             # A run that is still open, here or in a user's own code, is neither returned nor closed.
             reinit="create_new",
-            settings=wandb.Settings(**discreet),
+            settings=wandb.Settings(**discreet, **({} if self._live else NOT_OF_HERE)),
         )
         # Blocks are the x axis of their sparsity, whatever the step.
         self.run.define_metric(BLOCK, hidden=True)
@@ -197,11 +239,8 @@ class Mirror:
         """Log what results.json holds, then the files."""
         assert self.run is not None
         self.run.summary.update(single_values(results))
-        for layer, target, achieved in layer_rows(results):
-            self._log({BLOCK: layer, "block/target": target, "block/achieved": achieved})
-        shown = {**_languages(language_rows(results)), **_layers(layer_rows(results))}
-        if shown:
-            self._log(shown)
+        if results.get("status") == "complete":  # other rows would have the steps that these will have
+            self._log_rows(results)
         if self._mode == "disabled":
             return
         place = self._place / "wandb" / "kept"
@@ -210,6 +249,13 @@ class Mirror:
         if self._mode == "online":  # wandb knows no use of anything offline; mwanda.sync makes up for it
             for kept in used(results, place):
                 self.run.use_artifact(_artifact(kept))
+
+    def _log_rows(self, results: Mapping[str, Any]) -> None:
+        for layer, target, achieved in layer_rows(results):
+            self._log({BLOCK: layer, "block/target": target, "block/achieved": achieved})
+        shown = {**_languages(language_rows(results)), **_layers(layer_rows(results))}
+        if shown:
+            self._log(shown)
 
     def close(self, failed: bool) -> None:
         """Close the run, and wait until everything is sent or stored."""
@@ -310,13 +356,16 @@ def _answers(url: str) -> bool:
 
 
 def _warn(error: BaseException) -> None:
-    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     logger.warning(
         "Weights & Biases is off for this job (%s: %s); results.json holds the same numbers, and tracking=none "
         "leaves wandb out",
         type(error).__name__,
-        hidden(first_line)[:200],
+        hidden(_first_line(error))[:200],
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def _do_not_wait_at_exit() -> None:
