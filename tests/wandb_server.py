@@ -82,6 +82,27 @@ class Service:
     def on_organizationcoreweaveorganizationid(self, _: Any) -> Any:
         return {"entity": None}
 
+    def on_upsertview(self, asked: dict[str, Any]) -> Any:
+        found = asked.get("id") or f"view-{len(self.views) + 1}"
+        self.views[found] = asked
+        view = {"id": found, "name": asked["name"], "displayName": asked["displayName"], "type": asked["type"]}
+        view |= {"description": asked["description"], "spec": asked["spec"], "user": None}
+        view |= {"project": {"name": asked["projectName"], "entityName": asked["entityName"]}}
+        view |= {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+        return {"upsertView": {"view": view, "inserted": not asked.get("id")}}
+
+    on_upsertview2 = on_upsertview
+
+    def on_projectinternalid(self, _: Any) -> Any:
+        return {"project": {"id": "p", "internalId": "UHJvamVjdEludGVybmFsSWQ6MQ=="}}
+
+    def on_getprojects(self, asked: dict[str, Any]) -> Any:
+        node = {"id": "p", "name": "study", "entityName": asked["entity"], "createdAt": "2026-01-01T00:00:00Z"}
+        node |= {"isBenchmark": False, "internalId": "p", "user": None}
+        return {
+            "models": {"edges": [{"cursor": "1", "node": node}], "pageInfo": {"endCursor": "1", "hasNextPage": False}}
+        }
+
     def on_serverfeaturesquery(self, _: Any) -> Any:
         return {"serverInfo": {"features": []}}
 
