@@ -15,7 +15,7 @@ LONGEST = 400
 
 # From the top down; a room imports from floors below its own, and from rooms of its own floor without a circle.
 FLOORS = (
-    ("command_line", "hydra_job", "sbatch", "status", "reproduce", "show"),
+    ("command_line", "hydra_job", "sbatch", "status", "reproduce", "show", "sync", "dashboard"),
     ("sweep", "comparison"),
     ("job",),
     ("inside", "evaluation"),

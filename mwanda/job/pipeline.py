@@ -306,11 +306,9 @@ class Pipeline:
             write_sentence_losses(self.spec.folder / FILE, losses)
 
     def _identity(self) -> RunIdentity:
-        choices = self.spec.choices
-        groups = ("model", "criterion", "solver", "schedule", "pattern")
-        tags = [choices[group] for group in groups if group in choices]
-        name = self.spec.settings.name
-        return RunIdentity(results.run_id(self.spec), name, self.spec.study, "run", tuple(tags), self.spec.folder)
+        spec = self.spec
+        tags = tuple(results.tags(spec))
+        return RunIdentity(results.run_id(spec), spec.settings.name, spec.study, "run", tags, spec.folder)
 
 
 def seed_everything(seed: int) -> None:

@@ -353,6 +353,8 @@ class Frame(TypedDict):
     schema: Annotated[str, Key("`mwanda.results/1`; the number changes when a key changes its meaning or goes")]
     status: Annotated[str, Key("`complete` or `failed`")]
     run_id: Annotated[str, Key("what a tracker knows the run by")]
+    group: Annotated[str | None, Key("the sweep that it belongs to", null="it is a run of its own")]
+    tags: Annotated[list[str], Key("choices of model, criterion, solver, schedule and pattern, for a tracker")]
     config_hash: Annotated[str, Key("digest of all of the configuration that can change a number")]
     config_hash_without_seed: Annotated[str, Key("the same without seeds: runs with the same one are repetitions")]
     seed: Annotated[int, Key("`seed`")]

@@ -98,12 +98,20 @@ def run_id(spec: RunSpec) -> str:
     return f"{spec.config_hash[:8]}-{place[:8]}"
 
 
+def tags(spec: RunSpec) -> list[str]:
+    """Return what a tracker can filter a run by."""
+    groups = ("model", "criterion", "solver", "schedule", "pattern")
+    return [spec.choices[group] for group in groups if group in spec.choices]
+
+
 def frame(spec: RunSpec, status: str, started: datetime, timing: Mapping[str, float]) -> Frame:
     """Return what results.json begins with, whatever became of the run."""
     return {
         "schema": SCHEMA,
         "status": status,
         "run_id": run_id(spec),
+        "group": spec.study,
+        "tags": tags(spec),
         "config_hash": spec.config_hash,
         "config_hash_without_seed": spec.config_hash_without_seed,
         "seed": spec.settings.seed,

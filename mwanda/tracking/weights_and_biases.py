@@ -23,6 +23,7 @@ from annotated_types import Gt
 from mwanda.system.secrets import hidden, hidden_within
 from mwanda.tracking.background import Background
 from mwanda.tracking.base import RunIdentity
+from mwanda.tracking.files import Kept, made, used
 from mwanda.tracking.plain import plain
 from mwanda.tracking.summary import LANGUAGE_COLUMNS, LAYER_COLUMNS, language_rows, layer_rows, single_values
 
@@ -44,7 +45,10 @@ DISCREET: dict[str, Any] = {
     "save_code": False,
     "host": "",
 }
+NOT_OF_HERE: dict[str, Any] = {"x_disable_stats": True, "x_disable_meta": True, "x_save_requirements": False}
 LONGEST_TAG = 64
+LONGEST_NAME = 128
+BLOCK = "block/index"
 CONNECTION_SECONDS = 2.0
 """For which a server is given time to say anything at all."""
 
@@ -62,7 +66,7 @@ class WeightsAndBiases:
         project: the project of the run.
         entity: user or team; None is wandb's default.
         mode: `auto` is WANDB_MODE if that is set, else online when there is a key and the server can be reached, else
-            offline, from where `wandb sync` sends it; `online` and `offline` win over WANDB_MODE.
+            offline, from where `python -m mwanda.sync` sends it; what is given here wins over WANDB_MODE.
         group: the group of the run in place of the job's own (the name of its sweep).
         tags: added to the job's own tags.
         finish_timeout: seconds that a job waits for the server at most, in all: at its end, for what was not sent
@@ -71,18 +75,20 @@ class WeightsAndBiases:
 
     project: str = "mwanda"
     entity: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     group: str | None = None
     tags: Sequence[str] = ()
     finish_timeout: Annotated[float, Gt(0)] = 4.0
 
     def __post_init__(self) -> None:
         self._background: Background | None = None
-        self._mirror: _Mirror | None = None
+        self._mirror: Mirror | None = None
 
     def start(self, run: RunIdentity, config: Mapping[str, Any]) -> None:
         """Open the run with its complete configuration, which is never changed later."""
-        self._mirror = _Mirror(self, run)
+        if self.mode == "disabled":
+            return
+        self._mirror = Mirror(self, run, run.folder)
         self._background = Background("tracking", _warn)
         self._background.submit(partial(self._mirror.open, plain(config)))
 
@@ -92,7 +98,7 @@ class WeightsAndBiases:
             self._background.submit(partial(self._mirror.log_stage, stage, seconds))
 
     def log_results(self, results: Mapping[str, Any]) -> None:
-        """Log single values as the run's summary, and languages and blocks as tables and charts."""
+        """Log single values as the run's summary, languages and blocks as tables and charts, and files as artifacts."""
         if self._background and self._mirror:
             self._background.submit(partial(self._mirror.log_results, plain(results)))
 
@@ -102,7 +108,7 @@ class WeightsAndBiases:
         if background and mirror:
             self._close(background, mirror, failed)
 
-    def _close(self, background: Background, mirror: "_Mirror", failed: bool) -> None:
+    def _close(self, background: Background, mirror: "Mirror", failed: bool) -> None:
         began = monotonic()
 
         def deadline() -> float:
@@ -113,25 +119,82 @@ class WeightsAndBiases:
             if not background.close(partial(mirror.close, failed), deadline):
                 logger.warning(
                     "Weights & Biases did not finish within %g s (tracking.finish_timeout); "
-                    "'wandb sync --include-online %s' sends what it has stored",
+                    "'python -m mwanda.sync %s' sends the run from its result files",
                     LOCAL_SECONDS if mirror.asked_server is None else self.finish_timeout,
-                    mirror.identity.folder / "wandb",
+                    mirror.identity.folder,
                 )
         finally:
             if background.failed:
                 _do_not_wait_at_exit()
 
 
-class _Mirror:
-    """What runs on the background thread: the only code that touches wandb."""
+def send(
+    options: WeightsAndBiases,
+    identity: RunIdentity,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    place: Path,
+    seconds: float,
+) -> None:
+    """Send a run that has ended, and wait for that.
 
-    def __init__(self, options: WeightsAndBiases, identity: RunIdentity) -> None:
-        self.options, self.identity = options, identity
+    Args:
+        options: where it goes.
+        identity: the run.
+        config: its configuration.
+        results: what its results.json holds.
+        place: where wandb puts its own files.
+        seconds: for which to wait at most.
+
+    Raises:
+        OSError: the server does not take it, or not in time.
+    """
+    errors: list[BaseException] = []
+    mirror = Mirror(options, identity, place, live=False)
+    background = Background("sync", errors.append)
+    background.submit(partial(mirror.open, plain(config)))
+    complete = results.get("status") == "complete"
+    if complete:  # what a job logs: only rows that are always the same have a step that is always the same
+        for stage, taken in (results.get("timing") or {}).items():
+            background.submit(partial(mirror.log_stage, stage, taken))
+    background.submit(partial(mirror.log_results, plain(results)))
+    until = monotonic() + seconds
+    ended = background.close(partial(mirror.close, not complete), lambda: until)
+    if background.failed:
+        _do_not_wait_at_exit()
+    if errors:
+        raise OSError(f"{identity.folder}: {hidden(_first_line(errors[0]))}")
+    if not ended:
+        raise OSError(f"{identity.folder}: Weights & Biases did not take it within {seconds:g} s (--timeout)")
+
+
+class Mirror:
+    """The only code that touches wandb; any of its calls may raise, or hang.
+
+    What it logs depends on the results alone, and each row has a step of its own: a row that the server has already is
+    not sent again, so that a run arrives once however often it is sent.
+
+    Args:
+        options: where the run goes, and how.
+        identity: the run.
+        place: where wandb puts its own files.
+        live: whether the run is running, here: else this machine's load is none of its.
+    """
+
+    def __init__(self, options: WeightsAndBiases, identity: RunIdentity, place: Path, *, live: bool = True) -> None:
+        self.options, self.identity, self._place, self._live = options, identity, place, live
         self.run: wandb.Run | None = None
         self.asked_server: float | None = None
         """When a server was first asked that still is; None where none is waited for."""
+        self._step = 0
+        self._mode = ""
 
-    def open(self, config: dict[str, Any]) -> None:
+    def open(self, config: Mapping[str, Any]) -> None:
+        """Open the run.
+
+        Raises:
+            RuntimeError: it shall be online, and there is no key.
+        """
         import wandb
 
         # wandb stores the command line; everybody else has read it by now.
@@ -140,7 +203,7 @@ class _Mirror:
         configured = wandb.setup(wandb.Settings(**discreet)).settings
         tags = dict.fromkeys(hidden(tag)[:LONGEST_TAG] for tag in (*self.identity.tags, *self.options.tags) if tag)
         self.asked_server = monotonic()
-        mode = _choose_mode(self.options.mode, configured)
+        self._mode = mode = _choose_mode(self.options.mode, configured)
         if mode != "online":
             self.asked_server = None
         named = {
@@ -151,37 +214,77 @@ class _Mirror:
         }
         self.run = wandb.init(
             **hidden_within(named),
-            dir=self.identity.folder.absolute(),
-            id=re.sub(r"[/\\#?%:]", "-", self.identity.run_id),
+            dir=self._place.absolute(),
+            id=self._id,
             job_type=self.identity.job_type,
             tags=list(tags),
-            config=config,
+            config=dict(config),
             mode=mode,
             resume="allow",
             # A run that is still open, here or in a user's own code, is neither returned nor closed.
             reinit="create_new",
-            settings=wandb.Settings(**discreet),
+            settings=wandb.Settings(**discreet, **({} if self._live else NOT_OF_HERE)),
         )
+        # Blocks are the x axis of their sparsity, whatever the step.
+        self.run.define_metric(BLOCK, hidden=True)
+        self.run.define_metric("block/*", step_metric=BLOCK)
         if self.run.url:
             logger.info("Weights & Biases: %s", self.run.url)
 
     def log_stage(self, stage: str, seconds: float) -> None:
-        assert self.run is not None
-        self.run.log({f"seconds/{stage}": seconds})
+        """Log how long a stage took."""
+        self._log({f"seconds/{stage}": seconds})
 
-    def log_results(self, results: dict[str, Any]) -> None:
+    def log_results(self, results: Mapping[str, Any]) -> None:
+        """Log what results.json holds, then the files."""
         assert self.run is not None
         self.run.summary.update(single_values(results))
+        if results.get("status") == "complete":  # other rows would have the steps that these will have
+            self._log_rows(results)
+        if self._mode == "disabled":
+            return
+        place = self._place / "wandb" / "kept"
+        for kept in made(self._id, results, self.identity.folder, place):
+            self.run.log_artifact(_artifact(kept))
+        if self._mode == "online":  # wandb knows no use of anything offline; mwanda.sync makes up for it
+            for kept in used(results, place):
+                self.run.use_artifact(_artifact(kept))
+
+    def _log_rows(self, results: Mapping[str, Any]) -> None:
+        for layer, target, achieved in layer_rows(results):
+            self._log({BLOCK: layer, "block/target": target, "block/achieved": achieved})
         shown = {**_languages(language_rows(results)), **_layers(layer_rows(results))}
         if shown:
-            self.run.log(shown)
+            self._log(shown)
 
     def close(self, failed: bool) -> None:
+        """Close the run, and wait until everything is sent or stored."""
         if self.run is None:
             return
         self.run.finish(exit_code=int(failed))
         if self.run.offline:
-            logger.info("Weights & Biases is offline; 'wandb sync %s' sends the run", Path(self.run.dir).parent)
+            logger.info("Weights & Biases is offline; 'python -m mwanda.sync %s' sends the run", self.identity.folder)
+
+    @property
+    def _id(self) -> str:
+        return re.sub(r"[/\\#?%:]", "-", self.identity.run_id)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        assert self.run is not None
+        self.run.log(row, step=self._step)
+        self._step += 1
+
+
+def _artifact(kept: Kept) -> "wandb.Artifact":
+    import wandb
+
+    artifact = wandb.Artifact(
+        re.sub(r"[^\w.-]+", "-", hidden(kept.name))[:LONGEST_NAME], kept.kind, metadata=plain(kept.about)
+    )
+    for file in kept.files:
+        # As it is, where it lies: a copy would go to a folder that is none of the run's.
+        artifact.add_file(str(file), skip_cache=True, policy="immutable")
+    return artifact
 
 
 def _languages(rows: list[list[Any]]) -> dict[str, Any]:
@@ -209,8 +312,8 @@ def _layers(rows: list[list[Any]]) -> dict[str, Any]:
 def _choose_mode(wanted: str, configured: "wandb.Settings") -> Any:
     import wandb
 
-    if wanted == "offline":
-        return "offline"
+    if wanted in ("offline", "disabled"):
+        return wanted
     if wanted == "auto" and configured.mode not in ("online", "run"):
         return configured.mode
     # Without this check, wandb would ask for a key in the terminal.
@@ -253,13 +356,16 @@ def _answers(url: str) -> bool:
 
 
 def _warn(error: BaseException) -> None:
-    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     logger.warning(
         "Weights & Biases is off for this job (%s: %s); results.json holds the same numbers, and tracking=none "
         "leaves wandb out",
         type(error).__name__,
-        hidden(first_line)[:200],
+        hidden(_first_line(error))[:200],
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def _do_not_wait_at_exit() -> None:

@@ -56,6 +56,15 @@ RESULTS = {
         "aggregate": {"geometric_mean": 12.0, "by_script": {"Latn": 12.0}},
     },
     "tasks": {"pruned": {"xnli_sw": {"acc": 0.4, "stderr": 0.01}}},
+    "export": "masks.safetensors",
+}
+
+
+KEPT = {
+    "results-0f3a": ("results", ["results.json"]),
+    "config-0f3a": ("config", ["config.yaml"]),
+    "masks-0f3a": ("masks", ["masks.safetensors"]),
+    "allocation-0f3a": ("allocation", ["allocation.json"]),
 }
 
 
@@ -169,6 +178,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
         isolate(patch, home)
         patch.setenv("WANDB_API_KEY", KEY)
         patch.chdir(working_folder)
+        for name in ("results.json", "config.yaml", "masks.safetensors"):
+            (folder / name).write_text("{}", encoding="utf-8")
         track(WeightsAndBiases(mode="offline", tags=["extra"], finish_timeout=LONG), identity(folder), failed=True)
         wandb.teardown()
         (file,) = folder.glob("wandb/offline-run-*/run-0f3a.wandb")
@@ -236,6 +247,31 @@ def test_there_is_a_chart(stored: StoredRun, chart: str) -> None:
     assert stored.table(f"{chart}_table")["data"]
 
 
+def test_the_sparsity_of_blocks_is_a_curve_over_blocks(stored: StoredRun) -> None:
+    rows = [row for row in stored.history() if "block/index" in row]
+    assert [[row[f"block/{key}"] for key in ("index", "target", "achieved")] for row in rows] == [
+        [0, 0.4, 0.41],
+        [1, 0.6, 0.57],
+    ]
+    defined = {(metric.name or metric.glob_name): metric.step_metric for metric in stored.of_kind("metric")}
+    assert defined["block/*"] == "block/index"
+
+
+def test_what_the_run_has_made_is_kept(stored: StoredRun) -> None:
+    requests = [request.log_artifact.artifact for request in stored.of_kind("request") if request.log_artifact]
+    made = {each.name: each for each in [*stored.of_kind("artifact"), *requests]}
+    kinds = {name: (made[name].type, [entry.path for entry in made[name].manifest.contents]) for name in KEPT}
+    assert kinds == KEPT
+
+
+def test_the_client_itself_reads_what_is_stored(stored: StoredRun, isolated: Path) -> None:
+    (file,) = stored.folder.glob("wandb/offline-run-*/run-0f3a.wandb")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", str(file), "--json"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True).stdout
+    kinds = [json.loads(line)["type"] for line in shown.splitlines()]
+    assert {"run", "history", "summary", "metric", "exit"} <= set(kinds)
+
+
 def test_a_failed_job_is_a_failed_run(stored: StoredRun) -> None:
     assert stored.only("exit").exit_code == 1
 
@@ -248,7 +284,9 @@ def test_the_key_is_in_no_file(stored: StoredRun) -> None:
 
 def test_everything_is_in_the_job_s_folder(stored: StoredRun) -> None:
     assert list(stored.working_folder.iterdir()) == []
-    assert [entry.name for entry in stored.folder.iterdir()] == ["wandb"]
+    assert {entry.name for entry in stored.folder.iterdir()} == {"wandb", *(files[0] for _, files in KEPT.values())} - {
+        "allocation.json"
+    }
 
 
 def test_the_host_name_is_not_sent(stored: StoredRun) -> None:
@@ -263,6 +301,8 @@ class FakeRun:
     logged: list[Mapping[str, Any]] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
     url: str = "https://example.org/run"
     offline: bool = False
 
@@ -270,8 +310,18 @@ class FakeRun:
     def dir(self) -> str:
         return str(self.folder / "files")
 
-    def log(self, values: Mapping[str, Any]) -> None:
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        assert step == len(self.logged)
         self.logged.append(values)
+
+    def define_metric(self, name: str, **options: Any) -> None:
+        assert name.startswith("block/")
+
+    def log_artifact(self, artifact: wandb.Artifact) -> None:
+        self.made.append(artifact.name)
+
+    def use_artifact(self, artifact: wandb.Artifact) -> None:
+        self.used.append(artifact.name)
 
     def finish(self, exit_code: int) -> None:
         self.exit_codes.append(exit_code)
@@ -349,7 +399,7 @@ def test_without_wandb_a_job_runs_with_one_warning(
 def test_a_run_that_cannot_take_results_is_still_closed(
     fake_init: FakeInit, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeRun, "log", lambda self, values: raising(ValueError("too large"))())
+    monkeypatch.setattr(FakeRun, "log", lambda self, values, step: raising(ValueError("too large"))())
     track(WeightsAndBiases(mode="offline", finish_timeout=LONG), identity(tmp_path))
     assert len(warnings(caplog)) == 1
     assert fake_init.runs[0].exit_codes == [0]
@@ -369,7 +419,7 @@ def test_a_hanging_server_is_left_behind_with_one_warning(
     track(WeightsAndBiases(mode="online", finish_timeout=0.2), identity(tmp_path))
     (warning,) = warnings(caplog)
     assert "within 0.2 s" in warning
-    assert str(tmp_path / "wandb") in warning
+    assert f"mwanda.sync {tmp_path}'" in warning
     released.set()
     for thread in threads:
         thread.join(LONG)
@@ -663,13 +713,22 @@ def run_job(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONG, check=False)
 
 
+def test_disabled_in_the_configuration_wins_over_a_key_and_loads_nothing(
+    isolated: Path, fake_init: FakeInit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    track(WeightsAndBiases(mode="disabled"), identity(tmp_path))
+    assert (fake_init.calls, list(tmp_path.glob("wandb"))) == ([], [])
+
+
 def test_an_offline_job_prints_nothing_and_keeps_its_exit_code(isolated: Path, tmp_path: Path) -> None:
     ended = run_job(tmp_path, "offline", str(LONG), "raises")
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
     assert list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
 
 
-@pytest.mark.parametrize("kind", ["nothing", "500"])
+@pytest.mark.parametrize("kind", ["nothing", "500", "429", "garbage", "the end"])
 def test_a_server_that_fails_after_its_first_answer_costs_the_limit_and_no_more(
     isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve, kind: str
 ) -> None:
@@ -681,7 +740,7 @@ def test_a_server_that_fails_after_its_first_answer_costs_the_limit_and_no_more(
     assert ended.returncode == 0
     assert ended.stderr.splitlines() == [
         "Weights & Biases did not finish within 0.5 s (tracking.finish_timeout); "
-        f"'wandb sync --include-online {tmp_path / 'wandb'}' sends what it has stored"
+        f"'python -m mwanda.sync {tmp_path}' sends the run from its result files"
     ]
 
 
