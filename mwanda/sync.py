@@ -76,7 +76,7 @@ def _runs(folders: Sequence[Path], damaged: list[InputError]) -> Iterator[Found]
                 config = read_yaml(Path(place) / "config.yaml", dict)
                 if results is None or not isinstance(results.get("run_id"), str):
                     raise RecordError(f"{Path(place) / RESULTS}: run_id is missing")
-                yield Path(place), results, config
+                yield Path(place), dict(results), config
             except InputError as error:
                 damaged.append(error)
 

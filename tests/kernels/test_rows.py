@@ -33,7 +33,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.fixture
 def kernel() -> Iterator[ModuleType]:
     """Give the kernel's module; `conftest` has Triton interpret where there is no GPU."""
-    pytest.importorskip("triton", reason="no Triton is installed here")
+    if os.environ.get("CI") != "true":  # there it is installed, and what cannot be tested fails
+        pytest.importorskip("triton", reason="no Triton is installed here")
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("there is a GPU: benchmarks/gpu.py tries the kernel on it")
     fused.agrees.cache_clear()
