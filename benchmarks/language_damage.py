@@ -1,6 +1,6 @@
 """What share of a baseline's damage each method takes away: languages seen in calibration, unseen ones, and the worst.
 
-    python benchmarks/damage.py outputs/sweeps/methods --baseline wanda/threshold/uniform
+    python benchmarks/language_damage.py outputs/sweeps/methods --baseline wanda/threshold/uniform
 
 The damage to a language is its log-ratio to the dense model, in nats a token: over all its sentences, the loss that was
 added by the loss of tokens. Runs of one sparsity, pattern and calibration are compared over the seeds that both have.

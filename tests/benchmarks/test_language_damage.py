@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import log
 from pathlib import Path
 
-import damage
+import language_damage as damage
 import numpy as np
 import pytest
 import tiny_job
