@@ -155,6 +155,7 @@ def test_a_sweep_loses_nothing(way: str, cluster: dict[str, str], models: Path, 
         until(lambda: runs.state("long") == "complete", "the preempted run was complete")
         # It tidies up after its results are written.
         until(lambda: not (runs.folder("long") / "checkpoint").exists(), "its checkpoint was gone")
+        until(lambda: running(cluster) == [], "its job had left the queue")
         if way == "launcher":
             printed, _ = process.communicate(timeout=PATIENCE)
             assert process.returncode == 1, printed
