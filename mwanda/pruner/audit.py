@@ -8,15 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.errors import AuditError, SparsityError
-from mwanda.export.bits import digests
+from mwanda.export.bits import AT_ONCE, digests
 from mwanda.models import Block
 from mwanda.models.weights import Resident, Weights, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.base import ComparisonGroup
 
-
-AT_ONCE = 1 << 22
-"""Weights compared at once, so that little memory is taken besides the model's."""
 
 ZeroCounts = Mapping[str, Int[Tensor, " groups"]]
 """For each matrix, on the CPU, how many weights of each comparison group are zero."""
@@ -90,7 +87,7 @@ def audit(blocks: Sequence[Block], plans: Sequence[MatrixPlan], weights: Weights
             plan.zeros = count
             if plan.zeros != plan.planned:
                 raise AuditError(f"{matrix.name} holds {plan.zeros} zeros where {plan.planned} were planned")
-        masks = digests([matrix.weight for matrix in block.matrices], AT_ONCE)
+        masks = digests([matrix.weight for matrix in block.matrices])
         for matrix, mask in zip(block.matrices, masks, strict=True):
             by_name[matrix.name].mask = mask
 
