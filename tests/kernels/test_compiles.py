@@ -1,0 +1,33 @@
+"""Kernels compile for a GPU where there is none: the interpreter lets pass what the compiler's types do not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+COMPILE = """
+import itertools
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mwanda.kernels import rows
+
+kernel = rows._zero_lowest
+types = {"columns": "*fp32", "size": "i32", "stride": "i32", "count": "i32"}
+for weight, (block, whole, warps) in itertools.product(("*bf16", "*fp32"), ((2048, True, 2), (1024, False, 1))):
+    constants = {"BLOCK": block, "WHOLE": whole, "INSTRUCTION": True}
+    signature = {"weight": weight, **types, **dict.fromkeys(constants, "constexpr")}
+    made = compile(ASTSource(kernel, signature, constants), GPUTarget("cuda", 90, 32), {"num_warps": warps})
+    assert "fma.rn.sat.f32" in made.asm["ptx"]
+    assert made.asm["cubin"]
+"""
+
+
+def test_the_row_kernel_compiles_for_a_gpu() -> None:
+    if os.environ.get("CI") != "true":
+        pytest.importorskip("triton", reason="no Triton is installed here")
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
