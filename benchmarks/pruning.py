@@ -31,7 +31,10 @@ from workload import (
     ONESHOT,
     PUBLISHED,
     PUBLISHED_BATCHES,
+    RECOMMENDED,
+    SPARSEGPT,
     WAYS,
+    WITH_UPDATES,
     Workload,
     peak_memory,
     tokens_of,
@@ -67,6 +70,13 @@ def methods(options: argparse.Namespace) -> list[Table]:
     """Compare the language-aware criterion and schedule with Wanda's uniform ones."""
     ways = [ARRIVAL, LANGUAGE_AWARE, DENSE]
     return [_compare(f"{model}, 50 %", _workload(options, model), ways, options) for model in options.models]
+
+
+def recommended(options: argparse.Namespace) -> list[Table]:
+    """Compare the recommended methods and SparseGPT, gradients and solvers included, with Wanda in the same order."""
+    ways = [BLOCK, RECOMMENDED, WITH_UPDATES, SPARSEGPT, DENSE]
+    workloads = [_workload(options, model) for model in options.models]
+    return [_compare(f"{each.model}, 50 %, order=block", each, ways, options) for each in workloads]
 
 
 def schedules(options: argparse.Namespace) -> list[Table]:
@@ -147,7 +157,10 @@ def scoring(options: argparse.Namespace) -> list[Table]:
     return tables
 
 
-SECTIONS = {each.__name__: each for each in (orders, methods, schedules, families, languages, tokens, blocks, scoring)}
+SECTIONS = {
+    each.__name__: each
+    for each in (orders, methods, recommended, schedules, families, languages, tokens, blocks, scoring)
+}
 
 
 def _workload(options: argparse.Namespace, model: str, blocks: int | None = None) -> Workload:

@@ -34,6 +34,10 @@ from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
+from mwanda.solvers.admm import ADMM
+from mwanda.solvers.sparsegpt import SparseGPT
+from mwanda.solvers.swap import Swap
 
 
 SPARSITY = 0.5
@@ -183,11 +187,12 @@ def ours(
     criterion: Criterion = WANDA,
     schedule: Schedule = UNIFORM,
     checkpoint: RunCheckpoint | None = None,
+    solver: Solver | None = None,
 ) -> None:
     """Prune with the project's own pruner, its checks and its audit included."""
     pruner = Pruner(order=order, batch_size=BATCH_SIZE)
     runtime = Runtime(checkpoint=checkpoint)
-    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, runtime)
+    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, runtime, solver=solver)
 
 
 def looking(task: Task, schedule: Schedule) -> None:
@@ -209,11 +214,12 @@ PUBLISHED_BATCHES = f"published procedure, {BATCH_SIZE} at a time"
 BLOCK, ARRIVAL, ONESHOT = "order=block", "order=arrival", "order=oneshot"
 CHECKPOINTED = "order=arrival, with checkpoints"
 LANGUAGE_AWARE = "order=arrival, mwanda, owl_cwl"
+RECOMMENDED, WITH_UPDATES, SPARSEGPT = "method=recommended", "method=recommended_with_updates", "method=sparsegpt"
 LOOKING: dict[str, Schedule] = {
     "owl, an eighth of the tokens": OWL(),
     "dlp, an eighth of the tokens": DLP(),
     "lsa, an eighth of the tokens": LSA(),
-    "fisher, an eighth of the tokens": Fisher(),
+    "fisher, an eighth of the tokens": Fisher(signal_fraction=1 / 8),
     "alphapruning, no tokens": AlphaPruning(),
 }
 
@@ -225,6 +231,9 @@ WAYS: dict[str, Callable[[Task], None]] = {
     ARRIVAL: lambda task: ours(task, "arrival"),
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
+    RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap()),
+    WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM()),
+    SPARSEGPT: lambda task: ours(task, "block", solver=SparseGPT()),
     LANGUAGE_AWARE: lambda task: ours(task, "arrival", MWanda(), OWLCWL()),
     **{name: partial(looking, schedule=schedule) for name, schedule in LOOKING.items()},
 }
