@@ -22,8 +22,8 @@ from torch import Tensor
 from workload import GEMMA, Workload
 
 from mwanda.corpora.embedded import Embedded, codes
-from mwanda.evaluation.head import VOCABULARY_CHUNK
-from mwanda.evaluation.perplexity import Perplexity, padded
+from mwanda.evaluation.perplexity import TOKENS_AT_ONCE, Perplexity, padded
+from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
 from mwanda.languages import find
 from mwanda.models.gemma import PackagedGemma
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--languages", type=int, default=4, help="of the embedded corpus")
     parser.add_argument("--protocol", choices=["document", "sentence"], default="document")
-    parser.add_argument("--batch-tokens", type=int, default=Perplexity.batch_tokens, help="tokens in a forward pass")
+    parser.add_argument("--batch-tokens", type=int, default=TOKENS_AT_ONCE, help="tokens in a forward pass")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument(

@@ -48,7 +48,7 @@ from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import MwandaError
 from mwanda.evaluation.head import Scorer
-from mwanda.evaluation.perplexity import Perplexity, Text, padded
+from mwanda.evaluation.perplexity import Perplexity, Text, padded, tokens_at_once
 from mwanda.kernels import fused
 from mwanda.languages import find
 from mwanda.models import blocks_of
@@ -437,14 +437,14 @@ class Bench:
         tokens = torch.randint(model.config.vocab_size, (count,)).tolist()
         settings = Perplexity(window=length, stride=length)
         texts = {"eng_Latn": Text(tuple(tokens), tuple(range(count)), (1,) * count, (1,) * count)}
-        batches, scorer = settings.batches(tiny_tokenizer(), texts), Scorer(model)
+        batches, scorer = settings.batches(tiny_tokenizer(), texts, tokens_at_once(model)), Scorer(model)
         asked = [
             (padded(each), [one.scored for _, one in each], [len(one.tokens) for _, one in each]) for each in batches
         ]
 
         def score() -> None:
             for windows, scored, lengths in asked:
-                scorer.score(windows.to(self.device), scored, lengths)
+                scorer.score(windows, scored, lengths)
 
         def blocks() -> None:
             with torch.no_grad():

@@ -12,7 +12,8 @@ from time import perf_counter
 
 import torch
 
-from mwanda.evaluation.head import VOCABULARY_CHUNK, losses
+from mwanda.evaluation.head import losses
+from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
 
 
 POSITIONS, HIDDEN, VOCABULARY, ROUNDS = 512, 640, 262_144, 5

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from mwanda.kernels import fused
+from mwanda.kernels import fused, vocabulary
 
 
 DEVICE = torch.device("xla:0")
@@ -246,7 +246,8 @@ def pretend(*, kernels: bool = False) -> Iterator[Waits]:
     """
     waits = Waits()
     plainly = nullcontext() if kernels else patch.object(fused, "agrees", lambda *_: False)
-    with plainly, _Dispatch(waits), _Functions(waits):
+    sums = nullcontext() if kernels else patch.object(vocabulary, "in_one_pass", lambda *_: False)
+    with plainly, sums, _Dispatch(waits), _Functions(waits):
         yield waits
 
 

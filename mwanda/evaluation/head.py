@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mwanda.models.head import VOCABULARY_CHUNK, OutputHead
+from mwanda.kernels.vocabulary import add_exponentials, chunk_for
+from mwanda.models.head import OutputHead
+from mwanda.system.device import sent
 
 
 def losses(
@@ -19,24 +21,28 @@ def losses(
     bias: Float[Tensor, " V"] | None = None,
     scale: float = 1.0,
     softcap: float | None = None,
-    chunk: int = VOCABULARY_CHUNK,
+    chunk: int | None = None,
 ) -> Float[Tensor, " N"]:
-    """Return `−log softmax(logits)[target]` in float32, never holding more than `chunk` logits of a position.
+    """Return `−log softmax(logits)[target]` in float32, on the CPU; no more than `chunk` logits of a position are held.
 
     It is `log Σ exp(logit − logit of the target)`, which needs no largest logit: the target's own term is 1, so that
     no sum vanishes, and one that overflows (a loss above 88) is made again with the largest logit. Where the target's
     logit is infinite its share of the probability is unknown, and the loss is infinite as well.
+
+    A device is waited for once, when the losses are fetched, and again only where some are made again.
     """
+    chunk = chunk or chunk_for(hidden.device, len(hidden))
     head = OutputHead(weight, bias, scale, softcap)
     target = head.of_tokens(hidden, targets)[:, None]
     total = torch.zeros_like(target)
     for piece in head.chunks(hidden, chunk):
-        total += piece.sub_(target).exp_().sum(dim=1, keepdim=True)
-    found = total.log_().squeeze(1)
+        add_exponentials(piece, target, total)
+    found = total.log_().squeeze(1).cpu()
     lost = ~torch.isfinite(found)
     if bool(lost.any()):
-        parts = [part.logsumexp(dim=1) for part in head.chunks(hidden[lost], chunk)]
-        found[lost] = _loss(torch.logsumexp(torch.stack(parts), dim=0), target[lost, 0])
+        places = lost.nonzero().squeeze(1).to(hidden.device)
+        parts = [part.logsumexp(dim=1) for part in head.chunks(hidden[places], chunk)]
+        found[lost] = _loss(torch.logsumexp(torch.stack(parts), dim=0), target[places, 0]).cpu()
     return found
 
 
@@ -67,11 +73,15 @@ class Scorer:
         Rows are padded on the right, where a causal model cannot look; padded positions reach no loss.
         """
         spans = [slice(length - count - 1, length - 1) for count, length in zip(scored, lengths, strict=True)]
-        targets = torch.cat([row[span.start + 1 : span.stop + 1] for row, span in zip(tokens, spans, strict=True)])
+        width, tokens = tokens.shape[1], sent(tokens, self.device)
         if self.fast:
-            states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state
-            hidden = torch.cat([row[span] for row, span in zip(states, spans, strict=True)])
-            found = self._losses(hidden, targets)
+            places = torch.cat(
+                [torch.arange(row * width + s.start, row * width + s.stop) for row, s in enumerate(spans)]
+            )
+            places = sent(places, self.device)
+            targets = tokens.flatten()[places + 1]
+            states = self._decoder(input_ids=tokens, use_cache=False).last_hidden_state.flatten(0, 1)
+            found = self._losses(states[places.to(states.device)], targets)
         else:
             rows = []
             for row, span in zip(tokens, spans, strict=True):
@@ -100,6 +110,6 @@ class Scorer:
         if states.shape[-1] != self._head.weight.shape[1]:
             return False
         expected = torch.nn.functional.cross_entropy(own, tokens[0, 1:].to(own.device), reduction="none").cpu()
-        found = self._losses(states[0, :-1], tokens[0, 1:]).cpu()
+        found = self._losses(states[0, :-1], tokens[0, 1:])
         tolerance = 1e-3 if self._head.weight.dtype == torch.float32 else 5e-2
         return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance)) and math.isfinite(float(found[0]))

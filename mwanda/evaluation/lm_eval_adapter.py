@@ -85,7 +85,7 @@ def language_model(
                 rows = [requests[at][1] + requests[at][2] for at in batch]
                 padded = [row + row[-1:] * (len(rows[0]) - len(row)) for row in rows]
                 ends = [len(requests[at][2]) for at in batch]
-                losses = scorer.score(torch.tensor(padded, device=self.device), ends, list(map(len, rows)))
+                losses = scorer.score(torch.tensor(padded), ends, list(map(len, rows)))
                 for at, loss in zip(batch, losses, strict=True):
                     found[at] = (-float(loss.sum()), False)
             return found

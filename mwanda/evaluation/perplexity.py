@@ -20,9 +20,11 @@ from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import intervals
 from mwanda.languages.ratios import exponential
 from mwanda.models import blocks_of
+from mwanda.models.forward import input_device
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights
 from mwanda.pruner.walk import run_by_block
+from mwanda.system.device import available_bytes
 from mwanda.system.distributed import World
 from mwanda.system.progress import Progress, Silent
 
@@ -36,6 +38,13 @@ LEVELS = {"document": ("document/2", "\n"), "sentence": ("sentence/1", "")}
 """Name and version of each protocol, and what follows a sentence in it."""
 
 NO_LOSSES = SentenceLosses()
+TOKENS_AT_ONCE, TOKENS_ON_DEVICE = 1 << 10, 1 << 15
+"""Tokens in a forward pass on the CPU, and at most elsewhere: what starts a small model's kernels takes longer than
+their work on few tokens."""
+
+SHARE_OF_MEMORY = 0.25
+"""Of what is free on a device, for what the matrices of a block give in a forward pass."""
+
 TOKENS_PER_READING = 1 << 16
 """Scored tokens that pass a block together when blocks are read from disk: their hidden states are in memory."""
 
@@ -111,7 +120,8 @@ class Perplexity:
     Args:
         protocol: `document`, or `sentence`: no sentence is seen with another one.
         window, stride, start_token, sentences: see Protocol.
-        batch_tokens: tokens in a forward pass; changes speed and memory, not the result.
+        batch_tokens: tokens in a forward pass, or None for as many as suit the device; changes speed and memory, not
+            the result.
         resamples: of the bootstrap.
 
     Raises:
@@ -122,7 +132,7 @@ class Perplexity:
     stride: Annotated[int, Gt(0)] = 512
     start_token: StartToken = True
     sentences: Annotated[int, Gt(0)] | None = None
-    batch_tokens: Annotated[int, Gt(0)] = 1024
+    batch_tokens: Annotated[int, Gt(0)] | None = None
     resamples: Annotated[int, Ge(100)] = 1000
     protocol: Literal["document", "sentence"] = "document"
 
@@ -173,7 +183,7 @@ class Perplexity:
         world = world or World()
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
-        batches = world.shard(self.batches(tokenizer, texts))
+        batches = world.shard(self.batches(tokenizer, texts, tokens_at_once(model)))
         shown = (progress or Silent()).track(batches, f"evaluate {which}", unit="tokens", weight=_scored)
         for batch, scored in _losses(model, shown, weights or Resident()):
             for (code, window), values in zip(batch, scored, strict=True):
@@ -189,15 +199,23 @@ class Perplexity:
         check_losses(which, losses)
         return self._summarise(losses, seed)
 
-    def batches(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> list[Windows]:
-        """Return the windows that pass the model together, each with its language."""
+    def batches(
+        self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text], at_once: int = TOKENS_AT_ONCE
+    ) -> list[Windows]:
+        """Return the windows that pass the model together, each with its language.
+
+        Args:
+            tokenizer: that made `texts`.
+            texts: what is scored.
+            at_once: tokens of a forward pass where the settings leave that open.
+        """
         start = document_start(tokenizer) if self.start_token else None
         cut = [
             (code, window)
             for code, text in texts.items()
             for window in text.windows(self.window, self.stride, start, every=self.start_token is True)
         ]
-        return _by_length(cut, self.batch_tokens)
+        return _by_length(cut, self.batch_tokens or at_once)
 
     def longest(self, tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, Text]) -> int:
         """Return the tokens of the longest window."""
@@ -305,6 +323,17 @@ def _groups(batches: Iterable[Windows]) -> Iterator[list[Windows]]:
         yield group
 
 
+def tokens_at_once(model: "PreTrainedModel") -> int:
+    """Return how many tokens suit the device of a model in a forward pass, by its memory."""
+    device = input_device(model)
+    if device.type == "cpu":
+        return TOKENS_AT_ONCE
+    # In float32 and twice: families widen and copy in between.
+    a_token = 8 * max(sum(matrix.shape[0] for matrix in block.matrices) for block in blocks_of(model))
+    fitting = int(SHARE_OF_MEMORY * available_bytes(device)) // a_token
+    return min(TOKENS_ON_DEVICE, max(TOKENS_AT_ONCE, fitting // TOKENS_AT_ONCE * TOKENS_AT_ONCE))
+
+
 def _scored(batch: Sequence[tuple[str, Window]]) -> int:
     return sum(window.scored for _, window in batch)
 
@@ -312,7 +341,7 @@ def _scored(batch: Sequence[tuple[str, Window]]) -> int:
 @torch.no_grad()
 def _score(scorer: Scorer, batch: Windows) -> list[torch.Tensor]:
     lengths = [len(window.tokens) for _, window in batch]
-    return scorer.score(padded(batch).to(scorer.device), [window.scored for _, window in batch], lengths)
+    return scorer.score(padded(batch), [window.scored for _, window in batch], lengths)
 
 
 def padded(batch: Windows) -> Int[torch.Tensor, "B T"]:

@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-VOCABULARY_CHUNK = 2048
-"""Logits of one chunk of the vocabulary stay in the processor's cache, which makes this faster than whole rows."""
+from mwanda.kernels.vocabulary import VOCABULARY_CHUNK, memory_for, product
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,9 @@ class OutputHead:
 
     def chunks(self, hidden: Float[Tensor, "N D"], chunk: int = VOCABULARY_CHUNK) -> Iterator[Float[Tensor, "N C"]]:
         """Yield the logits of one chunk of the vocabulary after another, in the same memory: fresh pages cost time."""
-        count, memory = len(hidden), hidden.new_empty(len(hidden) * min(chunk, self.vocabulary))
+        memory = memory_for(hidden, min(chunk, self.vocabulary))
         for begin in range(0, self.vocabulary, chunk):
-            rows = self.weight[begin : begin + chunk]
-            piece = torch.mm(hidden, rows.T, out=memory[: count * len(rows)].view(count, len(rows))).float()
+            piece = product(hidden, self.weight[begin : begin + chunk], memory)
             yield self._shaped(piece, slice(begin, begin + chunk))
 
     def chunk(self, hidden: Float[Tensor, "N D"], begin: int, end: int) -> Float[Tensor, "N C"]:

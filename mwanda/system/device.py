@@ -45,6 +45,13 @@ def exact(device: torch.device) -> torch.device:
     return device
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on a device, without waiting for what the device is doing."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class Mark:
     """A point in the work of a device, which is asynchronous: no time is known before `seconds_since` waits for it."""
 

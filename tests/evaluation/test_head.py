@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from mwanda.evaluation.head import VOCABULARY_CHUNK, Scorer, losses
+from mwanda.evaluation.head import Scorer, losses
+from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
 
 
 POSITIONS, HIDDEN, WORDS = 23, 16, 101

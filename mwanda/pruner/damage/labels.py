@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mwanda.models.head import VOCABULARY_CHUNK, OutputHead
+from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
+from mwanda.models.head import OutputHead
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""What an accelerator does better with a large vocabulary, each found out by trying it against the plain way."""
+
+import logging
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+VOCABULARY_CHUNK = 2048
+"""Tokens whose logits stay in the processor's cache, which makes a chunk faster than whole rows."""
+
+AT_ONCE = 1 << 26
+"""Logits held at once elsewhere: many enough that starting a kernel costs nothing beside its work."""
+
+logger = logging.getLogger(__name__)
+
+
+def chunk_for(device: torch.device, positions: int) -> int:
+    """Return how many tokens of the vocabulary to look at together."""
+    if device.type == "cpu":
+        return VOCABULARY_CHUNK
+    return max(1, AT_ONCE // (max(1, positions) * VOCABULARY_CHUNK)) * VOCABULARY_CHUNK
+
+
+def product(
+    hidden: Float[Tensor, "N D"], rows: Float[Tensor, "C D"], memory: Float[Tensor, " M"]
+) -> Float[Tensor, "N C"]:
+    """Return logits in float32, made in `memory`: straight from the product where the device can, or converted."""
+    out = memory[: len(hidden) * len(rows)].view(len(hidden), len(rows))
+    if out.dtype != hidden.dtype:
+        return torch.mm(hidden, rows.T, out_dtype=out.dtype, out=out)
+    return torch.mm(hidden, rows.T, out=out).float()
+
+
+def memory_for(hidden: Float[Tensor, "N D"], columns: int) -> Float[Tensor, " M"]:
+    """Return memory for the logits of so many tokens, in the dtype in which the device makes them."""
+    wide = hidden.device.type != "cpu" and widens(hidden.device, hidden.dtype)
+    return hidden.new_empty(len(hidden) * columns, dtype=torch.float32 if wide else hidden.dtype)
+
+
+def add_exponentials(logits: Float[Tensor, "N C"], shift: Float[Tensor, "N 1"], total: Float[Tensor, "N 1"]) -> None:
+    """Add `Σ exp(logit − shift)` of each position to its total, in place; the logits are lost."""
+    if logits.device.type != "cpu" and in_one_pass(logits.device):
+        from mwanda.kernels import row_sums
+
+        row_sums.add_exponentials(logits, shift, total)
+    else:
+        total += logits.sub_(shift).exp_().sum(dim=1, keepdim=True)
+
+
+@cache
+def widens(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether the device multiplies half precision to float32 without rounding in between."""
+    if dtype not in (torch.bfloat16, torch.float16):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    hidden, rows = (torch.randn(16, 64, generator=generator).to(device, dtype) for _ in range(2))
+    try:
+        found = product(hidden, rows, torch.empty(256, device=device))
+    except Exception as error:  # of a library that has no such product
+        return _unused("product in float32", device, f"{type(error).__name__}: {error}")
+    if torch.allclose(found, hidden.float() @ rows.float().T, rtol=1e-3, atol=1e-3):
+        return True
+    return _unused("product in float32", device, "it differs")
+
+
+@cache
+def in_one_pass(device: torch.device) -> bool:
+    """Return whether the kernel of `row_sums` can be compiled for the device, and does what the plain way does."""
+    generator = torch.Generator().manual_seed(0)
+    logits, shift = torch.randn(4, 1500, generator=generator).to(device), torch.ones(4, 1, device=device)
+    total = torch.ones(4, 1, device=device)
+    try:
+        from mwanda.kernels import row_sums
+
+        row_sums.add_exponentials(logits, shift, total)
+    except Exception as error:  # of a compiler, which may raise anything
+        return _unused("kernel of sums", device, f"{type(error).__name__}: {error}")
+    if torch.allclose(total, 1 + (logits - shift).exp().sum(dim=1, keepdim=True), rtol=1e-5):
+        return True
+    return _unused("kernel of sums", device, "it differs")
+
+
+def _unused(what: str, device: torch.device, reason: str) -> bool:
+    logger.info("the %s is not used on %s: %s", what, device, reason.partition("\n")[0])
+    return False
