@@ -246,7 +246,7 @@ def test_an_evaluation_waits_a_few_times_a_batch(waits: Waits) -> None:
 
 def test_losses_that_overflow_are_made_again(waits: Waits) -> None:
     model = tiny_model("llama")
-    model.get_output_embeddings().weight.data *= 1000
+    model.get_output_embeddings().weight.data *= 60
     expected, found = measured(model), measured(moved(model))
     for code, each in expected.items():
         assert found[code].losses.nats == pytest.approx(each.losses.nats, rel=1e-4)
@@ -256,7 +256,7 @@ def test_as_many_tokens_pass_together_as_suit_the_device(waits: Waits, monkeypat
     model = tiny_model("llama")
     assert tokens_at_once(model) == 1024
     moved(model)
-    for free, expected in [(1 << 20, 1024), (1 << 26, 12 * 1024), (1 << 40, 32 * 1024)]:
+    for free, expected in [(1 << 20, 1024), (1 << 26, 18 * 1024), (1 << 40, 32 * 1024)]:
         monkeypatch.setattr(perplexity, "available_bytes", lambda device, free=free: free)
         assert tokens_at_once(model) == expected
 
@@ -292,10 +292,9 @@ def test_a_whole_job_finds_the_masks_of_the_cpu(
         there = tiny_job.run(folder, tmp_path / "there", *more)
     assert isinstance(next(loaded[1].model.parameters()), Pretend)
     assert_same_masks(loaded[1].model, loaded[0].model)
-    for code, each in here["languages"].items():
-        for which in ("dense", "pruned"):
-            expected = pytest.approx(each[which]["perplexity"], rel=1e-5)
-            assert there["languages"][code][which]["perplexity"] == expected
+    for which in ("dense", "pruned"):
+        expected = {code: each["perplexity"] for code, each in here[which].items()}
+        assert {code: each["perplexity"] for code, each in there[which].items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_is_inside_is_that_of_the_cpu(waits: Waits) -> None:

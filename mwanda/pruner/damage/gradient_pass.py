@@ -31,7 +31,7 @@ from mwanda.pruner.offloading import ActivationOffloading
 from mwanda.pruner.visitors import Calibrator
 from mwanda.pruner.walk import Arrivals, Decision, Visitor, Walk
 from mwanda.statistics import LanguageStatistics
-from mwanda.system.device import repeatable
+from mwanda.system.device import repeatable, sent
 
 
 PROBED = 8
@@ -219,13 +219,14 @@ class GradientPass:
             assert logits is not None
             yield from _by_own_head(logits, leaf, draws)
             return
-        at = hidden.detach()[rows, draws.positions].flatten(0, 1).to(head.weight.device)
+        rows, positions = (sent(each, hidden.device) for each in (rows, draws.positions))
+        at = hidden.detach()[rows, positions].flatten(0, 1).to(head.weight.device)
         uniforms = draws.uniforms.flatten(2).to(at.device)
         tokens = draw_tokens(at, head, uniforms.flatten(0, 1)).view(uniforms.shape)
         for first, second in tokens:
             difference = head.gradient(at, first) - head.gradient(at, second)
             gradient = torch.zeros_like(hidden)
-            gradient[rows, draws.positions] = difference.view(*rows.shape, -1).to(hidden)
+            gradient[rows, positions] = difference.view(*rows.shape, -1).to(hidden)
             yield torch.autograd.grad(hidden, leaf, gradient, retain_graph=True)[0]
 
     @contextmanager
