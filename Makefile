@@ -32,7 +32,7 @@ test-slurm: $(INSTALLED)-dev ## sweeps on a SLURM that is installed (as root, by
 test-browser: $(INSTALLED)-dev ## report.html in a Chromium that is installed (as root, by apt-get) for them
 	$(BIN)/python -m pytest -q -m browser tests/browser
 
-test-gpu: ## checks and measurements on a GPU with the Python that has its torch (PYTHON=…), ten minutes at most
+test-gpu: ## checks and measurements on a GPU with the Python that has its torch (PYTHON=…), six minutes at most
 	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py --out outputs/gpu.json
 
 benchmark: $(INSTALLED)-gemma ## time and memory beside the published procedure, into outputs/benchmarks (an hour or more)

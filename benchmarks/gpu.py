@@ -71,6 +71,7 @@ from mwanda.solvers.admm import ADMM
 from mwanda.solvers.swap import Swap
 from mwanda.statistics import Needs, SequenceSums
 from mwanda.system import device as devices
+from mwanda.system.distributed import World
 from mwanda.system.environment import environment
 from mwanda.system.files import write_json
 
@@ -414,7 +415,7 @@ class Bench:
         def zero(part: Tensor) -> bool:
             return fused.zero_lowest(part, columns, shape[1] // 2)
 
-        (_, _), *rounds = [(each(target.copy_), each(zero)) for _ in range(6)]  # the first warms up
+        _, *rounds = [(each(target.copy_), each(zero)) for _ in range(6)]  # the first warms up
         copied, zeroed = (median(taken) for taken in zip(*rounds, strict=True))
         return {"used": True, "seconds": zeroed, "copy": copied, "share of copy bandwidth": copied / zeroed}
 
@@ -437,7 +438,7 @@ class Bench:
         tokens = torch.randint(model.config.vocab_size, (count,)).tolist()
         settings = Perplexity(window=length, stride=length)
         texts = {"eng_Latn": Text(tuple(tokens), tuple(range(count)), (1,) * count, (1,) * count)}
-        batches, scorer = settings.batches(tiny_tokenizer(), texts, tokens_at_once(model)), Scorer(model)
+        batches, scorer = settings.batches(tiny_tokenizer(), texts, tokens_at_once(model, World())), Scorer(model)
         asked = [
             (padded(each), [one.scored for _, one in each], [len(one.tokens) for _, one in each]) for each in batches
         ]

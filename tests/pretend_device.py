@@ -121,8 +121,8 @@ class _Dispatch(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name == "histc" and there:  # which only accelerators know of whole numbers
             own = [own[0].float(), *own[1:]]
-        # A single number may be anywhere, as with a real device; and autograd makes the zeros that gradients are put into
-        # where torch takes their tensor to be.
+        # A single number may be anywhere, as with a real device; and autograd makes the zeros into which gradients are
+        # put where torch takes their tensor to be.
         if there and func not in COPIES and func is not ATEN.index_put.default and any(each.dim() > 0 for each in here):
             if func is not ATEN.index.Tensor or not isinstance(args[0], Pretend):  # which takes places from the CPU
                 raise DeviceMixError(f"{func} of tensors on two devices")

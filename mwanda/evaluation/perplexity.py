@@ -183,7 +183,7 @@ class Perplexity:
         world = world or World()
         loss = {code: np.zeros(len(text.sizes)) for code, text in texts.items()}
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
-        batches = world.shard(self.batches(tokenizer, texts, tokens_at_once(model)))
+        batches = world.shard(self.batches(tokenizer, texts, tokens_at_once(model, world)))
         shown = (progress or Silent()).track(batches, f"evaluate {which}", unit="tokens", weight=_scored)
         for batch, scored in _losses(model, shown, weights or Resident()):
             for (code, window), values in zip(batch, scored, strict=True):
@@ -323,15 +323,19 @@ def _groups(batches: Iterable[Windows]) -> Iterator[list[Windows]]:
         yield group
 
 
-def tokens_at_once(model: "PreTrainedModel") -> int:
-    """Return how many tokens suit the device of a model in a forward pass, by its memory."""
+def tokens_at_once(model: "PreTrainedModel", world: World) -> int:
+    """Return how many tokens suit the device of a model in a forward pass, by its memory; the same in all processes.
+
+    Several processes take less at once, so that each has a part of the work.
+    """
     device = input_device(model)
     if device.type == "cpu":
         return TOKENS_AT_ONCE
     # In float32 and twice: families widen and copy in between.
     a_token = 8 * max(sum(matrix.shape[0] for matrix in block.matrices) for block in blocks_of(model))
     fitting = int(SHARE_OF_MEMORY * available_bytes(device)) // a_token
-    return min(TOKENS_ON_DEVICE, max(TOKENS_AT_ONCE, fitting // TOKENS_AT_ONCE * TOKENS_AT_ONCE))
+    fitting = min(int(each) for each in world.all_gather(str(fitting)))
+    return max(TOKENS_AT_ONCE, min(TOKENS_ON_DEVICE // world.size, fitting // TOKENS_AT_ONCE * TOKENS_AT_ONCE))
 
 
 def _scored(batch: Sequence[tuple[str, Window]]) -> int:

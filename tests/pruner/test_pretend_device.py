@@ -45,6 +45,7 @@ from mwanda.solvers import Solver
 from mwanda.solvers.admm import ADMM
 from mwanda.solvers.dsnot import DSnoT
 from mwanda.solvers.swap import Swap
+from mwanda.system.distributed import World
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=4, length=12)
@@ -254,11 +255,11 @@ def test_losses_that_overflow_are_made_again(waits: Waits) -> None:
 
 def test_as_many_tokens_pass_together_as_suit_the_device(waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
-    assert tokens_at_once(model) == 1024
+    assert tokens_at_once(model, World()) == 1024
     moved(model)
     for free, expected in [(1 << 20, 1024), (1 << 26, 18 * 1024), (1 << 40, 32 * 1024)]:
         monkeypatch.setattr(perplexity, "available_bytes", lambda device, free=free: free)
-        assert tokens_at_once(model) == expected
+        assert tokens_at_once(model, World()) == expected
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
@@ -293,8 +294,9 @@ def test_a_whole_job_finds_the_masks_of_the_cpu(
     assert isinstance(next(loaded[1].model.parameters()), Pretend)
     assert_same_masks(loaded[1].model, loaded[0].model)
     for which in ("dense", "pruned"):
-        expected = {code: each["perplexity"] for code, each in here[which].items()}
-        assert {code: each["perplexity"] for code, each in there[which].items()} == pytest.approx(expected, rel=1e-5)
+        expected = {code: each["perplexity"] for code, each in here["perplexity"][which].items()}
+        found = {code: each["perplexity"] for code, each in there["perplexity"][which].items()}
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_is_inside_is_that_of_the_cpu(waits: Waits) -> None:
