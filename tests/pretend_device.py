@@ -247,7 +247,7 @@ def pretend(*, kernels: bool = False) -> Iterator[Waits]:
     """
     waits = Waits()
     plainly = nullcontext() if kernels else patch.object(fused, "agrees", lambda *_: False)
-    sums = nullcontext() if kernels else patch.object(vocabulary, "in_one_pass", lambda *_: False)
+    sums = nullcontext() if kernels else patch.object(vocabulary, "agrees", lambda *_: False)
     with plainly, sums, _Dispatch(waits), _Functions(waits):
         yield waits
 

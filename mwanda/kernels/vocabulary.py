@@ -42,7 +42,7 @@ def memory_for(hidden: Float[Tensor, "N D"], columns: int) -> Float[Tensor, " M"
 
 def add_exponentials(logits: Float[Tensor, "N C"], shift: Float[Tensor, "N 1"], total: Float[Tensor, "N 1"]) -> None:
     """Add `Σ exp(logit − shift)` of each position to its total, in place; the logits are lost."""
-    if logits.device.type != "cpu" and in_one_pass(logits.device):
+    if logits.device.type != "cpu" and agrees(logits.device):
         from mwanda.kernels import row_sums
 
         row_sums.add_exponentials(logits, shift, total)
@@ -67,7 +67,7 @@ def widens(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @cache
-def in_one_pass(device: torch.device) -> bool:
+def agrees(device: torch.device) -> bool:
     """Return whether the kernel of `row_sums` can be compiled for the device, and does what the plain way does."""
     generator = torch.Generator().manual_seed(0)
     logits, shift = torch.randn(4, 1500, generator=generator).to(device), torch.ones(4, 1, device=device)

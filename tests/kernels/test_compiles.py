@@ -24,10 +24,22 @@ for weight, (block, whole, warps) in itertools.product(("*bf16", "*fp32"), ((204
     assert made.asm["cubin"]
 """
 
+SUMS = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mwanda.kernels import row_sums
 
-def test_the_row_kernel_compiles_for_a_gpu() -> None:
+types = {"logits": "*fp32", "shift": "*fp32", "total": "*fp32", "size": "i32", "stride": "i32", "BLOCK": "constexpr"}
+source = ASTSource(row_sums._add_exponentials, types, {"BLOCK": row_sums.BLOCK})
+assert compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 4}).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("source", [COMPILE, SUMS], ids=["rows", "sums"])
+def test_a_kernel_compiles_for_a_gpu(source: str) -> None:
     if os.environ.get("CI") != "true":
         pytest.importorskip("triton", reason="no Triton is installed here")
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
