@@ -10,7 +10,7 @@ their outcome, and copies to the device that do not say `non_blocking`.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from mwanda.kernels import fused, vocabulary
+from mwanda.kernels import columnwise, fused, vocabulary
 
 
 DEVICE = torch.device("xla:0")
@@ -246,9 +246,11 @@ def pretend(*, kernels: bool = False) -> Iterator[Waits]:
         kernels: whether Triton may have a kernel for it, which it interprets, a row at a time.
     """
     waits = Waits()
-    plainly = nullcontext() if kernels else patch.object(fused, "agrees", lambda *_: False)
-    sums = nullcontext() if kernels else patch.object(vocabulary, "agrees", lambda *_: False)
-    with plainly, sums, _Dispatch(waits), _Functions(waits):
+    with ExitStack() as stack:
+        for each in () if kernels else (fused, columnwise, vocabulary):
+            stack.enter_context(patch.object(each, "agrees", lambda *_: False))
+        stack.enter_context(_Dispatch(waits))
+        stack.enter_context(_Functions(waits))
         yield waits
 
 

@@ -13,6 +13,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
 from mwanda.pruner.experts import Between, in_order_of_experts, place_of
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs, SequenceSums
+from mwanda.statistics.experts import ExpertStatistics
 
 
 class Observer:
@@ -46,9 +47,25 @@ class Observer:
         self._matrices: dict[nn.Module, list[Matrix]] = {}
         for matrix in matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
+        self._together = {
+            place: self._stacked(own, languages, weighting)
+            for place, own in self._matrices.items()
+            if self._can_be_stacked(own)
+        }
         self._batch: Batch | None = None
         self._dense: Mapping[nn.Module, Tensor] = {}
         self._last: tuple[Tensor, SequenceSums] | None = None
+
+    def _can_be_stacked(self, matrices: Sequence[Matrix]) -> bool:
+        """Return whether these are all experts of a mixture, on an accelerator, whose sums can be made together."""
+        whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
+        return whole and matrices[0].weight.device.type != "cpu" and Needs.SECOND_MOMENTS not in self._needs
+
+    def _stacked(self, matrices: Sequence[Matrix], languages: int, weighting: LanguageWeights) -> ExpertStatistics:
+        features, device = matrices[0].shape[1], matrices[0].weight.device
+        together = ExpertStatistics(len(matrices), languages, features, device, self._needs, weighting)
+        self.statistics.update(zip((matrix.name for matrix in matrices), together.parts, strict=True))
+        return together
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -81,7 +98,7 @@ class Observer:
         if matrices[0].expert is not None:
             if len(args) < 2:
                 raise CalibrationError(f"{type(place).__name__} is not called with hidden states and their routing")
-            self._add_experts(matrices, isinstance(place, Between), args[0], args[1], batch)
+            self._add_experts(place, matrices, args[0].detach(), args[1], batch)
             return
         name = matrices[0].name
         if self._last is None or self._last[0] is not args[0]:
@@ -93,18 +110,24 @@ class Observer:
 
     def _add_experts(
         self,
+        place: nn.Module,
         matrices: Sequence[Matrix],
-        in_order: bool,
         inputs: Float[Tensor, "... I"],
         chosen: Int[Tensor, "N k"],
         batch: Batch,
     ) -> None:
         """Add to each expert the tokens that are sent to it; those of one language count as one sequence.
 
-        `inputs` are those of all tokens or, `in_order`, one for each choice in the order of experts.
+        `inputs` are those of all tokens or, `Between` the products, one for each choice in the order of experts.
         """
+        in_order = isinstance(place, Between)
         if chosen.dim() != 2 or chosen.shape[0] != batch.tokens.numel():
             raise CalibrationError(f"experts got choices {tuple(chosen.shape)} for {batch.tokens.numel()} tokens")
+        if place in self._together:
+            languages = batch.languages.to(chosen.device, non_blocking=True)
+            by_token = chosen.view(*batch.tokens.shape, -1)
+            self._together[place].add(inputs.flatten(0, -2), by_token, languages, in_order)
+            return
         order = in_order_of_experts(chosen)
         tokens = order // chosen.shape[1]
         languages = batch.languages.to(chosen.device).repeat_interleave(batch.tokens.shape[1])[tokens]

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.kernels.lowest import lowest
+from mwanda.kernels.columnwise import adjust, lowest_scores
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Budget, Layer, Match, prune_lowest, without_further_zeros
 from mwanda.solvers.gram import cross_moment_of, gram_of, regularised, regularised_cross, with_active_inputs
@@ -98,29 +98,24 @@ class SparseGPT:
         sizes: Sequence[int],
     ) -> Float[Tensor, "out in"]:
         """Prune and adjust `values` in place, block of columns by block, and return them."""
-        cell = budget.cell
-        scale = _scale(gram, factor)
-        left, already, removed = budget.planned, zeros.sum(dim=0), zeros.clone()
+        cell, scale = budget.cell, _scale(gram, factor)
+        left, removed = budget.planned, zeros.clone()
+        # Of all blocks at once, as a device is waited for.
+        already = [] if cell else torch.stack([part.sum() for part in zeros.split(list(sizes), dim=1)]).tolist()
         first = 0
-        for size in sizes:
+        for number, size in enumerate(sizes):
             last = first + size
-            gone = zeros[:, first:last].clone()
+            block, gone = values[:, first:last], zeros[:, first:last].contiguous()
             if cell is None:
-                count = _share(left, size, already[first:])
+                count = _share(left, size, values.shape[1] - first, already[number:])
                 # All rows are one group: their values side by side.
-                block, repeated = values[:, first:last].reshape(1, -1), scale[first:last].repeat(len(values))
-                gone |= _lowest_scores(block, repeated, gone.reshape(1, -1), count).view(gone.shape)
+                repeated = scale[first:last].repeat(len(values))
+                gone = gone | lowest_scores(block.reshape(1, -1), repeated, gone.view(1, -1), count).view(gone.shape)
                 left -= count
-            errors = torch.zeros_like(values[:, first:last])
-            for column in range(first, last):
-                here = column - first
-                if cell is not None and here % cell == 0:
-                    inside = slice(column, column + cell)
-                    part = gone[:, here : here + cell]
-                    part |= _lowest_scores(values[:, inside], scale[inside], part, budget.prune_per_group)
-                errors[:, here] = values[:, column] * gone[:, here] / factor[column, column]
-                values[:, column:last] -= errors[:, here, None] * factor[column, column:last]
-                values[:, column].masked_fill_(gone[:, here], 0)
+            else:
+                gone = gone.clone()
+            own = factor[first:last, first:last]
+            errors = adjust(block, gone, own, scale[first:last], cell, budget.prune_per_group)
             values[:, last:] -= errors @ factor[first:last, last:]
             removed[:, first:last] = gone
             first = last
@@ -158,14 +153,10 @@ def _scale(gram: Float[Tensor, "in in"], factor: Float[Tensor, "in in"]) -> Floa
     return scale
 
 
-def _lowest_scores(
-    values: Float[Tensor, "groups size"], scale: Float[Tensor, " size"], zeros: Bool[Tensor, "groups size"], count: int
-) -> Bool[Tensor, "groups size"]:
-    """Mark the `count` lowest scores of each row; weights that are zero already come first."""
-    return lowest((values * scale).square().masked_fill(zeros, -1), count)
+def _share(left: int, width: int, remaining: int, zeros: Sequence[int]) -> int:
+    """Return how many of the `left` weights to remove fall to the next `width` of the `remaining` columns.
 
-
-def _share(left: int, width: int, zeros: Int[Tensor, " remaining"]) -> int:
-    """Return how many of the `left` weights to remove fall to the next `width` columns, given those zero already."""
-    here, later = int(zeros[:width].sum()), int(zeros[width:].sum())
-    return min(max(left * width // zeros.numel(), here), left - later)
+    `zeros` are there already, in these columns and in the blocks behind them.
+    """
+    here, later = zeros[0], sum(zeros[1:])
+    return min(max(left * width // remaining, here), left - later)

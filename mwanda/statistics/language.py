@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.statistics.second_moment import second_moment
+from mwanda.statistics.second_moment import moment_of
 from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
@@ -63,29 +63,19 @@ class SequenceSums:
         """
         # Once for all on the CPU; elsewhere half precision is read as it is wherever that will do.
         inputs = inputs.detach().float() if inputs.device.type == "cpu" else inputs.detach()
-        counted = Needs.COUNTS in needs
-        rows = crossed = None
-        if Needs.SECOND_MOMENTS in needs:
-            rows = _weighted(inputs, weights)
+        counted, crossed = Needs.COUNTS in needs, None
         if Needs.CROSS_MOMENTS in needs:
             assert dense is not None, "the dense inputs are observed beside the others"
-            assert rows is not None
-            crossed = _weighted(dense.detach(), weights).T @ rows
+            crossed = moment_of(dense.detach(), inputs, weights)
         return cls(
             squares=_sum_of_squares(inputs),
             tokens=inputs.shape[1],
             positive=_count(inputs > 0) if counted else None,
             nonzero=_count(inputs != 0) if counted else None,
-            second_moment=second_moment(rows) if rows is not None else None,
+            second_moment=moment_of(inputs, inputs, weights) if Needs.SECOND_MOMENTS in needs else None,
             values=_sum_of_values(inputs.float()) if Needs.MEANS in needs else None,
             cross_moment=crossed,
         )
-
-
-def _weighted(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "N I"]:
-    """Return all tokens in float32, scaled by the root of their weight."""
-    values = inputs.float()
-    return (values if weights is None else values * weights.sqrt().to(values)[:, None, None]).flatten(0, 1)
 
 
 RUN = 256

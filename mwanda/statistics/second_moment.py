@@ -1,24 +1,82 @@
 """The second moment `XᵀX` of many tokens, the most expensive of all statistics."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mwanda.kernels import half
 
 
 BLOCK = 256
 """Features of which a block of products is made at a time on the CPU."""
 
+WIDE = 2048
+"""The same elsewhere: enough of them to keep all of an accelerator busy."""
+
+Product = Callable[[Float[Tensor, "M N"], Float[Tensor, "N I"]], Float[Tensor, "M I"]]
+
+
+def moment_of(
+    left: Float[Tensor, "B T J"], right: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None
+) -> Float[Tensor, "J I"]:
+    """Return `Σ_b w_b Σ_t l_bt r_btᵀ` in float32; where `left` is `right` that is the second moment.
+
+    Half precision that an accelerator multiplies into float32 is read as it is, so that products are exact and sums are
+    those of float32: weights scale the sum of a sequence, in float32. Everywhere else tokens are brought to float32 and
+    scaled by the root of their weight.
+
+    Args:
+        left: inputs.
+        right: the same inputs, or others of the same tokens.
+        weights: of the sequences; None weighs all of them one.
+    """
+    if left.dtype == right.dtype and half.takes(right):
+        return _in_half(left, right, weights)
+    rows = _scaled(right, weights)
+    return second_moment(rows) if left is right else _scaled(left, weights).T @ rows
+
+
+def _scaled(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "N I"]:
+    """Return all tokens in float32, scaled by the root of their weight."""
+    values = inputs.float()
+    return (values if weights is None else values * weights.sqrt().to(values)[:, None, None]).flatten(0, 1)
+
+
+def _in_half(
+    left: Float[Tensor, "B T J"], right: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None
+) -> Float[Tensor, "J I"]:
+    def moment(mine: Tensor, theirs: Tensor) -> Tensor:
+        return _by_halves(theirs, WIDE, half.product) if left is right else half.product(mine.T, theirs)
+
+    if weights is None:
+        return moment(left.flatten(0, 1), right.flatten(0, 1))
+    total = torch.zeros(left.shape[2], right.shape[2], device=right.device)
+    for mine, theirs, weight in zip(left, right, weights.float(), strict=True):
+        total.addcmul_(moment(mine, theirs), weight)
+    return total
+
 
 def second_moment(rows: Float[Tensor, "N I"]) -> Float[Tensor, "I I"]:
     """Return `Σ_t x_t x_tᵀ`; on the CPU only one half is multiplied out, as the other is its mirror image."""
-    features = rows.shape[1]
     # Products of blocks are those of the whole to the bit, but for narrow rests.
-    if rows.device.type != "cpu" or features <= BLOCK or features % (BLOCK // 4):
+    if rows.device.type != "cpu" or rows.shape[1] % (BLOCK // 4):
         return rows.T @ rows
-    columns, moment = rows.T.contiguous(), rows.new_empty(features, features)
-    for first in range(0, features, BLOCK):
-        last = min(first + BLOCK, features)
-        part = torch.mm(columns[first:last], rows[:, first:])
+    return _by_halves(rows, BLOCK, torch.mm)
+
+
+def _by_halves(rows: Float[Tensor, "N I"], block: int, product: Product) -> Float[Tensor, "I I"]:
+    """Multiply out a block of features with itself and those behind it, and mirror the rest."""
+    features = rows.shape[1]
+    if features <= block:
+        return product(rows.T, rows)
+    columns, moment = rows.T, rows.new_empty(features, features, dtype=torch.float32)
+    if rows.device.type == "cpu":
+        columns = columns.contiguous()
+    for first in range(0, features, block):
+        last = min(first + block, features)
+        part = product(columns[first:last], rows[:, first:])
         moment[first:last, first:] = part
-        moment[last:, first:last] = part[:, BLOCK:].T
+        moment[last:, first:last] = part[:, block:].T
     return moment

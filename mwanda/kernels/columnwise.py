@@ -1,0 +1,96 @@
+"""SparseGPT's walk through a block of columns: plainly, or by the kernel of `columns` where a trial says so."""
+
+import logging
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mwanda.kernels.lowest import lowest
+
+
+logger = logging.getLogger(__name__)
+
+
+def adjust(
+    values: Float[Tensor, "out size"],
+    gone: Bool[Tensor, "out size"],
+    factor: Float[Tensor, "size size"],
+    scale: Float[Tensor, " size"],
+    cell: int | None,
+    count: int,
+) -> Float[Tensor, "out size"]:
+    """Prune and adjust a block of columns in place; return the errors, `w / U_jj` of each weight that is pruned.
+
+    Args:
+        values: weights, each adjusted for those that are pruned before it in its row.
+        gone: which weights are pruned; under N:M only those that are zero already, and added to.
+        factor: U of these columns.
+        scale: for each column the number that its weights are scored by.
+        cell: consecutive columns of which some are pruned (N:M), or None where `gone` says it all.
+        count: pruned in each cell.
+    """
+    kind = values.device, values.dtype, values.shape[1], cell
+    whole = values.stride(1) == scale.stride(0) == 1 and gone.is_contiguous()
+    if values.device.type != "cpu" and whole and agrees(*kind):
+        from mwanda.kernels import columns
+
+        return columns.adjust(values, gone, factor.contiguous(), scale, cell, count)
+    return plainly(values, gone, factor, scale, cell, count)
+
+
+def plainly(
+    values: Float[Tensor, "out size"],
+    gone: Bool[Tensor, "out size"],
+    factor: Float[Tensor, "size size"],
+    scale: Float[Tensor, " size"],
+    cell: int | None,
+    count: int,
+) -> Float[Tensor, "out size"]:
+    """Do what `adjust` does by a few operations for each column."""
+    errors = torch.zeros_like(values)
+    for column in range(values.shape[1]):
+        if cell is not None and column % cell == 0:
+            inside = slice(column, column + cell)
+            gone[:, inside] |= lowest_scores(values[:, inside], scale[inside], gone[:, inside], count)
+        errors[:, column] = values[:, column] * gone[:, column] / factor[column, column]
+        values[:, column:] -= errors[:, column, None] * factor[column, column:]
+        values[:, column].masked_fill_(gone[:, column], 0)
+    return errors
+
+
+def lowest_scores(
+    values: Float[Tensor, "groups size"], scale: Float[Tensor, " size"], zeros: Bool[Tensor, "groups size"], count: int
+) -> Bool[Tensor, "groups size"]:
+    """Mark the `count` lowest scores of each row; weights that are zero already come first."""
+    return lowest((values * scale).square().masked_fill(zeros, -1), count)
+
+
+@cache
+def agrees(device: torch.device, dtype: torch.dtype, size: int, cell: int | None) -> bool:
+    """Return whether the kernel can be compiled for blocks of `size` columns, and does what the plain way does."""
+    try:
+        from mwanda.kernels import columns
+    except ImportError:
+        return False
+    if dtype != torch.float32 or size > columns.WIDEST or (cell is not None and size % cell):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(20, size, generator=generator)
+    gone = torch.rand(values.shape, generator=generator) < (0.5 if cell is None else 0.1)
+    factor = (torch.randn(size, size, generator=generator) / size).triu(1) + torch.eye(size)
+    scale = torch.rand(size, generator=generator) + 0.5
+    plain, tried = ([each.to(device, copy=True) for each in (values.masked_fill(gone, 0), gone)] for _ in range(2))
+    factor, scale, count = factor.to(device), scale.to(device), (cell or 0) // 2
+    expected = plainly(*plain, factor, scale, cell, count)
+    try:
+        found = columns.adjust(*tried, factor, scale, cell, count)
+        near = all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in ((found, expected), (tried[0], plain[0])))
+        if near and tried[1].equal(plain[1]):
+            return True
+        reason = "its results differ"
+    except Exception as error:  # of a compiler, which may raise anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    logger.warning("the column kernel is not used for blocks of %d (cell %s) on %s: %s", size, cell, device, reason)
+    return False
