@@ -81,7 +81,8 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int, cell: int | None
     gone = torch.rand(values.shape, generator=generator) < (0.5 if cell is None else 0.1)
     factor = (torch.randn(size, size, generator=generator) / size).triu(1) + torch.eye(size)
     scale = torch.rand(size, generator=generator) + 0.5
-    plain, tried = ([each.to(device, copy=True) for each in (values.masked_fill(gone, 0), gone)] for _ in range(2))
+    values = values.masked_fill(gone, 0).to(device)
+    plain, tried = ((values.clone(), gone.to(device, copy=True)) for _ in range(2))
     factor, scale, count = factor.to(device), scale.to(device), (cell or 0) // 2
     expected = plainly(*plain, factor, scale, cell, count)
     try:
