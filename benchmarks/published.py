@@ -25,7 +25,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 def prune(model: nn.Module, calibration: CalibrationSet, sparsity: float, batch_size: int = 1) -> None:
     """Prune in place; the published code takes one sequence at a time."""
     blocks = blocks_of(model)
-    states, calls = capture(model, blocks, calibration.batches(batch_size))
+    states, calls = capture(model, blocks, calibration.batches(batch_size, next(model.parameters()).device))
     for block, arguments in zip(blocks, calls, strict=True):
         squares: dict[str, Tensor] = {}
         with _adding_up(block.matrices, squares):

@@ -48,7 +48,7 @@ def exact(device: torch.device) -> torch.device:
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor of the CPU on a device, without waiting for what the device is doing."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
+        tensor = tensor.contiguous().pin_memory()  # which copies as it lies, and cannot write where places are shared
     return tensor.to(device, non_blocking=True)
 
 

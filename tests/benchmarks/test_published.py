@@ -5,6 +5,7 @@ import copy
 import published
 import pytest
 import torch
+from pretend_device import moved, pretend, values_of
 from tiny_models import tiny_calibration, tiny_model
 from torch import nn
 
@@ -49,3 +50,12 @@ def test_equal_scores_go_leftmost_first() -> None:
         [True, True, False, False],
         [False, True, True, False],
     ]
+
+
+def test_it_runs_where_the_model_is() -> None:
+    model = tiny_model("llama")
+    there = copy.deepcopy(model)
+    prune(model, 4)
+    with pretend():
+        prune(moved(there), 4)
+    assert all(values_of(there)[name].equal(value) for name, value in values_of(model).items())

@@ -78,3 +78,13 @@ def test_stages_are_timed_by_the_device_which_is_waited_for_when_they_are_asked_
             pass
     assert Event.waited == 0
     assert seconds.by_stage["prune"] == seconds.by_stage["prune"] == 3.0
+
+
+def test_what_is_sent_does_not_share_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is pinned by copying as it lies, which an expanded tensor does not allow: there is no GPU here to say so."""
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.append(tensor), tensor)[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+    rows = torch.arange(3)[:, None].expand(3, 4)
+    assert device.sent(rows, torch.device("cuda")).equal(rows)
+    assert pinned[0].is_contiguous()
