@@ -61,5 +61,5 @@ $(INSTALLED)-gemma: $(INSTALLED)
 	@touch $@
 
 $(INSTALLED)-dev: $(INSTALLED)-gemma
-	$(PIP) --editable '.[gemma,slurm,report,dashboard,dev]'
+	$(PIP) --editable '.[gemma,slurm,report,dashboard,trackio,dev]'
 	@touch $@

@@ -2,8 +2,9 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from mwanda.system.terminal import complain
 TITLE = "M-Wanda"
 RATIO, WORST, HURT = "aggregate/paired/ratio", "aggregate/paired/worst_ratio", "aggregate/paired/share_hurt"
 """Names in a run's summary: the geometric mean over languages, the worst of them, the share that is hurt."""
+
+GONE = re.compile(r"not found|no such|does not exist|deleted|'NoneType' object", re.IGNORECASE)
+"""What is said of a view that is there no more: by the server, or by the client when the server answers null."""
 
 COLUMNS = ["run:displayName", "run:tags", f"summary:{RATIO}", f"summary:{WORST}", f"summary:{HURT}"]
 
@@ -78,8 +82,12 @@ def save(entity: str, project: str, baseline: Sequence[str], remember: Path) -> 
         runset_settings=workspaces.RunsetSettings(pinned_columns=COLUMNS),
     )
     view._internal_id, view._internal_name = ids.get("workspace", ""), ids.get("workspace_name", "")
+
+    def forget_workspace() -> None:
+        view._internal_id = view._internal_name = ""
+
     try:
-        view.save()
+        _save(view, forget_workspace)
     finally:  # it may fail after the server has taken it, and the next try must know of this
         ids |= {"workspace": view._internal_id, "workspace_name": view._internal_name}
         _write(remember, known)
@@ -88,12 +96,28 @@ def save(entity: str, project: str, baseline: Sequence[str], remember: Path) -> 
         entity=entity, project=project, title=TITLE, width="fluid", blocks=_blocks(v2, entity, project, baseline)
     )
     report.id = ids.get("report", "")
+
+    def forget_report() -> None:
+        report.id = ""
+
     try:
-        report.save()
+        _save(report, forget_report)
     finally:
         ids["report"] = report.id
         _write(remember, known)
     print(f"workspace: {view.url}\nreport: {report.url}")
+
+
+def _save(view: Any, forget: Callable[[], None]) -> None:
+    """Save a view in place of the last one; anew where that has been deleted on the server."""
+    try:
+        view.save()
+    except Exception as error:  # the client has many, and none of its own for this
+        # Anything else may have been taken by the server, and would be there twice.
+        if not GONE.search(str(error)):
+            raise
+        forget()
+        view.save()
 
 
 def _panels(v2: Any) -> dict[str, list[Any]]:

@@ -30,6 +30,7 @@ def results(
     layers: int = 3,
     paired: bool = True,
     significant: Sequence[str] = (),
+    matrices: Sequence[str] = ("up", "down"),
     **more: Any,
 ) -> dict[str, Any]:
     """Return results.json of a run in which each language's perplexity went from 10 to `ratios` times that."""
@@ -60,7 +61,7 @@ def results(
             "per_matrix": [
                 {"name": f"model.layers.{layer}.{name}", "shape": [2, 8], "zeros": 0, "zeros_before": 0}
                 for layer in range(layers)
-                for name in ("up", "down")
+                for name in matrices
             ],
         },
         "calibration": {"tokens_per_language": dict.fromkeys(calibrated if calibrated is not None else ratios, 100)},

@@ -56,6 +56,21 @@ def test_a_workspace_and_a_report_are_made_once_and_updated_after(service: Servi
     assert KEY not in json.dumps(remembered)
 
 
+@pytest.mark.parametrize("kind", ["project-view", "runs"])
+def test_a_view_that_was_deleted_on_the_server_is_made_anew(kind: str, service: Service, tmp_path: Path) -> None:
+    assert make(tmp_path, service.url, "me/study").returncode == 0
+    (gone,) = (name for name, view in service.views.items() if view["type"] == kind)
+    (kept,) = service.views.keys() - {gone}
+    del service.views[gone]
+    for _ in range(2):  # made anew, then updated
+        ended = make(tmp_path, service.url, "me/study")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert len(service.views) == 2
+    assert kept in service.views
+    (ids,) = json.loads((tmp_path / ".config" / "mwanda" / "dashboards.json").read_text()).values()
+    assert {ids["workspace"], ids["report"]} == set(service.views)
+
+
 @pytest.mark.parametrize("project", ["study", "me/", "/study", "a/b/c"])
 def test_what_is_no_project_is_refused(project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dashboard.main([project, f"--remember={tmp_path / 'ids'}"]) == 2

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from synthetic_results import results, save
 
 
 REPOSITORY = Path(__file__).parent.parent
@@ -62,6 +63,19 @@ def test_looking_loads_nothing_heavy(tmp_path: Path, flags: list[str], expected:
     assert expected in printed
     assert printed.endswith("loaded:\n")
     assert not list(work.iterdir())
+
+
+def test_comparing_runs_loads_no_torch(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "one", results())
+    save(tmp_path / "runs" / "two", results(sparsity=0.6))
+    command = "from mwanda.comparison.__main__ import main; main(['runs', '--no-plots'])"
+    loaded = "import sys; print('loaded:', *(name for name in ('torch', 'transformers') if name in sys.modules))"
+    every = "import pkgutil, importlib, mwanda.comparison as room; " + (
+        "[importlib.import_module('mwanda.comparison.' + each.name) for each in pkgutil.iter_modules(room.__path__)]"
+    )
+    printed = run(tmp_path, "-c", f"{every}\n{command}\n{loaded}")
+    assert "2 runs, 0 unfinished" in printed
+    assert printed.endswith("loaded:\n")
 
 
 def test_every_module_can_be_imported_without_hydra_and_the_optional_packages(tmp_path: Path) -> None:

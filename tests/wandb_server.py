@@ -32,6 +32,7 @@ class Service:
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    made: int = 0
     url: str = ""
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +84,10 @@ class Service:
         return {"entity": None}
 
     def on_upsertview(self, asked: dict[str, Any]) -> Any:
-        found = asked.get("id") or f"view-{len(self.views) + 1}"
+        if asked.get("id") and asked["id"] not in self.views:
+            raise LookupError("view not found")
+        self.made += not asked.get("id")
+        found = asked.get("id") or f"view-{self.made}"
         self.views[found] = asked
         view = {"id": found, "name": asked["name"], "displayName": asked["displayName"], "type": asked["type"]}
         view |= {"description": asked["description"], "spec": asked["spec"], "user": None}
@@ -219,7 +223,10 @@ def serving() -> Iterator[Service]:
                 self._say({})
                 return
             if self.path.endswith("/graphql"):
-                self._say({"data": service.answer(content["query"], content.get("variables") or {})})
+                try:
+                    self._say({"data": service.answer(content["query"], content.get("variables") or {})})
+                except LookupError as error:
+                    self._say({"data": None, "errors": [{"message": str(error)}]})
             else:
                 service.operations.append((self.path, content))
                 if self.path.endswith("/file_stream"):

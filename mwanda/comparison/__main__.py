@@ -1,6 +1,7 @@
 """`python -m mwanda.comparison DIR [DIR …]`: one report of all runs below these folders."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,5 +79,6 @@ def _settings(text: str | None) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing of thousands of runs is let go before the end, and looking for it takes a third of the time
     hide_in_terminal()
     main()

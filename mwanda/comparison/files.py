@@ -9,8 +9,8 @@ from typing import Any
 
 from mwanda.comparison.blocks import block_numbers
 from mwanda.errors import RecordError
-from mwanda.export.masks import SHAPES, Masks
-from mwanda.inside.tables import COLUMNS, FOLDER
+from mwanda.export.base import MASKS, SHAPES
+from mwanda.inside.columns import COLUMNS, FOLDER
 
 
 NAMES = ("language", "other", "matrix")
@@ -22,7 +22,7 @@ def damaged_files(folder: Path, results: Mapping[str, Any]) -> dict[str, str]:
     checks: dict[str, Callable[[Path], None]] = {
         f"{FOLDER}/{table}.csv": partial(_check_table, columns) for table, columns in COLUMNS.items()
     }
-    checks[Masks.name] = partial(_check_masks, results["sparsity"])
+    checks[MASKS] = partial(_check_masks, results["sparsity"])
     found = {}
     for name, check in checks.items():
         path = folder / name

@@ -13,8 +13,7 @@ from numpy import ndarray
 from mwanda.comparison.blocks import block_numbers
 from mwanda.comparison.configurations import Configuration
 from mwanda.comparison.records import Run
-from mwanda.export.masks import SHAPES, Masks
-from mwanda.inside.overlap import by_chance
+from mwanda.export.base import MASKS, SHAPES
 
 
 Counts = dict[str, tuple[int, int, int, int]]
@@ -70,6 +69,13 @@ def agreement(one: UInt8[ndarray, "out bytes"], two: UInt8[ndarray, "out bytes"]
     return shared, either, kept
 
 
+def by_chance(first: float, second: float) -> float:
+    """Return the intersection over union of two independent masks that keep these shares of the weights."""
+    shared = first * second
+    either = first + second - shared
+    return shared / either if either else 1.0
+
+
 def _counts(first: Path | None, second: Path | None) -> Counts:
     from safetensors import safe_open
 
@@ -86,4 +92,4 @@ def _counts(first: Path | None, second: Path | None) -> Counts:
 
 
 def _path(run: Run) -> Path | None:
-    return run.file(Masks.name)
+    return run.file(MASKS)

@@ -9,6 +9,7 @@ from mwanda.comparison import plots
 from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
 from mwanda.comparison.records import Run
+from mwanda.comparison.statistics import Estimate
 from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import task_scores
 from mwanda.evaluation.task_scores import headline
@@ -20,6 +21,8 @@ Picture = tuple[str, str]
 
 MOST_PANELS = 6
 LARGEST_GRID = 40
+MOST_STRIPS = 40
+"""Configurations that one picture can hold; report.html has all of them."""
 
 
 def draw(
@@ -42,13 +45,13 @@ def draw(
 
 
 def _ablation(section: Section, folder: Path, suffix: str) -> list[Picture]:
-    rows, reference = [], None
+    rows: list[tuple[Configuration, Estimate]] = []
+    reference = None
     for row in section.rows:
         ratio = row.values["ratio"]
         if ratio is None:
             continue
-        values = {code: _mean_ratio(row.configuration, code) for code in section.languages}
-        rows.append(Dots(row.configuration.label, values, ratio.mean, ratio.deviation))
+        rows.append((row.configuration, ratio))
     if section.baseline is not None:
         centres = [
             row.values["ratio"].mean
@@ -56,10 +59,15 @@ def _ablation(section: Section, folder: Path, suffix: str) -> list[Picture]:
             if row.values["ratio"] and matches(row.configuration, section.baseline)
         ]
         reference = centres[0] if len(centres) == 1 else None
+    dots = [
+        Dots(each.label, {code: _mean_ratio(each, code) for code in section.languages}, ratio.mean, ratio.deviation)
+        for each, ratio in sorted(rows, key=lambda row: row[1].mean)[:MOST_STRIPS]
+    ]
     title = f"Perplexity after pruning over before, {len(section.languages)} languages"
-    caption = "Perplexity ratio of every language, by configuration"
+    best = f" (the {MOST_STRIPS} best of {len(rows)})" if len(rows) > MOST_STRIPS else ""
+    caption = f"Perplexity ratio of every language, by configuration{best}"
     axis = "pruned ÷ dense perplexity (logarithmic; 1 = nothing lost)"
-    return [(plots.strip(rows, title, axis, folder, f"ratios{suffix}", reference), caption)] if rows else []
+    return [(plots.strip(dots, title, axis, folder, f"ratios{suffix}", reference), caption)] if rows else []
 
 
 def _by_language(section: Section, folder: Path, suffix: str) -> list[Picture]:

@@ -11,13 +11,12 @@ from mwanda.comparison import frame, html, masks, pictures, render
 from mwanda.comparison.configurations import Configuration, configurations, repeated
 from mwanda.comparison.page_data import page_data
 from mwanda.comparison.records import UNREADABLE, Run, Settings, Unfinished, find_runs
-from mwanda.comparison.statistics import changes
 from mwanda.comparison.tables import Section, sections
 from mwanda.comparison.tidy import task_scores
 from mwanda.errors import ConfigurationError
 from mwanda.evaluation.task_scores import headline
-from mwanda.inside.tables import COLUMNS as INSIDE
-from mwanda.inside.tables import FOLDER
+from mwanda.inside.columns import COLUMNS as INSIDE
+from mwanda.inside.columns import FOLDER
 from mwanda.system.files import csv_text, write_text
 
 
@@ -131,7 +130,7 @@ def _warnings(
 
 
 def _overflowed(run: Run) -> list[str]:
-    return [code for code, change in changes(run.perplexity).items() if math.isinf(change.pruned)]
+    return [code for code, change in run.changes.items() if math.isinf(change.pruned)]
 
 
 def _markdown(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mwanda.languages.ratios import exponential, ratio
@@ -35,12 +36,12 @@ class Change:
     high: float | None = None
     significant: bool | None = None
 
-    @property
+    @cached_property
     def ratio(self) -> float:
         """Pruned over dense."""
         return ratio(self.dense, self.pruned)
 
-    @property
+    @cached_property
     def hurt(self) -> bool | None:
         """Whether the language is significantly worse, or has been lost: its perplexity is no number any more."""
         if math.isinf(self.ratio):

@@ -2,12 +2,12 @@
 
 import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from mwanda.errors import EvaluationError
 from mwanda.evaluation.sentence_losses import SentenceLosses
+from mwanda.languages.ratios import LARGEST
 
 
 Which = Literal["dense", "pruned"]
@@ -17,10 +17,6 @@ NAMED = 5
 """Languages that a message names."""
 
 logger = logging.getLogger(__name__)
-
-
-LARGEST = math.log(sys.float_info.max)
-"""Mean loss above which a perplexity is no number of 64 bits."""
 
 
 def overflows(losses: SentenceLosses) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import DegenerateDataWarning, bootstrap, wilcoxon
 
 from mwanda.errors import ComparisonError
 from mwanda.evaluation.finite import overflows
@@ -192,6 +191,8 @@ def paired_test(before: Float[ndarray, " U"], after: Float[ndarray, " U"]) -> fl
 
     An infinite loss is worse than any other, and two of them do not differ.
     """
+    from scipy.stats import wilcoxon  # takes half a second, which those who only look do not wait for
+
     largest = np.finfo(float).max
     difference = np.nan_to_num(_minus(after, before), nan=0.0, posinf=largest, neginf=-largest)
     return float(wilcoxon(difference).pvalue) if difference.any() else 1.0
@@ -231,6 +232,8 @@ def _resampled(
     series: Mapping[str, Float[ndarray, "S U"]], statistic: Statistic, resamples: int, seed: int
 ) -> dict[str, Float[ndarray, "K R"]]:
     """Return resampled statistics of each language; those with equally many sentences share those that are drawn."""
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
     sizes: dict[int, list[str]] = {}
     for code, values in series.items():
         sizes.setdefault(values.shape[1], []).append(code)

@@ -1,9 +1,18 @@
 """The interface of an export."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mwanda.models import LoadedModel
+
+if TYPE_CHECKING:
+    from mwanda.models import LoadedModel
+
+
+MASKS = "masks.safetensors"
+"""What `export=masks` leaves in the folder of a run."""
+
+SHAPES = "shapes"
+"""The entry of its metadata with `outxin` of each matrix."""
 
 
 class Export(Protocol):
@@ -15,6 +24,6 @@ class Export(Protocol):
 
     name: ClassVar[str]
 
-    def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
+    def write(self, loaded: "LoadedModel", results: dict[str, Any], folder: Path) -> Path:
         """Write and return the path."""
         ...

@@ -8,21 +8,18 @@ from typing import Any, ClassVar
 from jaxtyping import Bool
 from torch import Tensor
 
+from mwanda.export.base import MASKS, SHAPES
 from mwanda.export.bits import pack, unpack
 from mwanda.models import LoadedModel, blocks_of
 from mwanda.models.weights import visit
 from mwanda.system.files import write_tensors
 
 
-SHAPES = "shapes"
-"""The entry of the file's metadata with `outxin` of each matrix."""
-
-
 @dataclass(frozen=True)
 class Masks:
     """Saves, for each pruned matrix, which weights are kept, as packed bits in `masks.safetensors`."""
 
-    name: ClassVar[str] = "masks.safetensors"
+    name: ClassVar[str] = MASKS
 
     def write(self, loaded: LoadedModel, results: dict[str, Any], folder: Path) -> Path:
         """Write `masks.safetensors` and return it."""

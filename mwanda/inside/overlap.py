@@ -33,10 +33,3 @@ def shared_and_either(masks: Bool[Tensor, "L W"]) -> tuple[Float[Tensor, "L L"],
         shared += (values @ values.T).double().cpu()
     kept = shared.diagonal()
     return shared, kept[:, None] + kept[None, :] - shared
-
-
-def by_chance(first: float, second: float) -> float:
-    """Return the intersection over union of two independent masks that keep these shares of the weights."""
-    shared = first * second
-    either = first + second - shared
-    return shared / either if either else 1.0

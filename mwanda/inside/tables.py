@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mwanda.inside.columns import COLUMNS
 from mwanda.inside.neurons import LanguageNeurons
 from mwanda.system.files import csv_text, write_text
 
 
-FOLDER = "inside"
 Row = dict[str, Any]
 
 
@@ -179,25 +179,6 @@ class Findings:
             "own": sum(row["languages"] == 1 for row in once.values()),
             "own_weights_lost": _lost([row for row in once.values() if row["languages"] == 1]),
         }
-
-
-COLUMNS = {
-    "energy": ("layer", "language", "energy_lost", "drift"),
-    "profiles": ("layer", "language", "other", "rank_correlation"),
-    "masks": ("layer", "language", "other", "intersection_over_union"),
-    "neurons": (
-        "layer",
-        "matrix",
-        "neuron",
-        "language",
-        "languages",
-        "entropy",
-        "probability",
-        "weights",
-        "zeros_before",
-        "zeros",
-    ),
-}
 
 
 def _between(matrix: Float[Tensor, "L L"]) -> list[float]:

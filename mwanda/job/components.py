@@ -10,8 +10,9 @@ from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
 from mwanda.corpora import Corpus, check_disjoint, without_overlap
 from mwanda.criteria import Criterion
 from mwanda.errors import CorpusError, UnknownKeyError
-from mwanda.evaluation import Full, Harness, Perplexity
-from mwanda.inside import Inside
+from mwanda.evaluation.harness import Full, Harness
+from mwanda.evaluation.perplexity import Perplexity
+from mwanda.inside.collector import Inside
 from mwanda.languages import Language, find
 from mwanda.models import ModelSource
 from mwanda.patterns import Pattern

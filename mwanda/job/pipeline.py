@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mwanda.artifacts.store import text_digest
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError
-from mwanda.evaluation import LanguagePerplexity
 from mwanda.evaluation.finite import Which
+from mwanda.evaluation.perplexity import LanguagePerplexity
 from mwanda.evaluation.sentence_losses import FILE, write_sentence_losses
-from mwanda.job import results, reuse
+from mwanda.job import reuse, sections
 from mwanda.job.components import Parts
 from mwanda.job.folder import CHECKPOINT, WORK
 from mwanda.job.modes import check_memory, check_text
-from mwanda.job.results import Outcome
+from mwanda.job.sections import Outcome
 from mwanda.job.status import Reporter, Watched
 from mwanda.models import blocks_of
 from mwanda.pruner.audit import check_blocks
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mwanda.calibration import CalibrationSet
     from mwanda.evaluation.perplexity import Text
     from mwanda.evaluation.task_scores import Scores, Task
-    from mwanda.inside import Observation
+    from mwanda.inside.collector import Observation
     from mwanda.models import LoadedModel
 
 
@@ -132,7 +132,7 @@ class Pipeline:
         )
         self.seconds |= report.seconds
         self._evaluate("pruned", loaded, texts, tasks, measured, scores)
-        self.record |= results.sections(self.spec, parts, Outcome(loaded, calibration, report, measured, text.dropped))
+        self.record |= sections.sections(self.spec, parts, Outcome(loaded, calibration, report, measured, text.dropped))
         self.record["evaluation"] = self._throughput
         self._write_losses(measured)
         if observation is not None:
@@ -307,8 +307,8 @@ class Pipeline:
 
     def _identity(self) -> RunIdentity:
         spec = self.spec
-        tags = tuple(results.tags(spec))
-        return RunIdentity(results.run_id(spec), spec.settings.name, spec.study, "run", tags, spec.folder)
+        tags = tuple(sections.tags(spec))
+        return RunIdentity(sections.run_id(spec), spec.settings.name, spec.study, "run", tags, spec.folder)
 
 
 def seed_everything(seed: int) -> None:

@@ -27,7 +27,7 @@ Text = str | None
 class Part(BaseModel):
     """A part of a record: numbers are numbers and finite, and text is text."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class _Named(Part):
@@ -256,8 +256,10 @@ def read_json(path: Path) -> Any:
     if not path.is_file():  # a pipe would keep us waiting
         raise RecordError(f"{path}: is no file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # JSON can hold half a character, which no file of text can
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\u" in text:  # JSON can hold half a character, which no file of text can
+            json.dumps(content, ensure_ascii=False).encode()
         return content
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read ({_line(error)})") from None

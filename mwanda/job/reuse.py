@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mwanda.artifacts import store
 from mwanda.artifacts.store import ArtifactCache
 from mwanda.calibration import Calibration, CalibrationSet
-from mwanda.evaluation import Harness, LanguagePerplexity, Perplexity
+from mwanda.evaluation.harness import Harness
+from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity
 from mwanda.models import ModelSource
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from mwanda.config.identity import RunSpec
 from mwanda.errors import ConfigurationError, InputError
-from mwanda.job import results
+from mwanda.job import results, sections
 from mwanda.job.claim import claim
 from mwanda.job.components import Parts
 from mwanda.job.folder import finished_results, log_failure, log_to, remove_if_empty, remove_progress
@@ -173,7 +173,7 @@ class _Life:
         seconds = pipeline.seconds if pipeline is not None else {}
         timing = {**seconds, "total": perf_counter() - self._clock}
         known = pipeline.record if pipeline is not None else {}
-        record = cast("Results", {**results.frame(self.spec, status, self._started, timing), **known, **more})
+        record = cast("Results", {**sections.frame(self.spec, status, self._started, timing), **known, **more})
         if self.world.first:
             results.write_results(self.spec.folder, record)
         return record

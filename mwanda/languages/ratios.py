@@ -5,10 +5,15 @@ is given, which is the same whether it is taken of ratios, or of perplexities be
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import overload
 
 import numpy as np
+
+
+LARGEST = math.log(sys.float_info.max)
+"""Logarithm above which there is no number of 64 bits."""
 
 
 @overload
@@ -29,10 +34,9 @@ def exponential(logarithm: float) -> float: ...
 def exponential(logarithm: float | None) -> float | None: ...
 def exponential(logarithm: float | None) -> float | None:
     """Return the ratio that a logarithm stands for: infinite where it is too large for a number, None of None."""
-    if logarithm is None:
-        return None
-    with np.errstate(over="ignore"):
-        return float(np.exp(logarithm))
+    if logarithm is None or logarithm > LARGEST:
+        return None if logarithm is None else math.inf
+    return float(np.exp(logarithm))
 
 
 def geometric_mean(values: Iterable[float]) -> float:

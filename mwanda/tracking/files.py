@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mwanda.export.base import MASKS
 from mwanda.system.files import write_json
 
 
-MASKS = "masks.safetensors"
-"""What `export=masks` leaves; a whole model is too large to be sent unasked."""
-
 FILES = {"results": ("results.json",), "config": ("config.yaml", "overrides.yaml"), "masks": (MASKS,)}
-"""Files of the run's folder by the kind of what they are kept as; those that are not there are left out."""
+"""Files of the run's folder by the kind of what they are kept as; those that are not there are left out.
+
+A whole model is too large to be sent unasked.
+"""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from tiny_models import save_tiny_model
 
 from mwanda.artifacts import __main__, store
 from mwanda.artifacts.store import ArtifactCache
-from mwanda.evaluation import LanguagePerplexity, Perplexity
 from mwanda.evaluation.harness import Harness
+from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity
 from mwanda.evaluation.task_scores import Scores
 from mwanda.job import reuse
 from mwanda.pruner.walk import Walk

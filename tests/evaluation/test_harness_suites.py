@@ -10,7 +10,9 @@ import yaml
 
 from mwanda.config.schema import build
 from mwanda.errors import ConfigurationError, UnknownKeyError
-from mwanda.evaluation import Full, Harness, Perplexity, suites
+from mwanda.evaluation import suites
+from mwanda.evaluation.harness import Full, Harness
+from mwanda.evaluation.perplexity import Perplexity
 from mwanda.languages import find
 
 
@@ -137,7 +139,7 @@ def test_full_is_made_of_both_parts_and_each_checks_its_own_keys() -> None:
 
 def test_choosing_needs_no_lm_eval() -> None:
     code = (
-        "import sys; from mwanda.evaluation import Harness; from mwanda.languages import find;"
+        "import sys; from mwanda.evaluation.harness import Harness; from mwanda.languages import find;"
         "Harness(tasks=('xnli', 'arc_easy', 'parallel_match')).choose(find(['swh_Latn']));"
         "print('lm_eval' in sys.modules)"
     )

@@ -14,8 +14,9 @@ from torch import nn
 from mwanda.calibration import CalibrationSet
 from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.wanda import Wanda
-from mwanda.inside import Inside
-from mwanda.inside.tables import COLUMNS, Findings
+from mwanda.inside.collector import Inside
+from mwanda.inside.columns import COLUMNS
+from mwanda.inside.tables import Findings
 from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured

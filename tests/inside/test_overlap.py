@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from mwanda.comparison.masks import by_chance
 from mwanda.inside import overlap
-from mwanda.inside.overlap import by_chance, rank_correlation, shared_and_either
+from mwanda.inside.overlap import rank_correlation, shared_and_either
 
 
 def test_overlap_by_hand() -> None:

@@ -23,7 +23,7 @@ from mwanda.criteria.sparsegpt import SparseGPT
 from mwanda.criteria.wanda import Wanda
 from mwanda.evaluation import perplexity
 from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity, tokens_at_once
-from mwanda.inside import Inside
+from mwanda.inside.collector import Inside
 from mwanda.models import blocks_of
 from mwanda.models.source import LoadedModel, PretrainedModel
 from mwanda.models.weights import Resident, Streamed, Weights, visit

@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 
 from mwanda.tracking import RunIdentity, Tracker
 from mwanda.tracking.none import NoTracking
+from mwanda.tracking.trackio import Trackio
 from mwanda.tracking.weights_and_biases import WeightsAndBiases
 
 
 CHOICES = Path(__file__).parents[2] / "conf" / "tracking"
-TRACKERS = {"none": NoTracking, "wandb": WeightsAndBiases}
+TRACKERS = {"none": NoTracking, "trackio": Trackio, "wandb": WeightsAndBiases}
 
 
 def choice(name: str) -> dict[str, Any]:

@@ -515,11 +515,11 @@ def serve() -> Iterator[Serve]:
 
     def answer(connection: socket.socket, content: bytes | None, root: bytes | None, pause: float) -> None:
         with connection, contextlib.suppress(OSError):
-            path = connection.recv(1 << 16).split()[1]
-            content = root if path == b"/" and root is not None else content
+            first = connection.recv(1 << 16).split()[1] == b"/" and root is not None
+            content = root if first else content
             if content is None:
                 over.wait(LONG)
-            elif not pause or content is root:
+            elif not pause or first:
                 connection.sendall(content)
             else:
                 for byte in content:
@@ -728,11 +728,12 @@ def test_an_offline_job_prints_nothing_and_keeps_its_exit_code(isolated: Path, t
     assert list(tmp_path.glob("wandb/offline-run-*/run-id.wandb"))
 
 
-@pytest.mark.parametrize("kind", ["nothing", "500", "429", "garbage", "the end"])
+@pytest.mark.parametrize("kind", ["nothing", "500", "429", "garbage", "the end", "a byte a second"])
 def test_a_server_that_fails_after_its_first_answer_costs_the_limit_and_no_more(
     isolated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Serve, kind: str
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", serve(ANSWERS[kind], GOOD))
+    slowly = kind == "a byte a second"
+    monkeypatch.setenv("WANDB_BASE_URL", serve(GOOD if slowly else ANSWERS[kind], GOOD, float(slowly)))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     # Left to itself, wandb would go on trying until long after `run_job` has given up.
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "600")
