@@ -81,7 +81,7 @@ def test_stages_are_timed_by_the_device_which_is_waited_for_when_they_are_asked_
 
 
 def test_what_is_sent_does_not_share_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is pinned by copying as it lies, which an expanded tensor does not allow: there is no GPU here to say so."""
+    """Memory is pinned by copying as it lies, which an expanded tensor does not allow; only a GPU says so."""
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.append(tensor), tensor)[1])
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
