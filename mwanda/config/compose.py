@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
+from mwanda.config import files
 from mwanda.config.identity import EVALUATION_CORPUS, RunSpec
 from mwanda.config.schema import GROUPS, PRESETS, Settings
 from mwanda.errors import ConfigurationError, InputError, UnknownKeyError, nearest_choices
@@ -55,6 +57,7 @@ def composed(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     _check_choices(overrides)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
+            files.remember()
             config = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
             HydraConfig.instance().set_config(config)
             chosen = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
@@ -132,10 +135,9 @@ def parsed(overrides: Sequence[str]) -> list[Any]:
     Raises:
         InputError: one cannot be read.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser, parsed = OverridesParser.create(), []
+    parsed = []
     for override in overrides:
         if len(override) > LONGEST_OVERRIDE:
             key = override.partition("=")[0][:LONGEST_KEY]
@@ -144,11 +146,19 @@ def parsed(overrides: Sequence[str]) -> list[Any]:
                 f"FOLDER/{key.partition('.')[0]}/NAME.yaml and add --config-dir FOLDER"
             )
         with suppress(HydraException):
-            parsed.append(parser.parse_override(override))
+            parsed.append(_parsed(override))
             if parsed[-1].key_or_group:
                 continue
         raise InputError(f"{override}: cannot be read as KEY=VALUE; are all brackets and quotes closed?")
     return parsed
+
+
+@lru_cache(maxsize=1024)
+def _parsed(override: str) -> Any:
+    """Return one override as Hydra reads it; the jobs of a sweep share most of theirs, and nobody changes one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(override)
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
@@ -213,6 +223,7 @@ def unresolved(overrides: Sequence[str]) -> Any:
     from hydra.errors import HydraException
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        files.remember()
         try:
             return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
         except HydraException:  # a second typo must not hide the first

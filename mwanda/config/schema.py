@@ -6,6 +6,7 @@ annotations of that class, so that a new choice needs no schema of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Gt, Le, Lt, MinLen
@@ -196,6 +197,7 @@ def _own(factory: Any) -> dict[str, Any]:
     return arguments
 
 
+@cache
 def _arguments_of(factory: Any) -> type[BaseModel]:
     """Return a model of the factory's arguments, with their types, bounds and defaults."""
     arguments: dict[str, Any] = {}
