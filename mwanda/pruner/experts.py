@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from mwanda.kernels import grouped
 from mwanda.models import Block, Matrix
@@ -66,6 +65,7 @@ def in_two_steps(blocks: Iterable[Block]) -> Iterator[None]:
         for _, module in experts(block.module):
             config: Any = module.config
             before.setdefault(id(config), (config, config._experts_implementation))
+            _register()
             config._experts_implementation = NAME
     try:
         yield
@@ -133,4 +133,8 @@ def _products(module: Any, parameter: str, rows: Iterable[Float[Tensor, "n I"]])
         yield multiply(own, weight, expert)
 
 
-ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
+def _register() -> None:
+    """Let transformers know this implementation; its registry loads torch's compiler, so it waits for a mixture."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
