@@ -173,10 +173,6 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False, typed: Sequence[
     from hydra._internal.utils import get_args_parser
     from hydra.core.hydra_config import HydraConfig
 
-    from mwanda.job.components import Parts
-    from mwanda.sweep import plan, slurm
-    from mwanda.sweep.plan import Wanted
-
     flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such option; settings are written KEY=VALUE, as in sparsity=0.5")
@@ -189,6 +185,11 @@ def check(arguments: Sequence[str], *, elsewhere: bool = False, typed: Sequence[
         by_slurm = str(HydraConfig.get().launcher._target_).endswith(".SlurmLauncher")
         plain = [each for each in overrides if not each.startswith("hydra") or each.startswith("hydra.searchpath")]
         spec = RunSpec.of(config, choices, plain)
+        # These load torch, which what is refused so far does without.
+        from mwanda.job.components import Parts
+        from mwanda.sweep import plan, slurm
+        from mwanda.sweep.plan import Wanted
+
         export = Parts.of(spec, elsewhere=elsewhere or by_slurm).export
         wanted.append(Wanted(spec, tuple(plain), None if export is None else export.name))
         launchers |= {choices.get("hydra/launcher"), choices.get("hydra/sweeper")}
