@@ -370,7 +370,7 @@ def test_a_list_that_would_take_minutes_to_read_is_refused_with_the_way_to_give_
 
 
 def test_a_long_value_is_quoted_by_its_beginning() -> None:
-    codes = ["eng_Latn", *(f"{number:05}" for number in range(4000))]
+    codes = ["eng_Latn", *(f"{number:05}" for number in range(600))]  # Hydra takes the square of their number
     with pytest.raises(ConfigurationError) as caught:
         check(["langs=inline", f"langs.include=[{','.join(codes)}]", f"langs.exclude=[{','.join(codes)}]"])
     assert len(str(caught.value)) < 1000
