@@ -74,14 +74,8 @@ def write(
     if page:
         html.write_html(output / html.FILE, shown)
     sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
-    files = [
-        *([html.FILE] if page else []),
-        "results.csv",
-        "results.parquet",
-        *tables,
-        *(["table.tex"] if found else []),
-    ]
-    files = [html.FILE, *files] if page else files
+    files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
+    files += ["table.tex"] if found else []
     text = _markdown(every, found, unfinished, warnings, files, drawn, sentences, scores)
     write_text(output / "report.md", text if page else f"{text}\n{html.HOW}\n")
     return Report(len(runs), len(unfinished), warnings, output / (html.FILE if page else "report.md"))
