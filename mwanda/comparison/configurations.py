@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mwanda.comparison.records import Run, Settings
-from mwanda.comparison.statistics import (
-    Change,
-)
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language, find
 from mwanda.languages.groups import calibrated
@@ -43,11 +40,6 @@ class Configuration:
     def without(self, key: str) -> Settings:
         """Return its settings but one."""
         return {name: value for name, value in self.settings.items() if name != key}
-
-    @cached_property
-    def by_seed(self) -> dict[str, dict[str, Change]]:
-        """The change of every language, by seed."""
-        return {run.seed: run.changes for run in self.runs}
 
     def calibrated(self) -> frozenset[str]:
         """Return the languages whose text calibrated the pruning."""

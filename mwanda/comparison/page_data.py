@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mwanda.comparison.blocks import block_numbers
 from mwanda.comparison.configurations import Configuration, language_of
@@ -13,10 +13,12 @@ from mwanda.comparison.finding import Candidate, findings, method, sparsity
 from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.tables import Section, partners
-from mwanda.comparison.tidy import task_scores
+from mwanda.comparison.tidy import VERSIONS, by_language, numbers
 from mwanda.errors import ComparisonError
-from mwanda.evaluation.task_scores import headline
 
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MOST_PAIRS = 60
 """Configurations compared sentence by sentence, about a tenth of a second each."""
@@ -48,6 +50,8 @@ class Pool:
 def page_data(
     every: Sequence[Configuration],
     found: Sequence[Section],
+    frame: "DataFrame",
+    scores: "DataFrame",
     unfinished: Sequence[Unfinished],
     warnings: Sequence[str],
     output: Path,
@@ -57,19 +61,24 @@ def page_data(
     Args:
         every: all configurations.
         found: tables by protocol.
+        frame: the tidy frame of all runs.
+        scores: the task scores in it.
         unfinished: runs that are named and not shown.
         warnings: that the page repeats.
         output: the folder of the page, to which the runs' folders are linked relatively.
     """
-    codes = sorted({code for one in every for run in one.runs for code in run.changes}, key=_place)
+    ratios, hurt = by_language(frame, "ratio"), by_language(frame, "significantly_hurt")
+    codes = sorted(ratios, key=_place)
+    places = numbers(every)
+    ratios, hurt = (each.reindex(index=list(places.values()), columns=codes) for each in (ratios, hurt))
+    measures = {key: (ratios.loc[place].tolist(), hurt.loc[place].tolist()) for key, place in places.items()}
+    tasks = {key: list(map(list, rows.itertuples(index=False))) for key, rows in _tasks(scores).groupby(level="number")}
     settings, shapes, patterns = Pool(), Pool(), Pool()
     runs: list[Record] = []
     configurations: list[Record] = []
     protocols: list[Record] = []
     further: list[str] = []
-    parts: list[tuple[Section | None, list[Configuration]]] = [
-        (section, [row.configuration for row in section.rows]) for section in found
-    ]
+    parts: list[tuple[Section | None, list[Configuration]]] = [(section, section.configurations) for section in found]
     measured = {id(run) for _, members in parts for each in members for run in each.runs}
     rest = [Configuration(each.settings, tuple(r for r in each.runs if id(r) not in measured)) for each in every]
     if any(each.runs for each in rest):
@@ -95,11 +104,11 @@ def page_data(
                     "schedule": one.runs[0].results["schedule"]["name"],
                     "layers": shapes.place(_layers(one.runs[0])),
                     "matrices": shapes.place(_matrices(one.runs[0])),
-                    "tasks": _tasks(one.runs[0]),
+                    "tasks": tasks.get(places[id(one.runs[0])], []),
                     "inside": _inside(one.runs[0]),
                 }
             )
-            runs += [_run(run, codes, output, settings, patterns) for run in one.runs]
+            runs += [_run(run, measures[id(run)], output, settings, patterns) for run in one.runs]
     return {
         "protocols": protocols,
         "languages": [_language(code) for code in codes],
@@ -119,18 +128,17 @@ def _judged(section: Section | None, members: Sequence[Configuration]) -> tuple[
     """Return every configuration with its pair, and what could not be paired."""
     if section is None:
         return [Candidate(each, math.inf, None, None) for each in members], []
-    ratios = {id(row.configuration): row.values.get("ratio") for row in section.rows}
+    ratios = section.means["ratio"].fillna(math.inf).tolist()
     others = partners(members, section.baseline)
     candidates, problems, made = [], [], 0
-    for each, other in zip(members, others, strict=True):
+    for each, other, ratio in zip(members, others, ratios, strict=True):
         pair = None
         if other is not None and made < MOST_PAIRS:
             try:
                 pair, made = paired(each, other, section.languages), made + 1
             except ComparisonError as error:
                 problems.append(str(error))
-        ratio = ratios[id(each)]
-        candidates.append(Candidate(each, math.inf if ratio is None else ratio.mean, other, pair))
+        candidates.append(Candidate(each, ratio, other, pair))
     wanted = sum(other is not None for other in others)
     warnings = []
     if problems:
@@ -171,8 +179,8 @@ def _paired(pair: Paired | None, codes: Sequence[str]) -> Record | None:
     }  # fmt: skip
 
 
-def _run(run: Run, codes: Sequence[str], output: Path, settings: Pool, configs: Pool) -> Record:
-    results, measured = run.results, run.changes
+def _run(run: Run, measured: tuple[list[float], list[float]], output: Path, settings: Pool, configs: Pool) -> Record:
+    (ratios, hurt), results = measured, run.results
     timing, memory = results.get("timing") or {}, results.get("memory") or {}
     leaves = flat(run.config)
     environment = results.get("environment") or {}
@@ -184,8 +192,8 @@ def _run(run: Run, codes: Sequence[str], output: Path, settings: Pool, configs: 
         "commit": str(environment.get("git_commit") or "")[:10],
         "device": environment.get("device"),
         "finished": results.get("finished"),
-        "ratios": [_log(measured[code].ratio) if code in measured else None for code in codes],
-        "hurt": [place for place, code in enumerate(codes) if code in measured and measured[code].hurt],
+        "ratios": list(map(_log, ratios)),
+        "hurt": [place for place, mark in enumerate(hurt) if mark == 1],
         "total": _number(timing.get("total")),
         "stages": [_number(timing.get(stage)) for stage in STAGES],
         "memory": [memory.get("peak_rss_bytes"), memory.get("peak_device_bytes")],
@@ -228,19 +236,14 @@ def _matrices(run: Run) -> list[list[Any]]:
     return [[kind, block, _number(gone / size)] for (kind, block), (gone, size) in zeros.items()]
 
 
-def _tasks(run: Run) -> list[list[Any]]:
-    return [
-        [
-            suite,
-            metric,
-            task,
-            score.language,
-            score.documents,
-            *map(_number, (score.dense[0], score.pruned[0], *score.difference)),
-        ]
-        for (suite, metric), tasks in task_scores(run, headline).items()
-        for task, score in tasks.items()
-    ]
+def _tasks(scores: "DataFrame") -> "DataFrame":
+    """Return the columns of the task scores that the page shows, without what JSON has no number for."""
+    shown = scores[["suite", "metric", "task", "language", "documents", *VERSIONS, "difference_error"]].astype(object)
+    numeric = [*VERSIONS, "difference_error"]
+    shown[numeric] = shown[numeric].map(_number)
+    shown["documents"] = shown["documents"].map(int)
+    shown["language"] = shown["language"].replace("", None)
+    return shown.astype(object).where(shown.notna(), None)
 
 
 def _inside(run: Run) -> list[list[float | None]]:

@@ -3,18 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mwanda.comparison import plots
 from mwanda.comparison.configurations import Configuration, language_of, matches, name_of
 from mwanda.comparison.plots import Dots, Series
 from mwanda.comparison.records import Run
-from mwanda.comparison.statistics import Estimate
 from mwanda.comparison.tables import Section, partners
-from mwanda.comparison.tidy import task_scores
-from mwanda.evaluation.task_scores import headline
-from mwanda.languages.ratios import geometric_mean, ratio
+from mwanda.comparison.tidy import numbers
 
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Picture = tuple[str, str]
 """File name and caption."""
@@ -26,7 +26,11 @@ MOST_STRIPS = 40
 
 
 def draw(
-    every: Sequence[Configuration], found: Sequence[Section], overlaps: Sequence[Mapping[str, Any]], folder: Path
+    every: Sequence[Configuration],
+    found: Sequence[Section],
+    scores: "DataFrame",
+    overlaps: Sequence[Mapping[str, Any]],
+    folder: Path,
 ) -> list[Picture]:
     """Draw everything that these runs have enough for, and return what was drawn."""
     drawn: list[Picture] = []
@@ -37,7 +41,7 @@ def draw(
         drawn += _curves(section, folder, suffix)
     return [
         *drawn,
-        *_tasks(every, folder),
+        *_tasks(every, scores, folder),
         *_layers(every, folder),
         *_overlap(overlaps, folder),
         *_inside(every, folder),
@@ -45,53 +49,41 @@ def draw(
 
 
 def _ablation(section: Section, folder: Path, suffix: str) -> list[Picture]:
-    rows: list[tuple[Configuration, Estimate]] = []
+    centres = section.means["ratio"].dropna()
     reference = None
-    for row in section.rows:
-        ratio = row.values["ratio"]
-        if ratio is None:
-            continue
-        rows.append((row.configuration, ratio))
     if section.baseline is not None:
-        centres = [
-            row.values["ratio"].mean
-            for row in section.rows
-            if row.values["ratio"] and matches(row.configuration, section.baseline)
-        ]
-        reference = centres[0] if len(centres) == 1 else None
+        own = [mean for at, mean in centres.items() if matches(section.configurations[at], section.baseline)]
+        reference = own[0] if len(own) == 1 else None
+    ratios = _over_seeds(section.ratios)
     dots = [
-        Dots(each.label, {code: _mean_ratio(each, code) for code in section.languages}, ratio.mean, ratio.deviation)
-        for each, ratio in sorted(rows, key=lambda row: row[1].mean)[:MOST_STRIPS]
+        Dots(section.configurations[at].label, ratios.loc[at].to_dict(), mean, section.deviations.at[at, "ratio"])
+        for at, mean in centres.sort_values(kind="stable").head(MOST_STRIPS).items()
     ]
     title = f"Perplexity after pruning over before, {len(section.languages)} languages"
-    best = f" (the {MOST_STRIPS} best of {len(rows)})" if len(rows) > MOST_STRIPS else ""
+    best = f" (the {MOST_STRIPS} best of {len(centres)})" if len(centres) > MOST_STRIPS else ""
     caption = f"Perplexity ratio of every language, by configuration{best}"
     axis = "pruned ÷ dense perplexity (logarithmic; 1 = nothing lost)"
-    return [(plots.strip(dots, title, axis, folder, f"ratios{suffix}", reference), caption)] if rows else []
+    return [(plots.strip(dots, title, axis, folder, f"ratios{suffix}", reference), caption)] if dots else []
 
 
 def _by_language(section: Section, folder: Path, suffix: str) -> list[Picture]:
     """Draw languages by configurations: against the baseline where there is one, else against the dense model."""
-    every = [row.configuration for row in section.rows]
+    every = section.configurations
     if len(every) < 2 or len(every) > LARGEST_GRID:
         return []
-    order = sorted(section.languages, key=_place)
-    against = {each.label: other for each, other in zip(every, partners(every, section.baseline), strict=True)}
-    others = [each for each in every if against[each.label] is not None]
-    if others:
-        values = {
-            _name(code): {each.label: _percent(each, against[each.label], code) for each in others} for code in order
-        }
+    others = partners(every, section.baseline)
+    compared = any(other is not None for other in others)
+    if compared:
+        values = 100 * (_over_seeds(_against(section, others)) - 1)
         title, axis = "Perplexity against the baseline", "pruned perplexity against the baseline's, % (orange = worse)"
     else:
-        others = every
-        values = {_name(code): {each.label: _mean_ratio(each, code) for each in every} for code in order}
+        values = _over_seeds(section.ratios)
         title, axis = "Perplexity after pruning over before", "pruned ÷ dense perplexity"
-    columns = [each.label for each in others]
+    values = values[sorted(section.languages, key=_place)].rename(_name, axis="columns")
+    values.index = [every[at].label for at in values.index]
     name = plots.heatmap(
-        values, columns, title, axis, folder, f"languages{suffix}",
-        diverging=others is not every, numbers=len(columns) * len(order) <= 1200,
-    )  # fmt: skip
+        values.T, title, axis, folder, f"languages{suffix}", diverging=compared, numbers=values.size <= 1200
+    )
     return [(name, f"{title}, by language (grouped by family)")]
 
 
@@ -99,16 +91,17 @@ def _curves(section: Section, folder: Path, suffix: str) -> list[Picture]:
     """Draw every language over sparsity, where sparsity varies."""
     panels: dict[str, Series] = {}
     means: dict[str, dict[float, float]] = {}
-    for row in section.rows:
-        sparsity = row.configuration.settings.get("sparsity")
+    ratios = _over_seeds(section.ratios)
+    for at, configuration in enumerate(section.configurations):
+        sparsity = configuration.settings.get("sparsity")
         if sparsity is None:
             return []
-        panel = name_of(row.configuration.without("sparsity")) or "all runs"
+        panel = name_of(configuration.without("sparsity")) or "all runs"
         lines, x = panels.setdefault(panel, {}), float(sparsity)
-        for code in section.languages:
-            lines.setdefault(code, {0.0: 1.0})[x] = _mean_ratio(row.configuration, code)
-        if row.values["ratio"]:
-            means.setdefault(panel, {0.0: 1.0})[x] = row.values["ratio"].mean
+        for code, mean in ratios.loc[at].items():
+            lines.setdefault(code, {0.0: 1.0})[x] = mean
+        if not math.isnan(section.means.at[at, "ratio"]):
+            means.setdefault(panel, {0.0: 1.0})[x] = section.means.at[at, "ratio"]
     panels = dict(list(panels.items())[:MOST_PANELS])
     title = f"Perplexity over sparsity, {len(section.languages)} languages"
     name = plots.curves(
@@ -125,22 +118,23 @@ def _curves(section: Section, folder: Path, suffix: str) -> list[Picture]:
     return [(name, "Perplexity ratio of every language, by sparsity (black: geometric mean)")]
 
 
-def _tasks(every: Sequence[Configuration], folder: Path) -> list[Picture]:
+def _tasks(every: Sequence[Configuration], scores: "DataFrame", folder: Path) -> list[Picture]:
     """Draw task scores over sparsity, a panel for each suite and configuration; without several sparsities nothing."""
     panels: dict[str, Series] = {}
     errors: dict[str, dict[str, dict[float, float]]] = {}
+    places = numbers(every)
     for configuration in every:
         rest = name_of(configuration.without("sparsity"))
         run = configuration.runs[0]
         x = float(run.settings["sparsity"])
-        for (suite, metric), tasks in task_scores(run, headline).items():
-            panel = f"{suite}, {metric}" + (f"\n{rest}" if rest else "")
-            for task, score in tasks.items():
-                line = score.language or task
-                for place, (value, error) in ((0.0, score.dense), (x, score.pruned)):
-                    if value is not None:
-                        panels.setdefault(panel, {}).setdefault(line, {})[place] = value
-                        errors.setdefault(panel, {}).setdefault(line, {})[place] = error or 0.0
+        for score in scores[scores.index == places[id(run)]].itertuples():
+            panel = f"{score.suite}, {score.metric}" + (f"\n{rest}" if rest else "")
+            line = score.language or score.task
+            points = ((0.0, score.dense, score.dense_error), (x, score.pruned, score.pruned_error))
+            for place, value, error in points:
+                if not math.isnan(value):
+                    panels.setdefault(panel, {}).setdefault(line, {})[place] = value
+                    errors.setdefault(panel, {}).setdefault(line, {})[place] = 0.0 if math.isnan(error) else error
     panels = {name: lines for name, lines in panels.items() if any(len(line) > 2 for line in lines.values())}
     if not panels:
         return []
@@ -204,23 +198,17 @@ def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
 
 
 def _energy(run: Run, label: str, folder: Path, place: int) -> list[Picture]:
-    import csv
+    import pandas
 
     path = run.file("inside/energy.csv")
     if path is None:
         return []
-    values: dict[str, dict[str, float]] = {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            values.setdefault(row["language"], {})[row["layer"]] = float(row["energy_lost"] or "nan")
-    ordered = {
-        _name(code): {layer: 100 * share for layer, share in values[code].items()}
-        for code in sorted(values, key=_place)
-    }
-    columns = list(next(iter(values.values())))
+    energy = pandas.read_csv(path, dtype={"layer": str})
+    shares = 100 * energy.pivot(index="language", columns="layer", values="energy_lost")
+    shares = shares.loc[sorted(shares.index, key=_place), energy["layer"].unique()].rename(_name)
     title = f"Activation energy lost\n{label}"
     name = plots.heatmap(
-        ordered, columns, title, "% of what the dense block adds", folder, f"inside_energy_{place}",
+        shares, title, "% of what the dense block adds", folder, f"inside_energy_{place}",
         diverging=False, numbers=False, below="block",
     )  # fmt: skip
     return [(name, f"Activation energy lost by language and block: {label}")]
@@ -253,18 +241,21 @@ def _layer_line(inside: Mapping[str, Any], key: str) -> dict[float, float]:
     return {float(layer["layer"]): layer[key] for layer in inside["per_layer"] if layer[key] is not None}
 
 
-def _mean_ratio(configuration: Configuration, code: str) -> float:
-    """Return a language's geometric mean of the ratio over seeds."""
-    return geometric_mean(one[code].ratio for one in configuration.by_seed.values())
+def _over_seeds(values: "DataFrame") -> "DataFrame":
+    """Return the geometric mean over seeds of every language, configurations by languages."""
+    import numpy as np
+
+    means = np.log(values).groupby(level="configuration").mean()
+    return np.exp(means)
 
 
-def _percent(configuration: Configuration, other: Configuration | None, code: str) -> float:
-    assert other is not None
-    first, second = configuration.by_seed, other.by_seed
-    pairs = [(first[seed][code].pruned, second[seed][code].pruned) for seed in first if seed in second]
-    if not pairs or any(math.isinf(theirs) for _, theirs in pairs):
-        return math.nan
-    return 100 * (geometric_mean(ratio(theirs, mine) for mine, theirs in pairs) - 1)
+def _against(section: Section, others: Sequence[Configuration | None]) -> "DataFrame":
+    """Return pruned perplexities over the baseline's, of the configurations that are compared with it."""
+    place = {id(each): at for at, each in enumerate(section.configurations)}
+    compared = section.pruned[[others[at] is not None for at, _ in section.pruned.index]]
+    theirs = [(place[id(others[at])], seed) for at, seed in compared.index]
+    against = section.pruned.reindex(theirs).set_axis(compared.index)
+    return compared / against.where(against < math.inf)
 
 
 def _mean_line(lines: Series) -> dict[float, float]:

@@ -16,6 +16,7 @@ from mwanda.system.files import atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
@@ -85,7 +86,7 @@ def strip(rows: Sequence[Dots], title: str, axis: str, folder: Path, name: str, 
             finite = {code: value for code, value in row.values.items() if math.isfinite(value)}
             heights = [place + 0.28 * offset for offset in _jitter(len(finite))]
             plot.scatter(list(finite.values()), heights, s=16, color=PALETTE[0], alpha=0.55, linewidths=0)
-            if row.deviation and math.isfinite(row.centre):
+            if row.deviation and not math.isnan(row.deviation) and math.isfinite(row.centre):
                 plot.errorbar(row.centre, place, xerr=row.deviation, color="black", capsize=3, linewidth=1, zorder=3)
             if math.isfinite(row.centre):
                 plot.scatter(row.centre, place, marker="D", s=34, color="black", zorder=4)
@@ -121,8 +122,7 @@ def strip(rows: Sequence[Dots], title: str, axis: str, folder: Path, name: str, 
 
 
 def heatmap(
-    values: Mapping[str, Mapping[str, float]],
-    columns: Sequence[str],
+    values: "DataFrame",
     title: str,
     axis: str,
     folder: Path,
@@ -135,7 +135,7 @@ def heatmap(
     """Draw rows (languages) by columns; a diverging scale has its middle at zero."""
     import numpy as np
 
-    grid = np.array([[own.get(column, math.nan) for column in columns] for own in values.values()], dtype=float)
+    columns, grid = list(values.columns), values.to_numpy(dtype=float)
     finite = grid[np.isfinite(grid)]
     # One language that is off the scale must not take the colours of all others.
     top = float(np.quantile(np.abs(finite), 0.98)) if finite.size else 1.0
@@ -146,7 +146,7 @@ def heatmap(
         plot = axes[0, 0]
         colours = "PuOr_r" if diverging else "cividis"
         image = plot.imshow(grid, aspect="auto", cmap=colours, vmin=low, vmax=max(top, low + 1e-9))
-        plot.set_yticks(range(len(values)), list(values), fontsize=7)
+        plot.set_yticks(range(len(values)), list(values.index), fontsize=7)
         steep = longest > 6
         plot.set_xticks(range(len(columns)), columns, fontsize=8, rotation=40 if steep else 0,
                         ha="right" if steep else "center", rotation_mode="anchor" if steep else None)  # fmt: skip

@@ -1,123 +1,76 @@
-"""Rows as text: Markdown and LaTeX."""
+"""The comparing table as text: Markdown and LaTeX."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mwanda.comparison.statistics import Estimate
-from mwanda.comparison.tables import Section, Summary
+from mwanda.comparison.tables import Section
 
 
-HEADINGS = {
-    "dense": "dense",
-    "pruned": "pruned",
-    "ratio": "ratio",
-    "worst": "worst",
-    "spread": "spread",
-    "hurt": "hurt",
-    "seen": "seen",
-    "unseen": "unseen",
-    "baseline": "to baseline",
-}
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+HEADINGS = ("dense", "pruned", "ratio", "worst", "spread", "hurt", "seen", "unseen", "baseline")
 PERCENT = ("hurt", "baseline")
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "×": r"$\times$", "±": r"$\pm$", "−": r"$-$"}
 LATEX |= {"∞": r"$\infty$", "…": r"\dots{}"}
+"""Wider than the escaping of pandas, which leaves signs that pdflatex does not know."""
+
+LARGEST = 1e7
+"""Above which a number is written with an exponent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """Headings and cells, all of them text; the best of a column is known, to be set in bold."""
+    """Cells, all of them text, and which of them are the best of their column, to be set in bold."""
 
-    headings: list[str]
-    rows: list[list[str]]
-    best: set[tuple[int, int]]
+    cells: "DataFrame"
+    best: "DataFrame"
 
 
 def comparison(section: Section) -> Table:
     """Return the table of one protocol, without the columns that nothing is known of."""
-    names = [*HEADINGS, *(f"group:{name}" for name in section.groups)]
-    known = [name for name in names if any(row.values.get(name) is not None for row in section.rows)]
-    several = any(len(row.configuration.runs) > 1 for row in section.rows)
-    headings = ["configuration", *(["n"] if several else []), *(HEADINGS.get(name, name[6:]) for name in known)]
-    lead = 2 if several else 1
-    rows, best = [], set()
-    for row in section.rows:
-        count = [str(len(row.configuration.by_seed))] if several else []
-        rows.append([row.configuration.label, *count, *(_cell(row, name) for name in known)])
-    for place, name in enumerate(known):
-        # Better only means something among configurations that remove as much, of the same model.
-        alike: dict[tuple[str | None, ...], dict[int, float]] = {}
-        for at, row in enumerate(section.rows):
-            kind = tuple(row.configuration.settings.get(key) for key in ("model", "pattern", "sparsity"))
-            alike.setdefault(kind, {})[at] = _mean(row.values.get(name))
-        for values in alike.values() if name not in ("dense", "baseline") else ():
-            if len(set(values.values())) > 1:
-                best |= {(at, lead + place) for at, value in values.items() if value == min(values.values())}
-    return Table(headings, rows, best)
+    import pandas
+
+    order = [*HEADINGS, *(f"group:{name}" for name in section.groups)]
+    means = section.means[order].dropna(axis="columns", how="all")
+    cells = {name: _cells(section, name) for name in means}
+    lead = {"configuration": [each.label for each in section.configurations]}
+    if any(len(each.runs) > 1 for each in section.configurations):
+        lead["n"] = [str(len({run.seed for run in each.runs})) for each in section.configurations]
+    text = pandas.DataFrame(lead | cells)
+    best = _best(section, means).reindex(columns=text.columns, fill_value=False)
+    names = ["to baseline" if name == "baseline" else name.removeprefix("group:") for name in text]
+    return Table(text.set_axis(names, axis="columns"), best.set_axis(names, axis="columns"))
 
 
 def markdown(table: Table) -> str:
     """Return a table in Markdown, the best of each column in bold."""
-    rows = [
-        [f"**{cell}**" if (at, place) in table.best else cell for place, cell in enumerate(row)]
-        for at, row in enumerate(table.rows)
-    ]
-    lines = [table.headings, ["---", *["---:"] * (len(table.headings) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return plain(table.cells.mask(table.best, "**" + table.cells + "**"))
+
+
+def plain(cells: "DataFrame") -> str:
+    """Return cells of text in Markdown."""
+    aligned = ["left", *["right"] * (cells.shape[1] - 1)]
+    escaped = cells.map(lambda cell: cell.replace("|", "\\|"))
+    return str(escaped.to_markdown(index=False, colalign=aligned, disable_numparse=True)) + "\n"
 
 
 def latex(table: Table, caption: str) -> str:
     r"""Return a table in LaTeX for the package `booktabs`, the best of each column in bold."""
-    rows = [
-        [
-            rf"\textbf{{{escaped(cell)}}}" if (at, place) in table.best else escaped(cell)
-            for place, cell in enumerate(row)
-        ]
-        for at, row in enumerate(table.rows)
-    ]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escaped(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(escaped, table.headings)) + r" \\",
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    bold = table.best.replace({True: "textbf:--rwrap;", False: ""})
+    style = table.cells.style.hide(axis="index").format(escaped).format_index(escaped, axis="columns")
+    styled = style.apply(lambda _: bold, axis=None)
+    columns = "l" + "r" * (table.cells.shape[1] - 1)
+    return str(
+        styled.to_latex(hrules=True, column_format=columns, caption=escaped(caption), position_float="centering")
+    )
 
 
 def escaped(text: str) -> str:
     """Return text as LaTeX shows it."""
     return "".join(LATEX.get(character, character) for character in text)
-
-
-def summary_rows(section: Section) -> list[dict[str, Any]]:
-    """Return the numbers of a table, a row for each configuration and column."""
-    return [
-        {
-            "protocol": section.protocol[0],
-            "configuration": row.configuration.label,
-            "column": name.replace("group:", ""),
-            "mean": estimate.mean,
-            "standard_deviation": estimate.deviation,
-            "n": estimate.n,
-        }
-        for row in section.rows
-        for name, estimate in row.values.items()
-        if estimate is not None
-    ]
-
-
-LARGEST = 1e7
-"""Above which a number is written with an exponent."""
-
-SUMMARY = ("protocol", "configuration", "column", "mean", "standard_deviation", "n")
 
 
 def number(value: float | None) -> str:
@@ -131,18 +84,26 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def _cell(row: Summary, name: str) -> str:
-    estimate = row.values.get(name)
-    if estimate is None:
+def _best(section: Section, means: "DataFrame") -> "DataFrame":
+    """Return what is lowest of a column among configurations that remove as much, of the same model."""
+    keys = ("model", "pattern", "sparsity")
+    kinds = [[each.settings.get(key, "") for each in section.configurations] for key in keys]
+    values = means.fillna(math.inf).round(12)  # equal, whatever the last digits of sums
+    alike = values.groupby(kinds)
+    best = values.eq(alike.transform("min")) & alike.transform("nunique").gt(1)
+    return best.drop(columns=["dense", "baseline"], errors="ignore")
+
+
+def _cells(section: Section, name: str) -> list[str]:
+    worst = section.worst if name == "worst" else [""] * len(section.configurations)
+    numbers = zip(section.means[name], section.deviations[name], worst, strict=True)
+    return [_cell(name, mean, deviation, languages) for mean, deviation, languages in numbers]
+
+
+def _cell(name: str, mean: float, deviation: float, languages: str) -> str:
+    if math.isnan(mean):
         return "–"
     if name in PERCENT:
-        deviation = "" if not estimate.deviation else f" ± {100 * estimate.deviation:.1f}"
-        sign = "+" if name == "baseline" else ""
-        return f"{100 * estimate.mean:{sign}.1f}{deviation} %" if math.isfinite(estimate.mean) else "∞"
-    text = number(estimate.mean) + ("" if estimate.deviation is None else f" ± {number(estimate.deviation)}")
-    languages = "/".join(dict.fromkeys(row.worst_languages)) if name == "worst" else ""
-    return f"{text} {languages}".strip()
-
-
-def _mean(estimate: Estimate | None) -> float:
-    return math.inf if estimate is None else estimate.mean
+        more = f" ± {100 * deviation:.1f}" if deviation > 1e-9 else ""
+        return f"{100 * mean:{'+' if name == 'baseline' else ''}.1f}{more} %" if math.isfinite(mean) else "∞"
+    return f"{number(mean)}{'' if math.isnan(deviation) else f' ± {number(deviation)}'} {languages}".strip()

@@ -1,26 +1,25 @@
 """Writes the report: reads records, makes tables and pictures, and says what must not be compared."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mwanda.comparison import frame, html, masks, pictures, render
+from mwanda.comparison import html, masks, pictures, render, tidy
 from mwanda.comparison.configurations import Configuration, configurations, repeated
 from mwanda.comparison.page_data import page_data
 from mwanda.comparison.records import UNREADABLE, Run, Settings, Unfinished, find_runs
-from mwanda.comparison.tables import Section, sections
-from mwanda.comparison.tidy import task_scores
+from mwanda.comparison.tables import SUMMARY, Section, sections
 from mwanda.errors import ConfigurationError
-from mwanda.evaluation.task_scores import headline
 from mwanda.inside.columns import COLUMNS as INSIDE
 from mwanda.inside.columns import FOLDER
-from mwanda.system.files import csv_text, write_text
+from mwanda.system.files import write_text
 
 
-VERSIONS = ("dense", "pruned", "difference")
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 NAMED = 20
 """Damaged runs that the terminal names; report.md lists all."""
 
@@ -56,30 +55,28 @@ def write(
         reason = f"none of {len(unfinished)} runs is complete ({first.name}: {first.status}, {first.reason})"
         raise ConfigurationError("DIR", ", ".join(map(str, folders)), reason)
     every = configurations(runs)
-    found = sections(runs, baseline, grouping)
+    frame = tidy.tidy(every)
+    found = sections(every, frame, baseline, grouping)
+    scores = tidy.task_scores(frame)
     warnings = _warnings(every, found, runs, unfinished)
     overlaps = masks.overlap(every)
-    tables = {
-        "summary.csv": csv_text([row for each in found for row in render.summary_rows(each)], render.SUMMARY),
-        "layers.csv": csv_text(_layers(every), ("run", "configuration", "seed", "layer", "target", "achieved")),
-    }
-    if overlaps:
-        tables["mask_overlap.csv"] = csv_text(overlaps, masks.COLUMNS)
-    tables |= {f"inside_{name}.csv": text for name in INSIDE if (text := _inside(every, name)) is not None}
+    tables = _tables(every, found, overlaps)
+    drawn = pictures.draw(every, found, scores, overlaps, output) if plots else []
+    for name, table in tables.items():
+        tidy.write_csv(table, output / name)
     if found:
-        tables["table.tex"] = "\n".join(render.latex(render.comparison(each), _caption(each)) for each in found)
-    drawn = pictures.draw(every, found, overlaps, output) if plots else []
-    for name, text in tables.items():
-        write_text(output / name, text)
-    frame.write(frame.tidy(every), output, "results")
-    shown, further = page_data(every, found, unfinished, warnings, output)
+        tables_of_all = [render.latex(render.comparison(each), _caption(each)) for each in found]
+        write_text(output / "table.tex", "\n".join(tables_of_all))
+    tidy.write(frame, output, "results")
+    shown, further = page_data(every, found, frame, scores, unfinished, warnings, output)
     warnings += further
     page = html.available()
     if page:
         html.write_html(output / html.FILE, shown)
     sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
     files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
-    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences)
+    files += ["table.tex"] if found else []
+    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences, scores)
     write_text(output / "report.md", text if page else f"{text}\n{html.HOW}\n")
     return Report(len(runs), len(unfinished), warnings, output / (html.FILE if page else "report.md"))
 
@@ -141,6 +138,7 @@ def _markdown(
     tables: Sequence[str],
     drawn: Sequence[tuple[str, str]],
     findings: Sequence[str],
+    scores: "DataFrame",
 ) -> str:
     lines = ["# Comparison", "", f"{sum(len(each.runs) for each in every)} runs, {len(every)} configurations.", ""]
     lines += [*(f"- {finding}" for finding in findings), ""]
@@ -153,7 +151,7 @@ def _markdown(
             render.markdown(render.comparison(section)),
             _legend(section),
         ]
-    lines += _task_lines(every)
+    lines += _task_lines(scores)
     lines += _inside_lines(every)
     for name, caption in drawn:
         lines += ["", f"## {caption}", "", f"![{caption}]({name})", "", f"[SVG]({name.removesuffix('.png')}.svg)"]
@@ -184,21 +182,16 @@ def _legend(section: Section) -> str:
     )
 
 
-def _task_lines(every: Sequence[Configuration]) -> list[str]:
-    rows = []
-    for configuration in every:
-        for run in configuration.runs:
-            for (suite, metric), tasks in task_scores(run, headline).items():
-                columns = [[getattr(task, which)[0] for task in tasks.values()] for which in VERSIONS]
-                documents = sum(task.documents for task in tasks.values())
-                counts = [str(len(tasks)), str(documents)]
-                rows.append([configuration.label, run.seed, suite, metric, *counts, *map(_three, map(_mean, columns))])
-    if not rows:
+def _task_lines(scores: "DataFrame") -> list[str]:
+    if scores.empty:
         return []
-    headings = ["configuration", "seed", "suite", "metric", "tasks", "documents", "dense", "pruned", "difference"]
-    table = render.Table(headings, rows, set())
+    keys = ["number", "configuration", "seed", "suite", "metric"]
+    suites = scores.groupby(keys, sort=False)
+    table = suites[["documents", *tidy.VERSIONS]].mean().map(_three)
+    table["documents"] = suites["documents"].sum().astype(int).astype(str)
+    table.insert(0, "tasks", suites.size().astype(str))
     note = "Means over the tasks of a suite; results.csv has each with its standard error (differences: paired)."
-    return ["", "## Tasks", "", render.markdown(table), note]
+    return ["", "## Tasks", "", render.plain(table.reset_index(keys[1:])), note]
 
 
 def _inside_lines(every: Sequence[Configuration]) -> list[str]:
@@ -213,6 +206,8 @@ def _inside_lines(every: Sequence[Configuration]) -> list[str]:
             rows.append([configuration.label, *map(_three, means), *counts, *map(_three, shares)])
     if not rows:
         return []
+    from pandas import DataFrame
+
     headings = ["configuration", "energy lost", "drift", "rank correlation", "mask overlap"]
     headings += ["specific neurons", "of one language", "weights lost, all", "specific", "of one language"]
     note = (
@@ -223,29 +218,48 @@ def _inside_lines(every: Sequence[Configuration]) -> list[str]:
         "single calibration languages would keep. Neurons by LAPE; weights lost: share of the non-zero weights into "
         "and out of them."
     )
-    return ["", "## Inside", "", render.markdown(render.Table(headings, rows, set())), note]
+    return ["", "## Inside", "", render.plain(DataFrame(rows, columns=headings)), note]
 
 
-def _layers(every: Sequence[Configuration]) -> list[dict[str, Any]]:
-    return [
+def _tables(
+    every: Sequence[Configuration], found: Sequence[Section], overlaps: Sequence[Mapping[str, Any]]
+) -> dict[str, "DataFrame"]:
+    """Return what is written as CSV beside the tidy frame, by the name of the file."""
+    import pandas
+
+    summaries = [each.summary() for each in found] or [pandas.DataFrame(columns=list(SUMMARY))]
+    tables = {"summary.csv": pandas.concat(summaries), "layers.csv": _layers(every)}
+    if overlaps:
+        tables["mask_overlap.csv"] = pandas.DataFrame(overlaps, columns=list(masks.COLUMNS))
+    return tables | _inside(every)
+
+
+def _layers(every: Sequence[Configuration]) -> "DataFrame":
+    import pandas
+
+    rows = [
         {"run": run.name, "configuration": each.label, "seed": run.seed, **layer}
         for each in every
         for run in each.runs
         for layer in run.results["sparsity"]["per_layer"]
     ]
+    return pandas.DataFrame(rows, columns=["run", "configuration", "seed", "layer", "target", "achieved"])
 
 
-def _inside(every: Sequence[Configuration], name: str) -> str | None:
-    """Return the tables of one name of all runs as one."""
-    rows: list[Mapping[str, Any]] = []
+def _inside(every: Sequence[Configuration]) -> dict[str, "DataFrame"]:
+    """Return the tables of one name of all runs as one, as their text has them."""
+    import pandas
+
+    found: dict[str, list[DataFrame]] = {}
     for each in every:
         for run in each.runs:
-            path = run.file(f"{FOLDER}/{name}.csv")
-            if path is not None:
-                own = {"run": run.name, "configuration": each.label, "seed": run.seed}
-                with path.open(encoding="utf-8", newline="") as stream:
-                    rows += [{**own, **row} for row in csv.DictReader(stream)]
-    return csv_text(rows, ("run", "configuration", "seed", *INSIDE[name])) if rows else None
+            for name in INSIDE:
+                path = run.file(f"{FOLDER}/{name}.csv")
+                if path is not None:
+                    table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+                    own = {"run": run.name, "configuration": each.label, "seed": run.seed}
+                    found.setdefault(name, []).append(table.assign(**own)[[*own, *INSIDE[name]]])
+    return {f"inside_{name}.csv": pandas.concat(found[name]) for name in INSIDE if name in found}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,21 +1,12 @@
-"""What perplexities of one run, and of runs that differ in the seed, come to: functions of plain records."""
+"""What the perplexities of one run come to."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from mwanda.languages.ratios import exponential, ratio
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over seeds, sample standard deviation (None of one seed), and the number of seeds."""
-
-    mean: float
-    deviation: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -64,33 +55,6 @@ def changes(perplexity: Mapping[str, Any]) -> dict[str, Change]:
                 pair.get("significant"),
             )
     return found
-
-
-def over_seeds(values: Iterable[float | None]) -> Estimate | None:
-    """Return the estimate of one value a seed; None where a seed has none."""
-    every = list(values)
-    numbers = [value for value in every if value is not None and not math.isnan(value)]
-    if not every or len(numbers) < len(every):
-        return None
-    mean = sum(numbers) / len(numbers)
-    if len(numbers) == 1 or not math.isfinite(mean):
-        return Estimate(mean, None, len(numbers))
-    variance = sum((value - mean) ** 2 for value in numbers) / (len(numbers) - 1)
-    return Estimate(mean, math.sqrt(variance), len(numbers))
-
-
-def share_hurt(measured: Sequence[Change]) -> float | None:
-    """Return the share of languages that are significantly worse; None where one was not tested."""
-    marks = [change.hurt for change in measured]
-    return None if not marks or None in marks else sum(map(bool, marks)) / len(marks)
-
-
-def spread(measured: Sequence[Change]) -> float | None:
-    """Return how many times further the worst-hit language got than the best-hit: the ratio of their ratios."""
-    ratios = [change.ratio for change in measured]
-    if not ratios or not math.isfinite(min(ratios)):
-        return None
-    return max(ratios) / min(ratios)
 
 
 def _or_infinite(value: float | None) -> float:

@@ -1,29 +1,27 @@
-"""Records of runs to rows: configurations, the tidy table, and the table that compares them; no file is read here."""
+"""The tidy frame to the table that compares configurations; no file is read here."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mwanda.comparison.configurations import FIRST, Configuration, configurations, language_of, matches
+from mwanda.comparison.configurations import FIRST, Configuration, language_of, matches
 from mwanda.comparison.records import Run, Settings
-from mwanda.comparison.statistics import (
-    Estimate,
-    over_seeds,
-    share_hurt,
-    spread,
-)
+from mwanda.comparison.tidy import by_language, numbers
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language
 from mwanda.languages.groups import GROUPINGS as KNOWN
-from mwanda.languages.groups import SEEN, UNSEEN, calibration_labels, members
-from mwanda.languages.ratios import geometric_mean, ratio
+from mwanda.languages.groups import members
 from mwanda.languages.table import UNKNOWN
 
 
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
 BASELINE: Settings = {"criterion": "wanda", "solver": "threshold", "schedule": "uniform"}
 
-Row = dict[str, Any]
+METRICS = ("dense_perplexity", "pruned_perplexity", "ratio", "significantly_hurt")
+SUMMARY = ("protocol", "configuration", "column", "mean", "standard_deviation", "n")
 
 GROUPINGS: dict[str, Callable[[Language], str]] = {
     "language": lambda language: language.code,
@@ -33,22 +31,7 @@ GROUPINGS: dict[str, Callable[[Language], str]] = {
 MOST_COLUMNS = 8
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What one configuration comes to over the languages that all of a table have.
-
-    Args:
-        configuration: which.
-        values: by the name of the column; None where it cannot be said.
-        worst_languages: of each seed.
-    """
-
-    configuration: Configuration
-    values: dict[str, Estimate | None]
-    worst_languages: tuple[str, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Section:
     """Configurations that were measured by one protocol on one text.
 
@@ -57,7 +40,13 @@ class Section:
         languages: that all of them have.
         left_out: that only some of them have.
         groups: languages by the heading of their column.
-        rows: a configuration each.
+        configurations: what is compared; their places are the rows of what follows.
+        means: over seeds, a column each; no number where it cannot be said.
+        deviations: over seeds likewise; no number of one seed.
+        seeds: how many there are behind each.
+        worst: the worst-hit languages, of each seed.
+        ratios: of each seed and language.
+        pruned: perplexity of each seed and language.
         baseline: which of them the others are compared with, or None.
     """
 
@@ -65,30 +54,53 @@ class Section:
     languages: tuple[str, ...]
     left_out: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
-    rows: list[Summary]
+    configurations: list[Configuration]
+    means: "DataFrame"
+    deviations: "DataFrame"
+    seeds: "DataFrame"
+    worst: list[str]
+    ratios: "DataFrame"
+    pruned: "DataFrame"
     baseline: Settings | None
 
+    def summary(self) -> "DataFrame":
+        """Return its numbers, a row for each configuration and column."""
+        import pandas
 
-def sections(runs: Sequence[Run], baseline: Settings | None, grouping: str | None = None) -> list[Section]:
+        numbers = {"mean": self.means, "standard_deviation": self.deviations, "n": self.seeds}
+        long = pandas.concat({name: each.stack() for name, each in numbers.items()}, axis="columns")
+        long = long.dropna(subset=["mean"]).rename_axis(["configuration", "column"]).reset_index()
+        labels = {place: each.label for place, each in enumerate(self.configurations)}
+        long = long.assign(protocol=self.protocol[0], configuration=long["configuration"].map(labels))
+        long["column"] = long["column"].str.removeprefix("group:")
+        return long.astype({"n": int})[list(SUMMARY)]
+
+
+def sections(
+    every: Sequence[Configuration], frame: "DataFrame", baseline: Settings | None, grouping: str | None = None
+) -> list[Section]:
     """Return a table for each protocol: numbers of different protocols are never in one.
 
     Args:
-        runs: finished ones.
+        every: configurations of finished runs.
+        frame: the tidy frame of them.
         baseline: settings of the configurations to compare with; None for Wanda with uniform sparsity, if there.
         grouping: the columns of languages, a key of `GROUPINGS`; None for the finest that is readable.
 
     Raises:
         ConfigurationError: no run is what `baseline` says.
     """
+    runs = sorted((run for one in every for run in one.runs), key=lambda run: run.name)
     check_baseline(runs, baseline)
-    every = configurations(runs)
-    protocols = list(dict.fromkeys(run.protocol for run in runs if run.protocol is not None))
+    metrics = {name: by_language(frame, name) for name in METRICS}
+    metrics["calibrated"] = by_language(frame, "ratio", "calibrated")
     found = []
-    for protocol in protocols:
+    for protocol in dict.fromkeys(run.protocol for run in runs if run.protocol is not None):
         parts = [
             Configuration(each.settings, tuple(run for run in each.runs if run.protocol == protocol)) for each in every
         ]
-        found.append(_section(protocol, [each for each in parts if each.runs], baseline, grouping))
+        parts = [each for each in parts if each.runs]
+        found.append(_section(protocol, parts, numbers(every), metrics, baseline, grouping))
     return found
 
 
@@ -123,61 +135,90 @@ def partners(every: Sequence[Configuration], baseline: Settings | None) -> list[
 
 
 def _section(
-    protocol: tuple[str, str, str], every: Sequence[Configuration], baseline: Settings | None, grouping: str | None
+    protocol: tuple[str, str, str],
+    every: list[Configuration],
+    places: Mapping[int, int],
+    metrics: Mapping[str, "DataFrame"],
+    baseline: Settings | None,
+    grouping: str | None,
 ) -> Section:
-    measured = [seed for each in every for seed in each.by_seed.values()]
-    shared = set.intersection(*(set(one) for one in measured))
-    languages = tuple(code for code in measured[0] if code in shared)
-    left_out = tuple(sorted({code for one in measured for code in one} - shared))
+    import pandas
+
+    # Of runs with the same seed the last one counts.
+    own = {(at, run.seed): places[id(run)] for at, each in enumerate(every) for run in each.runs}
+    index = pandas.MultiIndex.from_tuples(own, names=["configuration", "seed"])
+    by_seed = {name: each.reindex(list(own.values())).set_axis(index) for name, each in metrics.items()}
+    measured = by_seed["ratio"].dropna(axis="columns", how="all").columns
+    languages = tuple(by_seed["ratio"].dropna(axis="columns").columns)
+    by_seed = {name: each.reindex(columns=list(languages)) for name, each in by_seed.items()}
+    groups = _groups(languages, grouping)
+    values = _values(by_seed, groups)
     wanted = baseline if baseline is not None else BASELINE
     found = wanted if any(matches(each, wanted) for each in every) else None
-    groups = _groups(languages, grouping)
-    others = partners(every, found)
-    rows = [_summary(each, other, languages, groups) for each, other in zip(every, others, strict=True)]
-    return Section(protocol, languages, left_out, groups, rows, found)
+    means, deviations, seeds = (
+        pandas.concat(each, axis="columns").reindex(range(len(every)))
+        for each in zip(over_seeds(values), over_seeds(_excess(values["pruned"], every, found)), strict=True)
+    )
+    return Section(
+        protocol, languages, tuple(sorted({*measured} - {*languages})), groups, every, means, deviations, seeds,
+        _worst(by_seed["ratio"]), by_seed["ratio"], by_seed["pruned_perplexity"], found,
+    )  # fmt: skip
 
 
-def _summary(
-    configuration: Configuration,
-    baseline: Configuration | None,
-    languages: Sequence[str],
-    groups: Mapping[str, Sequence[str]],
-) -> Summary:
-    by_seed = [{code: one[code] for code in languages} for one in configuration.by_seed.values()]
-    by_calibration = members(calibration_labels(languages, configuration.calibrated()), languages)
+def _values(by_seed: Mapping[str, "DataFrame"], groups: Mapping[str, Sequence[str]]) -> "DataFrame":
+    """Return the columns of a table, a row for each configuration and seed."""
+    import pandas
 
-    def mean_ratio(codes: Sequence[str]) -> Estimate | None:
-        return over_seeds(geometric_mean(one[code].ratio for code in codes) for one in by_seed)
-
-    values = {
-        "dense": over_seeds(geometric_mean(one[code].dense for code in languages) for one in by_seed),
-        "pruned": over_seeds(geometric_mean(one[code].pruned for code in languages) for one in by_seed),
-        "ratio": mean_ratio(languages),
-        "worst": over_seeds(max((change.ratio for change in one.values()), default=None) for one in by_seed),
-        "spread": over_seeds(spread(list(one.values())) for one in by_seed),
-        "hurt": over_seeds(share_hurt(list(one.values())) for one in by_seed),
-        "seen": mean_ratio(by_calibration.get(SEEN, [])),
-        "unseen": mean_ratio(by_calibration.get(UNSEEN, [])),
-        "baseline": _against(configuration, baseline, languages),
-        **{f"group:{name}": mean_ratio(codes) for name, codes in groups.items()},
+    ratio, hurt = by_seed["ratio"], by_seed["significantly_hurt"]
+    seen = by_seed["calibrated"].eq(True)
+    lowest = ratio.min(axis="columns")
+    columns = {
+        "dense": geometric_mean(by_seed["dense_perplexity"]),
+        "pruned": geometric_mean(by_seed["pruned_perplexity"]),
+        "ratio": geometric_mean(ratio),
+        "worst": ratio.max(axis="columns"),
+        "spread": ratio.max(axis="columns") / lowest.where(lowest < math.inf),
+        "hurt": hurt.mean(axis="columns", skipna=False),
+        "seen": geometric_mean(ratio.where(seen)),
+        "unseen": geometric_mean(ratio.where(~seen)),
+        **{f"group:{name}": geometric_mean(ratio[list(codes)]) for name, codes in groups.items()},
     }
-    worst = tuple(max(one, key=lambda code: one[code].ratio) for one in by_seed if one)
-    return Summary(configuration, values, worst)
+    return pandas.DataFrame(columns, dtype="float64")
 
 
-def _against(configuration: Configuration, other: Configuration | None, languages: Sequence[str]) -> Estimate | None:
+def geometric_mean(values: "DataFrame") -> "Series":
+    """Return the geometric mean over the columns; no number where there is none."""
+    import numpy as np
+
+    return np.exp(np.log(values.astype("float64")).mean(axis="columns"))
+
+
+def over_seeds(values: "DataFrame") -> tuple["DataFrame", "DataFrame", "DataFrame"]:
+    """Return means, sample deviations and numbers of seeds; no number where a seed has none."""
+    grouped = values.groupby(level="configuration")
+    seeds = grouped.count()
+    complete = seeds.eq(grouped.size(), axis="index")
+    return grouped.mean().where(complete), grouped.std().where(complete), seeds
+
+
+def _excess(pruned: "Series", every: Sequence[Configuration], baseline: Settings | None) -> "DataFrame":
     """Return by how much the geometric mean of the pruned perplexities exceeds the baseline's, seed by seed."""
-    if other is None:
-        return None
-    seeds = [seed for seed in configuration.by_seed if seed in other.by_seed]
+    import pandas
 
-    def excess(seed: str) -> float | None:
-        mine, theirs = (
-            geometric_mean(one.by_seed[seed][code].pruned for code in languages) for one in (configuration, other)
-        )
-        return None if math.isinf(theirs) else ratio(theirs, mine) - 1
+    place = {id(each): at for at, each in enumerate(every)}
+    others = [place.get(id(other), -1) for other in partners(every, baseline)]
+    theirs = pandas.MultiIndex.from_tuples([(others[at], seed) for at, seed in pruned.index])
+    against = pruned.reindex(theirs).set_axis(pruned.index)
+    excess = pruned / against.where(against < math.inf) - 1
+    return excess[theirs.isin(pruned.index)].to_frame("baseline")
 
-    return over_seeds(excess(seed) for seed in seeds)
+
+def _worst(ratio: "DataFrame") -> list[str]:
+    """Return the worst-hit languages of each configuration, a name once."""
+    if ratio.empty:
+        return [""] * ratio.index.get_level_values("configuration").nunique()
+    worst = ratio.idxmax(axis="columns").groupby(level="configuration")
+    return ["/".join(dict.fromkeys(each)) for _, each in worst]
 
 
 def _groups(languages: Sequence[str], grouping: str | None) -> dict[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from mwanda.comparison.configurations import configurations
 from mwanda.comparison.finding import method, sparsity
 from mwanda.comparison.records import Settings, find_runs
 from mwanda.comparison.tables import Section, sections
+from mwanda.comparison.tidy import tidy
 from mwanda.errors import ConfigurationError
 from mwanda.system.terminal import console
 
@@ -33,14 +34,15 @@ def show(
     if not runs:
         raise ConfigurationError("DIR", ", ".join(map(str, folders)), f"none of {len(unfinished)} runs is complete")
     out = target or console()
-    for section in sections(runs, baseline, grouping):
+    every = configurations(runs)
+    for section in sections(every, tidy(every), baseline, grouping):
         out.print(_table(section))
         curves = _curves(section)
         if curves is not None:
             out.print(curves)
     for each in unfinished:
         out.print(f"not complete: {each.name} ({each.status}: {each.reason})", markup=False, soft_wrap=True)
-    out.print(f"{len(runs)} runs, {len(configurations(runs))} configurations, {len(unfinished)} not complete")
+    out.print(f"{len(runs)} runs, {len(every)} configurations, {len(unfinished)} not complete")
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
@@ -61,29 +63,33 @@ def _table(section: Section) -> Table:
     made = render.comparison(section)
     digest, name, text = section.protocol
     table = Table(title=f"{len(section.languages)} languages of {text}, protocol {name} {digest}")
-    for place, heading in enumerate(made.headings):
+    for place, heading in enumerate(made.cells):
         table.add_column(heading, justify="right" if place else "left", no_wrap=place == 0)
-    for at, row in enumerate(made.rows):
-        cells = [escape(cell) for cell in row]
-        table.add_row(*(f"[bold]{cell}[/]" if (at, place) in made.best else cell for place, cell in enumerate(cells)))
+    escaped = made.cells.map(escape)
+    for row in escaped.mask(made.best, "[bold]" + escaped + "[/]").itertuples(index=False):
+        table.add_row(*row)
     return table
 
 
 def _curves(section: Section) -> Table | None:
     """Return the ratio of each method over sparsity, on one logarithmic scale; None where sparsity does not vary."""
-    lines: dict[str, dict[float, float]] = {}
-    for row in section.rows:
-        ratio = row.values.get("ratio")
-        if ratio is not None:
-            lines.setdefault(method(row.configuration), {})[sparsity(row.configuration)] = math.log(ratio.mean)
-    places = sorted({place for line in lines.values() for place in line})
-    if len(places) < 2:
+    import numpy
+    import pandas
+
+    every = section.configurations
+    ratios = pandas.DataFrame({
+        "method": [method(each) for each in every],
+        "sparsity": [sparsity(each) for each in every],
+        "ratio": numpy.log(section.means["ratio"]),
+    }).dropna()  # fmt: skip
+    lines = ratios.pivot_table(index="method", columns="sparsity", values="ratio", aggfunc="last", sort=False)
+    lines = lines.sort_index(axis="columns")
+    if lines.shape[1] < 2:
         return None
-    finite = [value for line in lines.values() for value in line.values() if math.isfinite(value)]
-    high = max(finite, default=1.0)
+    high = float(lines.where(lines < math.inf).max(axis=None))
     table = Table(title="ratio by sparsity, logarithmic: the lowest bar is nothing lost")
     table.add_column("method")
-    table.add_column(" ".join(f"{100 * place:g} %" for place in places))
-    for name, line in lines.items():
-        table.add_row(escape(name), sparkline([line.get(place) for place in places], 0.0, high))
+    table.add_column(" ".join(f"{100 * place:g} %" for place in lines))
+    for name, line in lines.iterrows():
+        table.add_row(escape(str(name)), sparkline(line.tolist(), 0.0, 1.0 if math.isnan(high) else high))
     return table

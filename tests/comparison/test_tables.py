@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from synthetic_results import results
 
-from mwanda.comparison import render
+from mwanda.comparison import render, tables
 from mwanda.comparison.configurations import configurations, repeated
-from mwanda.comparison.frame import TIDY, tidy
-from mwanda.comparison.records import Run
-from mwanda.comparison.tables import Estimate, Section, sections
-from mwanda.comparison.tidy import task_scores
+from mwanda.comparison.records import Run, Settings
+from mwanda.comparison.tables import Section
+from mwanda.comparison.tidy import TIDY, task_scores, tidy
 from mwanda.errors import ConfigurationError
 
 
@@ -24,15 +23,23 @@ def ratios(first: float, second: float, third: float) -> dict[str, float]:
     return {"eng_Latn": first, "deu_Latn": second, "swh_Latn": third}
 
 
-def values(section: Section, label: str) -> dict[str, Estimate | None]:
-    (row,) = [row for row in section.rows if row.configuration.label == label]
-    return row.values
+def sections(runs: list[Run], baseline: Settings | None, grouping: str | None = None) -> list[Section]:
+    every = configurations(runs)
+    return tables.sections(every, tidy(every), baseline, grouping)
+
+
+def labels(section: Section) -> list[str]:
+    return [each.label for each in section.configurations]
+
+
+def estimate(section: Section, label: str, column: str) -> tuple[float, float, int]:
+    """Return mean, deviation and number of seeds."""
+    place = labels(section).index(label)
+    return tuple(each.at[place, column] for each in (section.means, section.deviations, section.seeds))  # type: ignore[return-value]
 
 
 def mean(section: Section, label: str, column: str) -> float:
-    estimate = values(section, label)[column]
-    assert estimate is not None
-    return estimate.mean
+    return estimate(section, label, column)[0]
 
 
 def test_configurations_are_named_by_what_varies() -> None:
@@ -45,7 +52,7 @@ def test_methods_of_several_solvers_are_compared_with_wanda_as_published() -> No
     wanda, ours = run(criterion="wanda"), run(criterion="wanda", schedule="owl")
     swapped = replace(ours, results={**ours.results, "solver": {"name": "swap", "settings": {}}})
     (section,) = sections([wanda, swapped], None)
-    assert values(section, "swap, owl")["baseline"] is not None
+    assert mean(section, "swap, owl", "baseline") == 0
 
 
 def test_settings_of_a_choice_vary_only_among_runs_of_that_choice() -> None:
@@ -79,21 +86,18 @@ def test_a_table_by_hand() -> None:
     ]
     (section,) = sections(runs, None)
     assert section.baseline == {"criterion": "wanda", "solver": "threshold", "schedule": "uniform"}
-    found = values(section, "wanda")
-    assert found["ratio"] == Estimate(pytest.approx((4 + 2) / 2), pytest.approx(math.sqrt(2)), 2)
-    assert found["pruned"] == Estimate(pytest.approx(30), pytest.approx(math.sqrt(200)), 2)
+    assert estimate(section, "wanda", "ratio") == pytest.approx(((4 + 2) / 2, math.sqrt(2), 2))
+    assert estimate(section, "wanda", "pruned") == pytest.approx((30, math.sqrt(200), 2))
     assert mean(section, "wanda", "dense") == pytest.approx(10)
     assert mean(section, "wanda", "worst") == pytest.approx(6)
     assert mean(section, "wanda", "spread") == pytest.approx(4)
     assert mean(section, "wanda", "hurt") == pytest.approx(1 / 6)
     assert mean(section, "wanda", "seen") == pytest.approx(2)
     assert mean(section, "wanda", "unseen") == pytest.approx((math.sqrt(32) + 2) / 2)
-    assert [row.worst_languages for row in section.rows if row.configuration.label == "wanda"] == [
-        ("swh_Latn", "deu_Latn")
-    ]
+    assert section.worst[labels(section).index("wanda")] == "swh_Latn/deu_Latn"
     # Only seed 0 is there of both.
-    assert values(section, "mwanda")["baseline"] == Estimate(pytest.approx(-0.5), None, 1)
-    assert found["baseline"] is None
+    assert estimate(section, "mwanda", "baseline") == pytest.approx((-0.5, math.nan, 1), nan_ok=True)
+    assert math.isnan(mean(section, "wanda", "baseline"))
     assert {name: codes for name, codes in section.groups.items()} == {code: (code,) for code in wanda}
     assert mean(section, "mwanda", "group:deu_Latn") == pytest.approx(2)
 
@@ -109,8 +113,8 @@ def test_the_baseline_is_that_of_the_same_sparsity_whatever_its_other_settings()
             config = setting({"variance_weight": weight})
             runs.append(run(criterion="mwanda", sparsity=sparsity, ratios=ratios(2 * factor, 2, 2 * 8), config=config))
     (section,) = sections(runs, None)
-    against = [row.values["baseline"] for row in section.rows if "mwanda" in row.configuration.label]
-    assert [each and each.mean for each in against] == pytest.approx([1.0] * 4)
+    against = [mean(section, label, "baseline") for label in labels(section) if "mwanda" in label]
+    assert against == pytest.approx([1.0] * 4)
     (section,) = sections(runs, {"criterion": "mwanda", "criterion.variance_weight": "1.0"})
     assert mean(section, "wanda, 0.7", "baseline") == pytest.approx(-0.5)
 
@@ -126,11 +130,11 @@ def test_a_baseline_that_is_not_there_is_refused_with_the_choices() -> None:
 
 def test_protocols_are_never_in_one_table() -> None:
     other = ("ffff", "sentence/1", "embedded")
-    runs = [run(criterion="wanda"), run(criterion="mwanda", protocol=other), run(criterion="ria", protocol=None)]
+    runs = [run("a"), run("b", criterion="mwanda", protocol=other), run("c", criterion="ria", protocol=None)]
     first, second = sections(runs, None)
     assert [first.protocol[0], second.protocol[0]] == ["0f99e0a16476", "ffff"]
-    assert [row.configuration.label for row in first.rows] == ["wanda"]
-    assert [row.configuration.label for row in second.rows] == ["mwanda"]
+    assert labels(first) == ["wanda"]
+    assert labels(second) == ["mwanda"]
     assert second.baseline is None  # the Wanda run was measured by another protocol
 
 
@@ -167,7 +171,8 @@ def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
         "difference": {"parallel_cloze_eng_Latn": {"acc": -0.2, "acc_stderr": 0.04}},
         "about": {"parallel_cloze_eng_Latn": {"suite": "parallel_cloze", "language": "eng_Latn", "chance": 0.25}},
     }
-    rows = tidy(configurations([run("a", tasks=tasks, calibrated=["eng_Latn"]), run("b", seed=1)])).to_dict("records")
+    frame = tidy(configurations([run("a", tasks=tasks, calibrated=["eng_Latn"]), run("b", seed=1)]))
+    rows = frame.to_dict("records")
     assert all(tuple(row) == TIDY for row in rows)
     (ratio,) = [row for row in rows if (row["run"], row["language"], row["metric"]) == ("a", "swh_Latn", "ratio")]
     assert (ratio["value"], ratio["calibrated"], ratio["family"]) == (2, False, "Atlantic-Congo")
@@ -176,5 +181,37 @@ def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
     assert (task["value"], task["standard_error"], task["language"]) == (-0.2, 0.04, "eng_Latn")
     keys = [(row["run"], row["language"], row["metric"]) for row in rows]
     assert len(keys) == len(set(keys))
-    scores = task_scores(run(tasks=tasks), lambda metrics: "acc")["parallel_cloze", "acc"]
-    assert scores["parallel_cloze_eng_Latn"].difference == (-0.2, 0.04)
+    (score,) = task_scores(frame).to_dict("records")
+    assert (score["suite"], score["metric"], score["task"]) == ("parallel_cloze", "acc", "parallel_cloze_eng_Latn")
+    assert (score["difference"], score["difference_error"]) == (-0.2, 0.04)
+
+
+def test_a_seed_without_a_number_takes_the_mean_away_and_an_infinite_one_makes_it_infinite() -> None:
+    untested = run(seed=1)
+    for pair in untested.results["perplexity"]["paired"].values():
+        pair["significant"] = None
+    (section,) = sections([run(seed=0), untested], None)
+    assert math.isnan(mean(section, "wanda, uniform, 0.5", "hurt"))
+    (section,) = sections([run(seed=0), run(seed=1, ratios={**ratios(2, 2, 2), "swh_Latn": None})], None)
+    assert estimate(section, "wanda, uniform, 0.5", "ratio")[:2] == pytest.approx((math.inf, math.nan), nan_ok=True)
+    assert mean(section, "wanda, uniform, 0.5", "hurt") == pytest.approx(1 / 6)
+
+
+def test_of_runs_with_the_same_seed_the_last_one_counts() -> None:
+    (section,) = sections([run(ratios=ratios(2, 2, 2)), run(ratios=ratios(3, 3, 3))], None)
+    assert estimate(section, "wanda, uniform, 0.5", "ratio") == pytest.approx((3, math.nan, 1), nan_ok=True)
+
+
+def test_no_language_that_all_have_is_a_table_without_numbers() -> None:
+    (section,) = sections([run("a", ratios={"eng_Latn": 2}), run("b", seed=1, ratios={"deu_Latn": 2})], None)
+    assert section.languages == ()
+    assert section.summary().empty
+    assert render.markdown(render.comparison(section)).count("|") == 9
+
+
+def test_the_summary_has_a_row_for_each_number() -> None:
+    (section,) = sections([run(), run(criterion="mwanda", ratios=ratios(1, 1, 1))], None)
+    rows = section.summary().set_index(["configuration", "column"])
+    assert rows.loc[("mwanda", "baseline"), "mean"] == pytest.approx(-0.5)
+    assert ("wanda", "baseline") not in rows.index
+    assert rows.loc[("wanda", "eng_Latn"), "n"] == 1
