@@ -1,11 +1,11 @@
 """Files of the configuration are read once, and again when they have changed."""
 
-import pickle
 from pathlib import Path
 
 import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 
-from mwanda.config import compose, files
+from mwanda.config import compose
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file_is_read_again_only_when_it_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    dumps = pickle.dumps
-    monkeypatch.setattr(files.pickle, "dumps", lambda result: read.append(result.path) or dumps(result))
+    load = FileConfigSource.load_config
+    monkeypatch.setattr(FileConfigSource, "load_config", lambda source, path: read.append(path) or load(source, path))
     before = compose.compose([])
     assert before == {"sparsity": 0.5, "criterion": {"scale": [1, {"power": 2}]}}
     once = len(read)
