@@ -13,6 +13,7 @@ def remember() -> None:
     """Let the Hydra that has just been initialised read a file once in this process, and again when it has changed."""
     from hydra.core.global_hydra import GlobalHydra
 
+    source: Any  # whose method is replaced
     for source in GlobalHydra.instance().config_loader().get_sources():
         if source.scheme() in ("file", "pkg"):
             source.load_config = partial(_load, type(source), source.provider, source.path)  # type: ignore[method-assign]

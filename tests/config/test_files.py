@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from omegaconf import OmegaConf
 
 from mwanda.config import compose
 
@@ -19,12 +19,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    load = FileConfigSource.load_config
-    monkeypatch.setattr(FileConfigSource, "load_config", lambda source, path: read.append(path) or load(source, path))
+    read: list[object] = []
+    load = OmegaConf.load
+    monkeypatch.setattr(OmegaConf, "load", staticmethod(lambda file: read.append(file) or load(file)))
     before = compose.compose([])
     assert before == {"sparsity": 0.5, "criterion": {"scale": [1, {"power": 2}]}}
     once = len(read)
+    assert once
     assert compose.compose([]) == before
     assert len(read) == once
     (folder / "criterion" / "first.yaml").write_text("scale: [3]\n")
