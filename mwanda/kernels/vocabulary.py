@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mwanda.kernels import half
+
 
 VOCABULARY_CHUNK = 2048
 """Tokens whose logits stay in the processor's cache, which makes a chunk faster than whole rows."""
@@ -36,8 +38,7 @@ def product(
 
 def memory_for(hidden: Float[Tensor, "N D"], columns: int) -> Float[Tensor, " M"]:
     """Return memory for the logits of so many tokens, in the dtype in which the device makes them."""
-    wide = hidden.device.type != "cpu" and widens(hidden.device, hidden.dtype)
-    return hidden.new_empty(len(hidden) * columns, dtype=torch.float32 if wide else hidden.dtype)
+    return hidden.new_empty(len(hidden) * columns, dtype=torch.float32 if half.takes(hidden) else hidden.dtype)
 
 
 def add_exponentials(logits: Float[Tensor, "N C"], shift: Float[Tensor, "N 1"], total: Float[Tensor, "N 1"]) -> None:
@@ -48,22 +49,6 @@ def add_exponentials(logits: Float[Tensor, "N C"], shift: Float[Tensor, "N 1"], 
         row_sums.add_exponentials(logits, shift, total)
     else:
         total += logits.sub_(shift).exp_().sum(dim=1, keepdim=True)
-
-
-@cache
-def widens(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether the device multiplies half precision to float32 without rounding in between."""
-    if dtype not in (torch.bfloat16, torch.float16):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    hidden, rows = (torch.randn(16, 64, generator=generator).to(device, dtype) for _ in range(2))
-    try:
-        found = product(hidden, rows, torch.empty(256, device=device))
-    except Exception as error:  # of a library that has no such product
-        return _unused("product in float32", device, f"{type(error).__name__}: {error}")
-    if torch.allclose(found, hidden.float() @ rows.float().T, rtol=1e-3, atol=1e-3):
-        return True
-    return _unused("product in float32", device, "it differs")
 
 
 @cache

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from mwanda.kernels import vocabulary
+from mwanda.kernels import half, vocabulary
 
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def test_the_kernel_adds_what_the_plain_way_adds(size: int) -> None:
 
 def test_what_a_device_cannot_do_is_done_plainly() -> None:
     hidden, rows = torch.randn(3, 8).bfloat16(), torch.randn(5, 8).bfloat16()
-    assert not vocabulary.widens(CPU, torch.bfloat16)
+    assert not half.takes(hidden)
     found = vocabulary.product(hidden, rows, vocabulary.memory_for(hidden, 5))
     assert found.equal((hidden @ rows.T).float())
 
