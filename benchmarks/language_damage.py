@@ -33,6 +33,8 @@ class Run:
     Args:
         method: its criterion, solver and schedule.
         setting: what must be the same to compare: sparsity, pattern and the texts.
+        sparsity: over all prunable weights.
+        languages: their codes.
         seed: of the run.
         seen: which languages gave calibration text.
         added: nats that pruning added, languages × sentences.
@@ -42,6 +44,8 @@ class Run:
 
     method: str
     setting: str
+    sparsity: float
+    languages: tuple[str, ...]
     seed: int
     seen: NDArray[np.bool_]
     added: Values
@@ -62,6 +66,8 @@ class Run:
         return cls(
             method="/".join((record["criterion"]["name"], record["solver"]["name"], record["schedule"]["name"])),
             setting=f"{sparsity['target']:g} {sparsity['pattern']}, text {text['evaluation_text'][:6]}",
+            sparsity=sparsity["target"],
+            languages=tuple(losses.index),
             seed=record["seed"],
             seen=np.array([code in calibrated for code in losses.index]),
             added=(losses["pruned"] - losses["dense"]).to_numpy(),

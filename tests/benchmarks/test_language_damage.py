@@ -16,7 +16,15 @@ def run(added: float, seed: int = 0, method: str = "a/b/c") -> damage.Run:
     noise = generator.normal(0, 0.3, size=(3, 8))
     tokens = generator.integers(10, 40, size=(3, 8)).astype(np.float64)
     return damage.Run(
-        method, "0.5", seed, np.array([True, True, False]), (added + added * noise) * tokens, tokens, 10.0
+        method,
+        "0.5",
+        0.5,
+        ("deu_Latn", "eng_Latn", "fra_Latn"),
+        seed,
+        np.array([True, True, False]),
+        (added + added * noise) * tokens,
+        tokens,
+        10.0,
     )
 
 
