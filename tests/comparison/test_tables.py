@@ -11,7 +11,7 @@ from mwanda.comparison import render, tables
 from mwanda.comparison.configurations import configurations, repeated
 from mwanda.comparison.records import Run, Settings
 from mwanda.comparison.tables import Section
-from mwanda.comparison.tidy import TIDY, task_scores, tidy
+from mwanda.comparison.tidy import BLOCK, TIDY, blocks, of_first_seed, task_scores, tidy
 from mwanda.errors import ConfigurationError
 
 
@@ -184,6 +184,19 @@ def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
     (score,) = task_scores(frame).to_dict("records")
     assert (score["suite"], score["metric"], score["task"]) == ("parallel_cloze", "acc", "parallel_cloze_eng_Latn")
     assert (score["difference"], score["difference_error"]) == (-0.2, 0.04)
+
+
+def test_the_frame_of_blocks_has_a_row_for_each_run_and_block() -> None:
+    looked = {"layer": 1, "energy_lost": 0.3, "drift": None, "rank_correlation": 0.9, "intersection_over_union": 0.8}
+    every = configurations([run("a", inside={"per_layer": [looked]}, layers=2), run("b", seed=1, layers=2)])
+    frame = blocks(every)
+    assert list(frame) == list(BLOCK)
+    assert list(zip(frame["run"], frame["layer"], frame["achieved"], strict=True)) == [
+        ("a", 0, 0.5), ("a", 1, 0.5), ("b", 0, 0.5), ("b", 1, 0.5),
+    ]  # fmt: skip
+    assert frame["energy_lost"].tolist() == pytest.approx([math.nan, 0.3, math.nan, math.nan], nan_ok=True)
+    assert frame["drift"].isna().all()
+    assert set(of_first_seed(every, frame)["run"]) == {"a"}
 
 
 def test_a_seed_without_a_number_takes_the_mean_away_and_an_infinite_one_makes_it_infinite() -> None:
