@@ -155,10 +155,16 @@ def _judged(section: Section | None, members: Sequence[Configuration]) -> tuple[
 
 def _protocol(section: Section | None, candidates: Sequence[Candidate], codes: Sequence[str]) -> Record:
     if section is None:
-        return {"name": "no perplexity", "languages": [], "findings": ["These runs measured no perplexity."]}
+        return {
+            "name": "no perplexity",
+            "common": "",
+            "languages": [],
+            "findings": ["These runs measured no perplexity."],
+        }
     digest, name, text = section.protocol
     return {
-        "name": f"{name}, {text}, {digest}",
+        "name": f"{text} ({name} {digest})",
+        "common": section.common,
         "languages": [codes.index(code) for code in section.languages],
         "findings": findings(candidates, section.baseline, len(section.languages)),
         "baseline": section.baseline and ", ".join(f"{key}={value}" for key, value in section.baseline.items()),

@@ -67,7 +67,8 @@ def write(
     for name, table in tables.items():
         tidy.write_csv(table, output / name)
     if found:
-        tables_of_all = [render.latex(render.comparison(each), _caption(each)) for each in found]
+        captions = ["; ".join(filter(None, (_caption(each), each.common))) for each in found]
+        tables_of_all = [render.latex(*each) for each in zip(map(render.comparison, found), captions, strict=True)]
         write_text(output / "table.tex", "\n".join(tables_of_all))
     tidy.write(frame, output, "results")
     shown, further = page_data(every, found, frame, scores, blocks, unfinished, warnings, output)
@@ -75,7 +76,12 @@ def write(
     page = html.available()
     if page:
         html.write_html(output / html.FILE, shown)
-    sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
+    several = len(shown["protocols"]) > 1
+    sentences = [
+        f"On {each['name']}: {sentence}" if several else sentence
+        for each in shown["protocols"]
+        for sentence in each["findings"]
+    ]
     files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
     files += ["table.tex"] if found else []
     text = _markdown(every, found, unfinished, warnings, files, drawn, sentences, scores, blocks)
@@ -153,6 +159,7 @@ def _markdown(
             "",
             f"## Perplexity: {_caption(section)}",
             "",
+            *([f"All runs: {section.common}.", ""] if section.common else []),
             render.markdown(render.comparison(section)),
             _legend(section),
         ]

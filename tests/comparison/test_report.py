@@ -106,6 +106,7 @@ def test_different_protocols_are_announced(tmp_path: Path, capsys: pytest.Captur
     assert "warning: perplexities of 2 protocols are not comparable" in capsys.readouterr().err
     report = report_of(tmp_path / "comparison")
     assert report.count("## Perplexity:") == 2
+    assert "- On embedded (sentence/1 ffff): At 50 % sparsity, " in report
     assert "> **Careful:** perplexities of 2 protocols" in report
     assert not list((tmp_path / "comparison").glob("*.png"))
 

@@ -138,6 +138,28 @@ def test_protocols_are_never_in_one_table() -> None:
     assert second.baseline is None  # the Wanda run was measured by another protocol
 
 
+def test_names_in_a_table_say_what_varies_in_it_and_files_of_all_tables_what_varies_in_any() -> None:
+    other = ("ffff", "sentence/1", "embedded")
+    first = [run(criterion="wanda"), run(criterion="mwanda")]
+    second = [run(criterion=name, pattern="2of4", protocol=other) for name in ("wanda", "ria")]
+    one, two = sections([*first, *second], None)
+    assert [labels(one), labels(two)] == [["mwanda", "wanda"], ["ria", "wanda"]]
+    assert one.common == "model some/model, solver threshold, schedule uniform, pattern unstructured, sparsity 0.5"
+    assert set(two.summary()["configuration"]) == {"ria, 2of4", "wanda, 2of4"}
+    (alone,) = [each for each in sections([*first[:1], *second], None) if each.protocol != other]
+    assert labels(alone) == ["wanda, unstructured"]  # there is nothing to tell it from
+
+
+def test_names_that_would_be_alike_stay_whole() -> None:
+    def weighted(sparsity: float, **more: object) -> Run:
+        return run(criterion="mwanda", sparsity=sparsity, config={"criterion": more})
+
+    other = run(criterion="mwanda", config={"criterion": {"weight": 2.0}}, protocol=("ffff", "sentence/1", "embedded"))
+    runs = [weighted(0.5, weight=1.0), weighted(0.5), weighted(0.7, weight=1.0), other]
+    (one,) = [each for each in sections(runs, None) if each.protocol != other.protocol]
+    assert sorted(labels(one)) == ["0.5", "0.5, weight=1.0", "0.7, weight=1.0"]
+
+
 def test_a_table_is_over_the_languages_that_all_have() -> None:
     more = {**ratios(2, 2, 2), "fra_Latn": 1000.0}
     (section,) = sections([run(criterion="wanda"), run(criterion="mwanda", ratios=more)], None)

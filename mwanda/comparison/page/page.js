@@ -76,7 +76,7 @@ function chooseProtocol() {
   byId("findings").replaceChildren(...protocol.findings.slice(1).map((each) => element("li", {}, each)));
   const members = ofProtocol();
   const runs = members.reduce((sum, each) => sum + each.runs.length, 0);
-  byId("counts").textContent = `${runs} runs, ${allMethods().length} methods, ${protocol.languages.length} languages; measured by ${protocol.name}. `
+  byId("counts").textContent = `${runs} runs, ${allMethods().length} methods, ${protocol.languages.length} languages; measured on ${protocol.name}. ${protocol.common ? `All runs: ${protocol.common}. ` : ""}`
     + "Intervals and p-values say which sentences were drawn, not which languages or calibration texts were chosen; "
     + "the best method is chosen by the numbers that judge it.";
   const sparsities = unique(members.map((each) => each.sparsity)).sort((one, two) => one - two);
