@@ -58,6 +58,16 @@ def test_its_data_are_those_of_the_runs_and_cannot_end_their_element(page: str) 
     assert "<b>such" not in page
 
 
+def test_one_legend_has_colours_and_shapes(page: str) -> None:
+    (text,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.DOTALL)
+    legends = {name: chart.get("legends", []) for name, chart in json.loads(text).items()}
+    assert {name: len(each) for name, each in legends.items()} == {
+        "curves": 1, "heat": 0, "paired": 1, "layers": 1, "matrices": 0, "seen": 1, "time": 1, "memory": 0, "tasks": 1,
+        "inside": 1,
+    }  # fmt: skip
+    assert all("fill" in each for both in legends.values() for each in both)
+
+
 def test_what_says_it_is_complete_and_is_not_is_named(tmp_path: Path) -> None:
     save(tmp_path / "whole", results())
     save(tmp_path / "half", {key: value for key, value in results().items() if key not in ("criterion", "sparsity")})

@@ -126,6 +126,10 @@ function look(range, method, own) {
 function withRows(specification, rows) {
   const made = structuredClone(specification);
   made.data.find((each) => each.name === "rows").values = rows;
+  if (narrow.matches) { // or names leave no room for what they name, and end outside
+    made.config.axis.labelLimit = 150;
+    for (const legend of made.legends || []) legend.labelLimit = 280;
+  }
   const own = unique(rows.map((row) => row.method));
   const methods = own.every((each) => state.methods.has(each)) ? [...state.methods].filter((each) => own.includes(each)) : own;
   for (const scale of made.scales || []) {
