@@ -161,9 +161,8 @@ def _protocol(section: Section | None, candidates: Sequence[Candidate], codes: S
             "languages": [],
             "findings": ["These runs measured no perplexity."],
         }
-    digest, name, text = section.protocol
     return {
-        "name": f"{text} ({name} {digest})",
+        "name": section.measured_on,
         "common": section.common,
         "languages": [codes.index(code) for code in section.languages],
         "findings": findings(candidates, section.baseline, len(section.languages)),

@@ -37,10 +37,10 @@ def draw(
     drawn: list[Picture] = []
     first = of_first_seed(every, blocks)
     for place, section in enumerate(found):
-        suffix = f"_{section.protocol[0]}" if place else ""
-        drawn += _ablation(section, folder, suffix)
-        drawn += _by_language(section, folder, suffix)
-        drawn += _curves(section, folder, suffix)
+        suffix = f"_{place + 1}" if place else ""
+        own = [each for make in (_ablation, _by_language, _curves) for each in make(section, folder, suffix)]
+        where = f": {section.measured_on}" if len(found) > 1 else ""
+        drawn += [(name, caption + where) for name, caption in own]
     return [
         *drawn,
         *_tasks(every, scores, folder),
@@ -152,7 +152,7 @@ def _tasks(every: Sequence[Configuration], scores: "DataFrame", folder: Path) ->
 
 
 def _layers(blocks: "DataFrame", folder: Path) -> list[Picture]:
-    lines = _merged(_lines(blocks.round({"achieved": 4}), "achieved"))
+    lines = _merged(_lines(blocks.round({"achieved": 3}), "achieved"))
     name = plots.curves({"": lines}, "Sparsity of each block", "block", "share of zero weights", folder, "layers")
     return [(name, "Sparsity by block")]
 

@@ -66,6 +66,12 @@ class Section:
     baseline: Settings | None
 
     @property
+    def measured_on(self) -> str:
+        """Text and protocol, as a heading names them."""
+        digest, name, text = self.protocol
+        return f"{text} ({name} {digest})"
+
+    @property
     def common(self) -> str:
         """What all of its runs share, and no name says."""
         return common(self.configurations)
