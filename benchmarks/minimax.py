@@ -31,7 +31,7 @@ def pruned(folder: Path, overrides: Sequence[str], weights: Mapping[str, float])
         chosen = ",".join(f"{code}: {weight:.4f}" for code, weight in weights.items())
         given = [f"calibration.weights={{{chosen}}}"] if weights else []
         command = [sys.executable, str(ROOT / "run.py"), *overrides, *given, f"output_dir={folder}", "tracking=none"]
-        subprocess.run(command, check=True, cwd=ROOT)
+        subprocess.run(command, check=True)  # where we are: folders of the overrides are relative to that
     return folder
 
 

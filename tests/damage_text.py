@@ -559,7 +559,7 @@ def problem(damages: Mapping[str, RunDamage], exit_code: int, said: str, report:
         named = [line for line in said.splitlines() if line.startswith(f"warning: {name}/") and "is left out" in line]
         if damage.compared == "left out" and not named:
             return f"the file of {name} that was left out is not named"
-        if damage.compared == "named" and f"| {name} |" not in report:
+        if damage.compared == "named" and f"| {name} " not in report:
             return f"{name} is not listed"
     return ""
 

@@ -50,7 +50,7 @@ CONFIG: dict[str, Any] = {
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
-        "labelLimit": 230,
+        "labelLimit": 260,
     },
     "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "symbolStrokeWidth": 0},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "labelFontWeight": "bold"},
@@ -58,16 +58,21 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def _color(field: str = "method") -> alt.Color:
-    return alt.Color(f"{field}:N", sort=None, scale=alt.Scale(range=SERIES), legend=LEGEND)
+def _scale(values: list[Any]) -> alt.Scale:
+    """Return the scale of methods, which the page fills in; of one domain, colours and shapes share a legend."""
+    return alt.Scale(domain=["method"], range=values)
 
 
-def _shape(field: str = "method") -> alt.Shape:
-    return alt.Shape(f"{field}:N", sort=None, scale=alt.Scale(range=SHAPES), legend=LEGEND)
+def _color() -> alt.Color:
+    return alt.Color("method:N", sort=None, scale=_scale(SERIES), legend=LEGEND)
 
 
-def _dash(field: str = "method") -> alt.StrokeDash:
-    return alt.StrokeDash(f"{field}:N", sort=None, scale=alt.Scale(range=DASHES), legend=None)
+def _shape() -> alt.Shape:
+    return alt.Shape("method:N", sort=None, scale=_scale(SHAPES), legend=LEGEND)
+
+
+def _dash() -> alt.StrokeDash:
+    return alt.StrokeDash("method:N", sort=None, scale=_scale(DASHES), legend=None)
 
 
 def _curves() -> Chart:
@@ -120,7 +125,7 @@ def _verdict() -> alt.Color:
 
 def _lines(x: str, y: str, below: str, beside: str) -> Chart:
     base = alt.Chart(ROWS).encode(
-        x=alt.X(f"{x}:Q", title=below, axis=alt.Axis(tickMinStep=1, format="d")),
+        x=alt.X(f"{x}:Q", title=below, scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y(f"{y}:Q", title=beside, scale=alt.Scale(zero=False)),
         color=_color(),
     )
@@ -203,7 +208,7 @@ def _tasks() -> Chart:
 
 def _inside() -> Chart:
     base = alt.Chart(ROWS).encode(
-        x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1, format="d")),
+        x=alt.X("block:Q", title="block", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
         color=_color(),
     )

@@ -80,6 +80,21 @@ def varying(settings: Sequence[Settings]) -> list[str]:
     return found
 
 
+def told_apart(every: Sequence[Configuration]) -> list[Configuration]:
+    """Return configurations named by what varies among these alone, or as they were where that tells too little."""
+    keys = varying([each.settings for each in every])
+    named = [{key: value for key, value in each.settings.items() if key in keys} for each in every]
+    if not keys or len(set(map(name_of, named))) < len(every):
+        return list(every)
+    return [Configuration(settings, each.runs) for settings, each in zip(named, every, strict=True)]
+
+
+def common(every: Sequence[Configuration]) -> str:
+    """Return what all runs share of that by which a configuration is named."""
+    values = {key: {run.settings[key] for each in every for run in each.runs} for key in FIRST}
+    return ", ".join(f"{key} {each}" for key, those in values.items() if len(those) == 1 for each in those)
+
+
 def repeated(configuration: Configuration) -> list[str]:
     """Return seeds that a configuration holds twice: repeated runs are not independent."""
     seeds = [run.seed for run in configuration.runs]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,16 +16,21 @@ from mwanda.comparison.records import Run
 from mwanda.export.base import MASKS, SHAPES
 
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Counts = dict[str, tuple[int, int, int, int]]
 COLUMNS = ("configuration", "other", "seed", "layer", "intersection_over_union", "by_chance")
 
 
-def overlap(every: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """Return the overlap of the kept weights of every two configurations that exported masks (`export=masks`).
+def overlap(every: Sequence[Configuration]) -> "DataFrame":
+    """Return the overlap of the kept weights of every two configurations that exported masks, a row for each block.
 
     Compared are the runs of the first seed that both have, of one model: what differs in a weight's name or shape is
     left out.
     """
+    import pandas
+
     with_masks = [each for each in every if any(_path(run) is not None for run in each.runs)]
     rows = []
     for one, two in combinations(with_masks, 2):
@@ -39,17 +44,9 @@ def overlap(every: Sequence[Configuration]) -> list[dict[str, Any]]:
         for layer, (shared, either, kept, size) in by_block(counts, first.results["sparsity"]).items():
             mine = kept / size
             other = (shared + either - kept) / size
-            rows.append(
-                {
-                    "configuration": one.label,
-                    "other": two.label,
-                    "seed": first.seed,
-                    "layer": layer,
-                    "intersection_over_union": shared / either if either else 1.0,
-                    "by_chance": by_chance(mine, other),
-                }
-            )
-    return rows
+            agree = shared / either if either else 1.0
+            rows.append((one.label, two.label, first.seed, layer, agree, by_chance(mine, other)))
+    return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 
 def by_block(counts: Counts, sparsity: Mapping[str, Any]) -> dict[int, tuple[int, int, int, int]]:

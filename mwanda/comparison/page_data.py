@@ -13,8 +13,8 @@ from mwanda.comparison.finding import Candidate, findings, method, sparsity
 from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.tables import Section, partners
-from mwanda.comparison.tidy import VERSIONS, by_language, numbers
-from mwanda.errors import ComparisonError
+from mwanda.comparison.tidy import MEASURES, VERSIONS, by_language, numbers
+from mwanda.errors import ComparisonError, RecordError
 
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 MOST_PAIRS = 60
 """Configurations compared sentence by sentence, about a tenth of a second each."""
 
-MEASURES = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
 STAGES = ("load", "calibrate", "schedule", "prune", "evaluate", "inside")
 BROKEN = 999.0
 """Stands for an infinite log-ratio, which JSON has no number for."""
@@ -52,6 +51,7 @@ def page_data(
     found: Sequence[Section],
     frame: "DataFrame",
     scores: "DataFrame",
+    blocks: "DataFrame",
     unfinished: Sequence[Unfinished],
     warnings: Sequence[str],
     output: Path,
@@ -63,6 +63,7 @@ def page_data(
         found: tables by protocol.
         frame: the tidy frame of all runs.
         scores: the task scores in it.
+        blocks: the frame of blocks.
         unfinished: runs that are named and not shown.
         warnings: that the page repeats.
         output: the folder of the page, to which the runs' folders are linked relatively.
@@ -72,7 +73,8 @@ def page_data(
     places = numbers(every)
     ratios, hurt = (each.reindex(index=list(places.values()), columns=codes) for each in (ratios, hurt))
     measures = {key: (ratios.loc[place].tolist(), hurt.loc[place].tolist()) for key, place in places.items()}
-    tasks = {key: list(map(list, rows.itertuples(index=False))) for key, rows in _tasks(scores).groupby(level="number")}
+    tasks = _by_run(scores[["suite", "metric", "task", "language", "documents", *VERSIONS, "difference_error"]])
+    sparsities, inside = _by_run(blocks[["target", "achieved"]]), _by_run(blocks[list(MEASURES)])
     settings, shapes, patterns = Pool(), Pool(), Pool()
     runs: list[Record] = []
     configurations: list[Record] = []
@@ -90,7 +92,7 @@ def page_data(
         first = len(configurations)
         for candidate in candidates:
             one = candidate.configuration
-            calibrated = one.calibrated()
+            calibrated, place = one.calibrated(), places[id(one.runs[0])]
             configurations.append(
                 {
                     "protocol": number,
@@ -102,10 +104,10 @@ def page_data(
                     "baseline": None if candidate.baseline is None else first + members.index(candidate.baseline),
                     "paired": _paired(candidate.paired, codes),
                     "schedule": one.runs[0].results["schedule"]["name"],
-                    "layers": shapes.place(_layers(one.runs[0])),
+                    "layers": shapes.place(sparsities.get(place, [])),
                     "matrices": shapes.place(_matrices(one.runs[0])),
-                    "tasks": tasks.get(places[id(one.runs[0])], []),
-                    "inside": _inside(one.runs[0]),
+                    "tasks": tasks.get(place, []),
+                    "inside": inside.get(place, []),
                 }
             )
             runs += [_run(run, measures[id(run)], output, settings, patterns) for run in one.runs]
@@ -153,10 +155,15 @@ def _judged(section: Section | None, members: Sequence[Configuration]) -> tuple[
 
 def _protocol(section: Section | None, candidates: Sequence[Candidate], codes: Sequence[str]) -> Record:
     if section is None:
-        return {"name": "no perplexity", "languages": [], "findings": ["These runs measured no perplexity."]}
-    digest, name, text = section.protocol
+        return {
+            "name": "no perplexity",
+            "common": "",
+            "languages": [],
+            "findings": ["These runs measured no perplexity."],
+        }
     return {
-        "name": f"{name}, {text}, {digest}",
+        "name": section.measured_on,
+        "common": section.common,
         "languages": [codes.index(code) for code in section.languages],
         "findings": findings(candidates, section.baseline, len(section.languages)),
         "baseline": section.baseline and ", ".join(f"{key}={value}" for key, value in section.baseline.items()),
@@ -213,17 +220,13 @@ def flat(config: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _layers(run: Run) -> list[list[float | None]]:
-    return [[_number(layer["target"]), _number(layer["achieved"])] for layer in run.results["sparsity"]["per_layer"]]
-
-
 def _matrices(run: Run) -> list[list[Any]]:
     """Return kind, block and sparsity of the matrices; experts of one kind in one block are taken together."""
     described = run.results["sparsity"]
     names = [each["name"] for each in described["per_matrix"]]
     try:
         blocks = block_numbers(names, len(described["per_layer"]))
-    except AssertionError:  # names that do not tell their block
+    except RecordError:  # names that do not tell their block
         return []
     zeros: dict[tuple[str, int], list[int]] = {}
     for each in described["per_matrix"]:
@@ -236,19 +239,12 @@ def _matrices(run: Run) -> list[list[Any]]:
     return [[kind, block, _number(gone / size)] for (kind, block), (gone, size) in zeros.items()]
 
 
-def _tasks(scores: "DataFrame") -> "DataFrame":
-    """Return the columns of the task scores that the page shows, without what JSON has no number for."""
-    shown = scores[["suite", "metric", "task", "language", "documents", *VERSIONS, "difference_error"]].astype(object)
-    numeric = [*VERSIONS, "difference_error"]
-    shown[numeric] = shown[numeric].map(_number)
-    shown["documents"] = shown["documents"].map(int)
-    shown["language"] = shown["language"].replace("", None)
-    return shown.astype(object).where(shown.notna(), None)
-
-
-def _inside(run: Run) -> list[list[float | None]]:
-    layers = (run.results.get("inside") or {}).get("per_layer") or []
-    return [[_number(layer.get(measure)) for measure in MEASURES] for layer in layers]
+def _by_run(frame: "DataFrame") -> dict[int, list[list[Any]]]:
+    """Return the rows of each run that has a value in them, by its number, without what JSON has no number for."""
+    rows: dict[int, list[list[Any]]] = {}
+    for number, *values in frame.itertuples():
+        rows.setdefault(number, []).append([_number(each) if isinstance(each, float) else each for each in values])
+    return {number: own for number, own in rows.items() if any(each is not None for row in own for each in row)}
 
 
 def _language(code: str) -> Record:

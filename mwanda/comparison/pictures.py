@@ -10,7 +10,7 @@ from mwanda.comparison.configurations import Configuration, language_of, matches
 from mwanda.comparison.plots import Dots, Series
 from mwanda.comparison.records import Run
 from mwanda.comparison.tables import Section, partners
-from mwanda.comparison.tidy import numbers
+from mwanda.comparison.tidy import numbers, of_first_seed
 
 
 if TYPE_CHECKING:
@@ -29,22 +29,24 @@ def draw(
     every: Sequence[Configuration],
     found: Sequence[Section],
     scores: "DataFrame",
-    overlaps: Sequence[Mapping[str, Any]],
+    blocks: "DataFrame",
+    overlaps: "DataFrame",
     folder: Path,
 ) -> list[Picture]:
     """Draw everything that these runs have enough for, and return what was drawn."""
     drawn: list[Picture] = []
+    first = of_first_seed(every, blocks)
     for place, section in enumerate(found):
-        suffix = f"_{section.protocol[0]}" if place else ""
-        drawn += _ablation(section, folder, suffix)
-        drawn += _by_language(section, folder, suffix)
-        drawn += _curves(section, folder, suffix)
+        suffix = f"_{place + 1}" if place else ""
+        own = [each for make in (_ablation, _by_language, _curves) for each in make(section, folder, suffix)]
+        where = f": {section.measured_on}" if len(found) > 1 else ""
+        drawn += [(name, caption + where) for name, caption in own]
     return [
         *drawn,
         *_tasks(every, scores, folder),
-        *_layers(every, folder),
+        *_layers(first, folder),
         *_overlap(overlaps, folder),
-        *_inside(every, folder),
+        *_inside(every, first, folder),
     ]
 
 
@@ -149,31 +151,25 @@ def _tasks(every: Sequence[Configuration], scores: "DataFrame", folder: Path) ->
     return [(name, "Task scores by sparsity (first seed)")]
 
 
-def _layers(every: Sequence[Configuration], folder: Path) -> list[Picture]:
-    lines: Series = {}
-    for each in every:
-        layers = each.runs[0].results["sparsity"]["per_layer"]
-        lines[each.label] = {float(layer["layer"]): round(layer["achieved"], 4) for layer in layers}
-    lines = _merged(lines)
+def _layers(blocks: "DataFrame", folder: Path) -> list[Picture]:
+    lines = _merged(_lines(blocks.round({"achieved": 3}), "achieved"))
     name = plots.curves({"": lines}, "Sparsity of each block", "block", "share of zero weights", folder, "layers")
     return [(name, "Sparsity by block")]
 
 
-def _overlap(overlaps: Sequence[Mapping[str, Any]], folder: Path) -> list[Picture]:
-    if not overlaps:
+def _overlap(overlaps: "DataFrame", folder: Path) -> list[Picture]:
+    if overlaps.empty:
         return []
-    lines: Series = {}
-    for row in overlaps:
-        lines.setdefault(f"{row['configuration']} / {row['other']}", {})[row["layer"]] = row["intersection_over_union"]
-    chance = sum(row["by_chance"] for row in overlaps) / len(overlaps)
+    pairs = overlaps.assign(configuration=overlaps["configuration"] + " / " + overlaps["other"])
     name = plots.curves(
-        {"": lines}, "Overlap of the masks of two runs", "block", "kept weights: intersection over union",
-        folder, "mask_overlap", reference=(chance, "independent masks"),
+        {"": _lines(pairs, "intersection_over_union")}, "Overlap of the masks of two runs", "block",
+        "kept weights: intersection over union", folder, "mask_overlap",
+        reference=(float(overlaps["by_chance"].mean()), "independent masks"),
     )  # fmt: skip
     return [(name, "Mask overlap between configurations, by block")]
 
 
-def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
+def _inside(every: Sequence[Configuration], blocks: "DataFrame", folder: Path) -> list[Picture]:
     looked = {each.label: each.runs[0] for each in every if each.runs[0].results.get("inside")}
     if not looked:
         return []
@@ -185,8 +181,7 @@ def _inside(every: Sequence[Configuration], folder: Path) -> list[Picture]:
         "intersection_over_union": ("masks", "Overlap of single languages' masks", "intersection over union"),
     }
     for key, (name, title, axis) in titles.items():
-        lines = {label: _layer_line(run.results["inside"], key) for label, run in looked.items()}
-        lines = {label: line for label, line in lines.items() if line}
+        lines = _lines(blocks, key)
         if lines:
             file = plots.curves({"": lines}, f"{title}\n(mean over languages)", "block", axis, folder, f"inside_{name}")
             drawn.append((file, title))
@@ -237,8 +232,11 @@ def _merged(lines: Series) -> Series:
     return {" = ".join(those[:4]) + (" = …" if len(those) > 4 else ""): dict(line) for line, those in names.items()}
 
 
-def _layer_line(inside: Mapping[str, Any], key: str) -> dict[float, float]:
-    return {float(layer["layer"]): layer[key] for layer in inside["per_layer"] if layer[key] is not None}
+def _lines(blocks: "DataFrame", what: str) -> Series:
+    """Return a line over the blocks for each configuration that has one."""
+    known = blocks.dropna(subset=[what]).astype({"layer": float})
+    lines = known.set_index("layer").groupby("configuration", sort=False)[what]
+    return {str(name): line.to_dict() for name, line in lines}
 
 
 def _over_seeds(values: "DataFrame") -> "DataFrame":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from mwanda.system.files import atomic
@@ -25,6 +26,9 @@ DASHES = ("-", "--", ":", "-.")
 QUIET, FAINT = "#6E6E6E", "#BDBDBD"
 COLOURED = 8
 """Lines that can be told apart by colour and mark; with more, only the outermost are."""
+
+LONGEST_LINE = 100
+"""Characters of a name that are below a picture side by side."""
 
 LONGEST_MARKED = 40
 """Points of a line above which its marks would cover it."""
@@ -154,10 +158,8 @@ def heatmap(
         plot.set_xlabel(below)
         if numbers:
             for (row, column), value in np.ndenumerate(grid):
-                share = (value - low) / max(top - low, 1e-9)
-                dark = (not diverging and share < 0.45) or (diverging and abs(share - 0.5) > 0.38)
-                text = "∞" if math.isinf(value) else "" if math.isnan(value) else f"{value:.3g}"
-                plot.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+                ink = _ink(image.cmap(image.norm(value)))
+                plot.text(column, row, _digits(value), ha="center", va="center", fontsize=6.5, color=ink)
         bar = figure.colorbar(image, ax=plot, shrink=min(1.0, 12 / max(12, 0.17 * len(values))), pad=0.02, extend="max")
         bar.set_label(axis, fontsize=8)
         figure.suptitle(title, fontsize=11, fontweight="bold")
@@ -194,10 +196,13 @@ def curves(
     count = len(panels)
     columns = min(3, count)
     rows = -(-count // columns)
-    with _figure(max(6.4, 4.3 * columns), 0.9 + 3.1 * rows, rows, columns, sharey=True) as (figure, axes):
+    chosen = {panel: _shown(lines) for panel, lines in panels.items()}
+    # One panel has its names below: those of methods can be longer than it is wide.
+    below = sum(len(_wrapped(line).splitlines()) for each in chosen.values() for line in each) + 1 if count == 1 else 0
+    height = 0.9 + 3.1 * rows + 0.14 * below
+    with _figure(max(6.4, 4.3 * columns), height, rows, columns, sharey=True) as (figure, axes):
         from matplotlib.ticker import MaxNLocator
 
-        chosen = {panel: _shown(lines) for panel, lines in panels.items()}
         places = {line: at for at, line in enumerate(dict.fromkeys(line for each in chosen.values() for line in each))}
         for (panel, lines), plot in zip(panels.items(), axes.flat, strict=False):
             shown = chosen[panel]
@@ -219,7 +224,10 @@ def curves(
                 plot.xaxis.set_major_locator(MaxNLocator(integer=True))
             plot.set_title(panel)
             plot.set_xlabel(across)
-            plot.legend(fontsize=7, loc="best")
+            if not below:
+                plot.legend(fontsize=7, loc="best")
+        if below:
+            figure.legend(loc="outside lower left", fontsize=7)
         for plot in axes[:, 0]:
             plot.set_ylabel(up)
         for plot in list(axes.flat)[count:]:
@@ -265,7 +273,17 @@ def _line(
     colour = PALETTE[place % len(PALETTE)]
     mark = MARKS[place % len(MARKS)] if len(values) <= LONGEST_MARKED else None
     dashes = DASHES[place // len(PALETTE) % len(DASHES)]
-    _draw(plot, values, linestyle=dashes, marker=mark, markersize=4, label=name, color=colour, linewidth=1.5, zorder=2)
+    _draw(
+        plot,
+        values,
+        linestyle=dashes,
+        marker=mark,
+        markersize=4,
+        label=_wrapped(name),
+        color=colour,
+        linewidth=1.5,
+        zorder=2,
+    )
     if error:
         xs = sorted(values)
         low, high = ([values[x] + sign * error.get(x, 0.0) for x in xs] for sign in (-1, 1))
@@ -287,6 +305,23 @@ def _logarithmic(plot: "Axes", which: str, values: Sequence[float]) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _wrapped(name: str) -> str:
+    return fill(name, LONGEST_LINE)
+
+
+def _digits(value: float) -> str:
+    """Return a number of a heat map, which has room for four characters."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else "∞"
+    return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}".replace("-", "−")
+
+
+def _ink(colour: Sequence[float]) -> str:
+    """Return black or white, whichever has the higher contrast on a colour (relative luminance of WCAG)."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.179 else "black"
 
 
 def _jitter(count: int) -> list[float]:

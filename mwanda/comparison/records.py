@@ -157,8 +157,7 @@ def _read(folder: Path, name: str) -> Run | Unfinished | None:
         state, told = found
         return Unfinished(name, state, status.why(state, told) or str(told.get("stage", "")))
     if results is not None:
-        failure = results.get("error") or {}
-        return Unfinished(name, str(results["status"]), f"{failure.get('type', '')}: {failure.get('message', '')}")
+        return Unfinished(name, str(results["status"]), status.in_a_line(results.get("error") or {}))
     reason = f"no {RESULTS} and no {status.FILE}: killed as it began"
     return Unfinished(name, "unfinished", reason) if ours else None
 

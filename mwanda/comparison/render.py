@@ -50,10 +50,10 @@ def markdown(table: Table) -> str:
     return plain(table.cells.mask(table.best, "**" + table.cells + "**"))
 
 
-def plain(cells: "DataFrame") -> str:
-    """Return cells of text in Markdown."""
-    aligned = ["left", *["right"] * (cells.shape[1] - 1)]
-    escaped = cells.map(lambda cell: cell.replace("|", "\\|"))
+def plain(cells: "DataFrame", words: int = 1) -> str:
+    """Return cells of text in Markdown: first the columns of words, then those of numbers."""
+    aligned = ["left"] * words + ["right"] * (cells.shape[1] - words)
+    escaped = cells.map(lambda cell: " ".join(cell.replace("|", "\\|").split()))
     return str(escaped.to_markdown(index=False, colalign=aligned, disable_numparse=True)) + "\n"
 
 

@@ -1,10 +1,10 @@
 """Writes the report: reads records, makes tables and pictures, and says what must not be compared."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mwanda.comparison import html, masks, pictures, render, tidy
 from mwanda.comparison.configurations import Configuration, configurations, repeated
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 NAMED = 20
 """Damaged runs that the terminal names; report.md lists all."""
 
-INSIDE_SUMMARY = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
+COUNTS = ("specific", "own")
+SHARES = ("weights_lost", "specific_weights_lost", "own_weights_lost")
+"""What a run tells of its language-specific neurons."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +61,30 @@ def write(
     found = sections(every, frame, baseline, grouping)
     scores = tidy.task_scores(frame)
     warnings = _warnings(every, found, runs, unfinished)
-    overlaps = masks.overlap(every)
-    tables = _tables(every, found, overlaps)
-    drawn = pictures.draw(every, found, scores, overlaps, output) if plots else []
+    blocks, overlaps = tidy.blocks(every), masks.overlap(every)
+    tables = _tables(every, found, blocks, overlaps)
+    drawn = pictures.draw(every, found, scores, blocks, overlaps, output) if plots else []
     for name, table in tables.items():
         tidy.write_csv(table, output / name)
     if found:
-        tables_of_all = [render.latex(render.comparison(each), _caption(each)) for each in found]
+        captions = ["; ".join(filter(None, (_caption(each), each.common))) for each in found]
+        tables_of_all = [render.latex(*each) for each in zip(map(render.comparison, found), captions, strict=True)]
         write_text(output / "table.tex", "\n".join(tables_of_all))
     tidy.write(frame, output, "results")
-    shown, further = page_data(every, found, frame, scores, unfinished, warnings, output)
+    shown, further = page_data(every, found, frame, scores, blocks, unfinished, warnings, output)
     warnings += further
     page = html.available()
     if page:
         html.write_html(output / html.FILE, shown)
-    sentences = [sentence for each in shown["protocols"] for sentence in each["findings"]]
+    several = len(shown["protocols"]) > 1
+    sentences = [
+        f"On {each['name']}: {sentence}" if several else sentence
+        for each in shown["protocols"]
+        for sentence in each["findings"]
+    ]
     files = [*([html.FILE] if page else []), "results.csv", "results.parquet", *tables]
     files += ["table.tex"] if found else []
-    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences, scores)
+    text = _markdown(every, found, unfinished, warnings, files, drawn, sentences, scores, blocks)
     write_text(output / "report.md", text if page else f"{text}\n{html.HOW}\n")
     return Report(len(runs), len(unfinished), warnings, output / (html.FILE if page else "report.md"))
 
@@ -139,7 +147,10 @@ def _markdown(
     drawn: Sequence[tuple[str, str]],
     findings: Sequence[str],
     scores: "DataFrame",
+    blocks: "DataFrame",
 ) -> str:
+    import pandas
+
     lines = ["# Comparison", "", f"{sum(len(each.runs) for each in every)} runs, {len(every)} configurations.", ""]
     lines += [*(f"- {finding}" for finding in findings), ""]
     lines += [f"> **Careful:** {warning}." for warning in warnings]
@@ -148,16 +159,17 @@ def _markdown(
             "",
             f"## Perplexity: {_caption(section)}",
             "",
+            *([f"All runs: {section.common}.", ""] if section.common else []),
             render.markdown(render.comparison(section)),
             _legend(section),
         ]
     lines += _task_lines(scores)
-    lines += _inside_lines(every)
+    lines += _inside_lines(every, blocks)
     for name, caption in drawn:
         lines += ["", f"## {caption}", "", f"![{caption}]({name})", "", f"[SVG]({name.removesuffix('.png')}.svg)"]
     if unfinished:
-        lines += ["", "## Not complete", "", "| run | status | why |", "|---|---|---|"]
-        lines += [f"| {each.name} | {each.status} | {each.reason.replace('|', '/')} |" for each in unfinished]
+        named = pandas.DataFrame(unfinished).rename(columns={"name": "run", "reason": "why"})
+        lines += ["", "## Not complete", "", render.plain(named, words=3)]
     lines += ["", "## Files", "", *(f"- [{name}]({name})" for name in tables)]
     return "\n".join(lines) + "\n"
 
@@ -191,25 +203,24 @@ def _task_lines(scores: "DataFrame") -> list[str]:
     table["documents"] = suites["documents"].sum().astype(int).astype(str)
     table.insert(0, "tasks", suites.size().astype(str))
     note = "Means over the tasks of a suite; results.csv has each with its standard error (differences: paired)."
-    return ["", "## Tasks", "", render.plain(table.reset_index(keys[1:])), note]
+    return ["", "## Tasks", "", render.plain(table.reset_index(keys[1:]), words=4), note]
 
 
-def _inside_lines(every: Sequence[Configuration]) -> list[str]:
-    rows = []
-    for configuration in every:
-        inside = configuration.runs[0].results.get("inside")
-        if inside:
-            means = [_mean([layer.get(key) for layer in inside["per_layer"]]) for key in INSIDE_SUMMARY]
-            neurons = inside.get("neurons") or {}
-            counts = [str(neurons.get(key, "–")) for key in ("specific", "own")]
-            shares = [neurons.get(key) for key in ("weights_lost", "specific_weights_lost", "own_weights_lost")]
-            rows.append([configuration.label, *map(_three, means), *counts, *map(_three, shares)])
-    if not rows:
+def _inside_lines(every: Sequence[Configuration], blocks: "DataFrame") -> list[str]:
+    import pandas
+
+    inside = {each.label: each.runs[0].results.get("inside") for each in every}
+    neurons = {label: found.get("neurons") or {} for label, found in inside.items() if found}
+    if not neurons:
         return []
-    from pandas import DataFrame
-
-    headings = ["configuration", "energy lost", "drift", "rank correlation", "mask overlap"]
-    headings += ["specific neurons", "of one language", "weights lost, all", "specific", "of one language"]
+    means = tidy.of_first_seed(every, blocks).groupby("configuration")[list(tidy.MEASURES)].mean()
+    own = pandas.DataFrame.from_dict(neurons, orient="index").reindex(columns=[*COUNTS, *SHARES]).astype("float64")
+    shown = means.join(own, how="right")
+    cells = shown.map(_three)
+    cells[list(COUNTS)] = shown[list(COUNTS)].map("{:.0f}".format).replace("nan", "–")
+    headings = ["configuration", "energy lost", "drift", "rank correlation", "mask overlap", "specific neurons"]
+    headings += ["of one language", "weights lost, all", "specific", "of one language"]
+    table = cells.reset_index().set_axis(headings, axis="columns")
     note = (
         "Of the first seed, means over blocks and languages. Energy lost: squared error of what a pruned block adds to "
         "its dense input, over the square of what the dense block adds; drift: squared error of the hidden states "
@@ -218,32 +229,18 @@ def _inside_lines(every: Sequence[Configuration]) -> list[str]:
         "single calibration languages would keep. Neurons by LAPE; weights lost: share of the non-zero weights into "
         "and out of them."
     )
-    return ["", "## Inside", "", render.plain(DataFrame(rows, columns=headings)), note]
+    return ["", "## Inside", "", render.plain(table), note]
 
 
 def _tables(
-    every: Sequence[Configuration], found: Sequence[Section], overlaps: Sequence[Mapping[str, Any]]
+    every: Sequence[Configuration], found: Sequence[Section], blocks: "DataFrame", overlaps: "DataFrame"
 ) -> dict[str, "DataFrame"]:
     """Return what is written as CSV beside the tidy frame, by the name of the file."""
     import pandas
 
     summaries = [each.summary() for each in found] or [pandas.DataFrame(columns=list(SUMMARY))]
-    tables = {"summary.csv": pandas.concat(summaries), "layers.csv": _layers(every)}
-    if overlaps:
-        tables["mask_overlap.csv"] = pandas.DataFrame(overlaps, columns=list(masks.COLUMNS))
-    return tables | _inside(every)
-
-
-def _layers(every: Sequence[Configuration]) -> "DataFrame":
-    import pandas
-
-    rows = [
-        {"run": run.name, "configuration": each.label, "seed": run.seed, **layer}
-        for each in every
-        for run in each.runs
-        for layer in run.results["sparsity"]["per_layer"]
-    ]
-    return pandas.DataFrame(rows, columns=["run", "configuration", "seed", "layer", "target", "achieved"])
+    tables = {"summary.csv": pandas.concat(summaries), "layers.csv": blocks}
+    return tables | ({} if overlaps.empty else {"mask_overlap.csv": overlaps}) | _inside(every)
 
 
 def _inside(every: Sequence[Configuration]) -> dict[str, "DataFrame"]:
@@ -262,10 +259,5 @@ def _inside(every: Sequence[Configuration]) -> dict[str, "DataFrame"]:
     return {f"inside_{name}.csv": pandas.concat(found[name]) for name in INSIDE if name in found}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _three(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mwanda.comparison.configurations import FIRST, Configuration, language_of, matches
+from mwanda.comparison.configurations import FIRST, Configuration, common, language_of, matches, told_apart
 from mwanda.comparison.records import Run, Settings
 from mwanda.comparison.tidy import by_language, numbers
 from mwanda.errors import ConfigurationError
@@ -40,7 +40,8 @@ class Section:
         languages: that all of them have.
         left_out: that only some of them have.
         groups: languages by the heading of their column.
-        configurations: what is compared; their places are the rows of what follows.
+        configurations: what is compared, named by what varies here; their places are the rows of what follows.
+        names: what files that hold all protocols call them.
         means: over seeds, a column each; no number where it cannot be said.
         deviations: over seeds likewise; no number of one seed.
         seeds: how many there are behind each.
@@ -55,6 +56,7 @@ class Section:
     left_out: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     configurations: list[Configuration]
+    names: list[str]
     means: "DataFrame"
     deviations: "DataFrame"
     seeds: "DataFrame"
@@ -63,6 +65,17 @@ class Section:
     pruned: "DataFrame"
     baseline: Settings | None
 
+    @property
+    def measured_on(self) -> str:
+        """Text and protocol, as a heading names them."""
+        digest, name, text = self.protocol
+        return f"{text} ({name} {digest})"
+
+    @property
+    def common(self) -> str:
+        """What all of its runs share, and no name says."""
+        return common(self.configurations)
+
     def summary(self) -> "DataFrame":
         """Return its numbers, a row for each configuration and column."""
         import pandas
@@ -70,8 +83,8 @@ class Section:
         numbers = {"mean": self.means, "standard_deviation": self.deviations, "n": self.seeds}
         long = pandas.concat({name: each.stack() for name, each in numbers.items()}, axis="columns")
         long = long.dropna(subset=["mean"]).rename_axis(["configuration", "column"]).reset_index()
-        labels = {place: each.label for place, each in enumerate(self.configurations)}
-        long = long.assign(protocol=self.protocol[0], configuration=long["configuration"].map(labels))
+        names = dict(enumerate(self.names))
+        long = long.assign(protocol=self.protocol[0], configuration=long["configuration"].map(names))
         long["column"] = long["column"].str.removeprefix("group:")
         return long.astype({"n": int})[list(SUMMARY)]
 
@@ -155,12 +168,13 @@ def _section(
     values = _values(by_seed, groups)
     wanted = baseline if baseline is not None else BASELINE
     found = wanted if any(matches(each, wanted) for each in every) else None
+    named, names = told_apart(every), [each.label for each in every]
     means, deviations, seeds = (
         pandas.concat(each, axis="columns").reindex(range(len(every)))
         for each in zip(over_seeds(values), over_seeds(_excess(values["pruned"], every, found)), strict=True)
     )
     return Section(
-        protocol, languages, tuple(sorted({*measured} - {*languages})), groups, every, means, deviations, seeds,
+        protocol, languages, tuple(sorted({*measured} - {*languages})), groups, named, names, means, deviations, seeds,
         _worst(by_seed["ratio"]), by_seed["ratio"], by_seed["pruned_perplexity"], found,
     )  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""The tidy frame, run × language or task × metric, of which all tables, files and charts are made."""
+"""The tidy frame, run × language or task × metric, of which all tables, files and charts are made.
+
+What has a row for each block and none for a language is a frame of its own, with the same index and the same writers.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,8 @@ OF_LANGUAGE = ("language", "family", "script", "resource_level")
 VALUES = ("metric", "value", "low", "high", "standard_error")
 TIDY = (*OF_RUN, "protocol", *OF_LANGUAGE, "calibrated", "suite", "documents", *VALUES)
 VERSIONS = ("dense", "pruned", "difference")
+MEASURES = ("energy_lost", "drift", "rank_correlation", "intersection_over_union")
+BLOCK = ("run", "configuration", "seed", "layer", "target", "achieved", *MEASURES)
 
 
 def tidy(every: Sequence[Configuration]) -> "DataFrame":
@@ -49,6 +54,26 @@ def tidy(every: Sequence[Configuration]) -> "DataFrame":
 def numbers(every: Sequence[Configuration]) -> dict[int, int]:
     """Return the number that each run has in the tidy frame, by the identity of the run."""
     return {id(run): number for number, run in enumerate(run for one in every for run in one.runs)}
+
+
+def of_first_seed(every: Sequence[Configuration], frame: "DataFrame") -> "DataFrame":
+    """Return the rows of the first run of each configuration."""
+    places = numbers(every)
+    return frame[frame.index.isin([places[id(each.runs[0])] for each in every])]
+
+
+def blocks(every: Sequence[Configuration]) -> "DataFrame":
+    """Return a row for each run and block: its sparsity and, where the run looked inside, the means over languages."""
+    import pandas
+
+    runs = [(one.label, run) for one in every for run in one.runs]
+    rows = []
+    for number, (label, run) in enumerate(runs):
+        inside = {each["layer"]: each for each in (run.results.get("inside") or {}).get("per_layer", ())}
+        own = {"number": number, "run": run.name, "configuration": label, "seed": run.seed}
+        rows += [{**own, **each, **inside.get(each["layer"], {})} for each in run.results["sparsity"]["per_layer"]]
+    frame = pandas.DataFrame(rows, columns=["number", *BLOCK]).set_index("number")
+    return frame.astype(dict.fromkeys(("target", "achieved", *MEASURES), "float64"))
 
 
 def by_language(frame: "DataFrame", metric: str, what: str = "value") -> "DataFrame":

@@ -324,7 +324,12 @@ def why(state: Seen, status: Mapping[str, Any] | None) -> str:
     if state == "lost":
         return "the process is gone without a word (killed?)"
     exception = status.get("exception") if status is not None and state != "complete" else None
-    return "" if exception is None else f"{exception['type']}: {exception['message']}"
+    return "" if exception is None else in_a_line(exception)
+
+
+def in_a_line(exception: Mapping[str, Any]) -> str:
+    """Return class and message of an exception, or the class alone where it has no message (an interruption)."""
+    return ": ".join(filter(None, (exception.get("type"), exception.get("message"))))
 
 
 def note_end(folder: Path, kind: str, message: str) -> None:

@@ -67,6 +67,8 @@ def test_the_finding_is_one_sentence_with_its_interval(page: Browser) -> None:
     assert headline.startswith("At 50 % sparsity, mwanda, cwl (best of 3 against the baseline wanda, uniform) has ")
     assert "lower perplexity, 95 % interval −" in headline
     assert "6 languages, 2 seeds" in headline
+    counts = page.run("return document.getElementById('counts').textContent")
+    assert "All runs: model some/model, solver threshold, pattern unstructured. " in counts
 
 
 def test_filters_change_charts_and_tables(page: Browser) -> None:
@@ -91,7 +93,7 @@ def test_filters_change_charts_and_tables(page: Browser) -> None:
 
 
 def test_a_method_can_be_left_out_and_another_sparsity_chosen(page: Browser) -> None:
-    assert "magnitude, uniform" in drawn(page, "curves")
+    assert drawn(page, "curves").count("magnitude, uniform") == 1
     page.run("document.querySelector('#methods input[value=\"magnitude, uniform\"]').click()")
     page.settle()
     assert "magnitude, uniform" not in drawn(page, "curves")
@@ -181,6 +183,17 @@ def test_a_phone_does_not_scroll_sideways(browser: Browser, sweep: Sweep, width:
     assert browser.run("return document.documentElement.scrollWidth") <= width
     browser.run("window.scrollTo(100, 0)")
     assert browser.run("return window.scrollX") == 0
+
+
+def test_no_label_ends_outside_of_its_chart(browser: Browser, sweep: Sweep) -> None:
+    browser.open(sweep.page, 390, 800)
+    outside = browser.run(
+        "const right = (each) => each.getBoundingClientRect().right;"
+        "return [...document.querySelectorAll('.chart:not([hidden]) svg')]"
+        ".flatMap(svg => [...svg.querySelectorAll('text')].filter(each => right(each) > right(svg) + 1)"
+        ".map(each => each.textContent))"
+    )
+    assert outside == []
 
 
 def test_print_is_light_and_without_controls(browser: Browser, sweep: Sweep) -> None:

@@ -58,14 +58,34 @@ def test_its_data_are_those_of_the_runs_and_cannot_end_their_element(page: str) 
     assert "<b>such" not in page
 
 
+def test_one_legend_has_colours_and_shapes(page: str) -> None:
+    (text,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', page, flags=re.DOTALL)
+    legends = {name: chart.get("legends", []) for name, chart in json.loads(text).items()}
+    assert {name: len(each) for name, each in legends.items()} == {
+        "curves": 1, "heat": 0, "paired": 1, "layers": 1, "matrices": 0, "seen": 1, "time": 1, "memory": 0, "tasks": 1,
+        "inside": 1,
+    }  # fmt: skip
+    assert all("fill" in each for both in legends.values() for each in both)
+
+
 def test_what_says_it_is_complete_and_is_not_is_named(tmp_path: Path) -> None:
     save(tmp_path / "whole", results())
     save(tmp_path / "half", {key: value for key, value in results().items() if key not in ("criterion", "sparsity")})
     main([str(tmp_path), "--no-plots"])
     report = (tmp_path / "comparison" / "report.md").read_text(encoding="utf-8")
-    assert "| half |" in report
+    assert re.search(r"\| half +\| unreadable ", report)
     assert "1 runs, 1 configurations." in report
     assert pyarrow.parquet.read_table(tmp_path / "comparison" / "results.parquet").num_rows > 10
+
+
+def test_names_that_tell_no_block_leave_only_the_picture_of_matrices_out(tmp_path: Path) -> None:
+    made = results()
+    made["sparsity"]["per_matrix"] = [{"name": "up", "shape": [2, 8], "zeros": 0, "zeros_before": 0}]
+    save(tmp_path / "run", made)
+    main([str(tmp_path), "--no-plots"])
+    found = content((tmp_path / "comparison" / "report.html").read_text(encoding="utf-8"))
+    (one,) = found["configurations"]
+    assert [found["shapes"][one[key]] for key in ("layers", "matrices")] == [[[0.5, 0.5]] * 3, []]
 
 
 def test_without_the_extra_the_report_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_what_is_not_complete_is_listed_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_is_told_from_one_that_was_killed_and_one_that_is_gone(tmp_path: Path) -> None:
-    for name in ("running", "killed", "gone", "again", "refused"):
+    for name in ("running", "killed", "gone", "again", "refused", "stopped"):
         (save(tmp_path / name, {}) / "results.json").unlink()
         Reporter(tmp_path / name, "hash", [], name).stage("prune")
     for name in ("killed", "gone"):  # as if by processes that are no more
@@ -48,6 +48,8 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed_and_one_that_is_gon
     refusal = json.loads((tmp_path / "refused" / "status.json").read_text())
     exception = {"type": "CorpusError", "message": "no text"}
     write_json(tmp_path / "refused" / "status.json", refusal | {"state": "failed", "exception": exception})
+    exception = {"type": "KeyboardInterrupt", "message": ""}
+    write_json(tmp_path / "stopped" / "status.json", refusal | {"state": "interrupted", "exception": exception})
     runs, unfinished = find_runs([tmp_path])
     assert runs == []
     assert {each.name: (each.status, each.reason) for each in unfinished} == {
@@ -56,6 +58,7 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed_and_one_that_is_gon
         "gone": ("lost", "the process is gone without a word (killed?)"),
         "again": ("running", "prune"),
         "refused": ("failed", "CorpusError: no text"),
+        "stopped": ("interrupted", "KeyboardInterrupt"),
     }
 
 

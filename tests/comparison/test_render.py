@@ -3,6 +3,7 @@
 import math
 import re
 
+from pandas import DataFrame
 from synthetic_results import results
 
 from mwanda.comparison import render
@@ -56,6 +57,11 @@ def test_latex_is_escaped_and_complete() -> None:
     columns = re.search(r"\\begin\{tabular\}\{(l+r+)\}", text)
     assert columns
     assert all(len(re.split(r"(?<!\\)&", row)) == len(columns[1]) for row in rows)
+
+
+def test_a_cell_is_one_cell_whatever_is_in_it() -> None:
+    text = tight(render.plain(DataFrame({"run": ["a"], "why": ["first | second\nthird"]}), words=2))
+    assert text.splitlines()[2:] == [r"| a | first \| second third |"]
 
 
 def test_numbers() -> None:

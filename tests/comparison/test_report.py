@@ -106,8 +106,19 @@ def test_different_protocols_are_announced(tmp_path: Path, capsys: pytest.Captur
     assert "warning: perplexities of 2 protocols are not comparable" in capsys.readouterr().err
     report = report_of(tmp_path / "comparison")
     assert report.count("## Perplexity:") == 2
+    assert "- On embedded (sentence/1 ffff): At 50 % sparsity, " in report
     assert "> **Careful:** perplexities of 2 protocols" in report
     assert not list((tmp_path / "comparison").glob("*.png"))
+
+
+def test_each_text_has_pictures_of_its_own(tmp_path: Path) -> None:
+    for text in ("first", "second", "third"):
+        for criterion in ("wanda", "mwanda"):
+            save(tmp_path / f"{text}-{criterion}", results(criterion, protocol=("ffff", "sentence/1", text)))
+    main([str(tmp_path)])
+    pictures = {path.name for path in (tmp_path / "comparison").glob("ratios*.png")}
+    assert pictures == {"ratios.png", "ratios_2.png", "ratios_3.png"}
+    assert "by configuration: second (sentence/1 ffff)" in report_of(tmp_path / "comparison")
 
 
 @pytest.mark.parametrize(

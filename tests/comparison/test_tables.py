@@ -11,7 +11,7 @@ from mwanda.comparison import render, tables
 from mwanda.comparison.configurations import configurations, repeated
 from mwanda.comparison.records import Run, Settings
 from mwanda.comparison.tables import Section
-from mwanda.comparison.tidy import TIDY, task_scores, tidy
+from mwanda.comparison.tidy import BLOCK, TIDY, blocks, of_first_seed, task_scores, tidy
 from mwanda.errors import ConfigurationError
 
 
@@ -138,6 +138,28 @@ def test_protocols_are_never_in_one_table() -> None:
     assert second.baseline is None  # the Wanda run was measured by another protocol
 
 
+def test_names_in_a_table_say_what_varies_in_it_and_files_of_all_tables_what_varies_in_any() -> None:
+    other = ("ffff", "sentence/1", "embedded")
+    first = [run(criterion="wanda"), run(criterion="mwanda")]
+    second = [run(criterion=name, pattern="2of4", protocol=other) for name in ("wanda", "ria")]
+    one, two = sections([*first, *second], None)
+    assert [labels(one), labels(two)] == [["mwanda", "wanda"], ["ria", "wanda"]]
+    assert one.common == "model some/model, solver threshold, schedule uniform, pattern unstructured, sparsity 0.5"
+    assert set(two.summary()["configuration"]) == {"ria, 2of4", "wanda, 2of4"}
+    (alone,) = [each for each in sections([*first[:1], *second], None) if each.protocol != other]
+    assert labels(alone) == ["wanda, unstructured"]  # there is nothing to tell it from
+
+
+def test_names_that_would_be_alike_stay_whole() -> None:
+    def weighted(sparsity: float, **more: object) -> Run:
+        return run(criterion="mwanda", sparsity=sparsity, config={"criterion": more})
+
+    other = run(criterion="mwanda", config={"criterion": {"weight": 2.0}}, protocol=("ffff", "sentence/1", "embedded"))
+    runs = [weighted(0.5, weight=1.0), weighted(0.5), weighted(0.7, weight=1.0), other]
+    (one,) = [each for each in sections(runs, None) if each.protocol != other.protocol]
+    assert sorted(labels(one)) == ["0.5", "0.5, weight=1.0", "0.7, weight=1.0"]
+
+
 def test_a_table_is_over_the_languages_that_all_have() -> None:
     more = {**ratios(2, 2, 2), "fra_Latn": 1000.0}
     (section,) = sections([run(criterion="wanda"), run(criterion="mwanda", ratios=more)], None)
@@ -184,6 +206,19 @@ def test_the_tidy_table_has_a_row_for_each_run_language_and_metric() -> None:
     (score,) = task_scores(frame).to_dict("records")
     assert (score["suite"], score["metric"], score["task"]) == ("parallel_cloze", "acc", "parallel_cloze_eng_Latn")
     assert (score["difference"], score["difference_error"]) == (-0.2, 0.04)
+
+
+def test_the_frame_of_blocks_has_a_row_for_each_run_and_block() -> None:
+    looked = {"layer": 1, "energy_lost": 0.3, "drift": None, "rank_correlation": 0.9, "intersection_over_union": 0.8}
+    every = configurations([run("a", inside={"per_layer": [looked]}, layers=2), run("b", seed=1, layers=2)])
+    frame = blocks(every)
+    assert list(frame) == list(BLOCK)
+    assert list(zip(frame["run"], frame["layer"], frame["achieved"], strict=True)) == [
+        ("a", 0, 0.5), ("a", 1, 0.5), ("b", 0, 0.5), ("b", 1, 0.5),
+    ]  # fmt: skip
+    assert frame["energy_lost"].tolist() == pytest.approx([math.nan, 0.3, math.nan, math.nan], nan_ok=True)
+    assert frame["drift"].isna().all()
+    assert set(of_first_seed(every, frame)["run"]) == {"a"}
 
 
 def test_a_seed_without_a_number_takes_the_mean_away_and_an_infinite_one_makes_it_infinite() -> None:

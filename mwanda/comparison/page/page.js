@@ -76,7 +76,7 @@ function chooseProtocol() {
   byId("findings").replaceChildren(...protocol.findings.slice(1).map((each) => element("li", {}, each)));
   const members = ofProtocol();
   const runs = members.reduce((sum, each) => sum + each.runs.length, 0);
-  byId("counts").textContent = `${runs} runs, ${allMethods().length} methods, ${protocol.languages.length} languages; measured by ${protocol.name}. `
+  byId("counts").textContent = `${runs} runs, ${allMethods().length} methods, ${protocol.languages.length} languages; measured on ${protocol.name}. ${protocol.common ? `All runs: ${protocol.common}. ` : ""}`
     + "Intervals and p-values say which sentences were drawn, not which languages or calibration texts were chosen; "
     + "the best method is chosen by the numbers that judge it.";
   const sparsities = unique(members.map((each) => each.sparsity)).sort((one, two) => one - two);
@@ -126,6 +126,10 @@ function look(range, method, own) {
 function withRows(specification, rows) {
   const made = structuredClone(specification);
   made.data.find((each) => each.name === "rows").values = rows;
+  if (narrow.matches) { // or names leave no room for what they name, and end outside
+    made.config.axis.labelLimit = 150;
+    for (const legend of made.legends || []) legend.labelLimit = 280;
+  }
   const own = unique(rows.map((row) => row.method));
   const methods = own.every((each) => state.methods.has(each)) ? [...state.methods].filter((each) => own.includes(each)) : own;
   for (const scale of made.scales || []) {

@@ -54,7 +54,9 @@ function heat() {
   };
 }
 const code_ = (language) => data.languages[language].code;
-const label = (language) => (narrow.matches ? code_(language) : `${data.languages[language].name} (${code_(language)})`);
+const LONGEST_NAME = 30; // with which there is room for the code behind it
+const shortened = (name) => (name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name);
+const label = (language) => (narrow.matches ? code_(language) : `${shortened(data.languages[language].name)} (${code_(language)})`);
 
 function pairedRows() {
   const members = atSparsity().filter((each) => each.paired);
@@ -67,7 +69,7 @@ function pairedRows() {
     p, units, verdict: significant ? (log < 0 ? "better" : "worse") : "not distinguishable",
     runs: [...each.runs, ...data.configurations[each.baseline].runs] })).sort((one, two) => one.difference - two.difference);
   return {
-    note: `${each.method} against ${data.configurations[each.baseline].method} at ${sectionAt()}, ${each.paired.seeds.length} seed(s).`,
+    note: `${each.method} against ${data.configurations[each.baseline].method} at ${sectionAt()}, ${each.paired.seeds.length} ${each.paired.seeds.length === 1 ? "seed" : "seeds"}.`,
     charts: { paired: rows.filter((row) => Number.isFinite(row.low + row.high)).map((row, order) => ({ ...row, order, name: label(row.language),
       tip: `${data.languages[row.language].name}: ${digits(row.difference, 1)} %\n95 % interval ${digits(row.low, 1)} to ${digits(row.high, 1)} %\n${row.verdict}` })) },
     columns: [column("language", "language", "language"), column("difference", "difference", "percent"), column("low", "low", "percent"),
