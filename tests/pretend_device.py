@@ -46,8 +46,8 @@ WAITS = {
     "cholesky",
     "linalg_inv",
     "linalg_solve",
-    "linalg_eigh",
-    "linalg_svd",
+    "_linalg_eigh",
+    "_linalg_svd",
     "_linalg_check_errors",
 }
 """Operations whose outcome, or whose shape, has to be known in Python."""
@@ -127,7 +127,7 @@ class _Dispatch(TorchDispatchMode):
             if func is not ATEN.index.Tensor or not isinstance(args[0], Pretend):  # which takes places from the CPU
                 raise DeviceMixError(f"{func} of tensors on two devices")
             self._waits.add("index")
-        if there and self._waits_for(func, name, own):
+        if there and self._waits_for(func, name, own, own_kwargs):
             self._waits.add(name)
         if func is ATEN.copy_.default and there and here and not own_kwargs.get("non_blocking", False):
             self._waits.add("copy_")
@@ -140,11 +140,12 @@ class _Dispatch(TorchDispatchMode):
         on_device = (there and asked is None) or (asked is not None and torch.device(asked).type == DEVICE.type)
         return tree_map_only(Tensor, _wrap, found) if on_device else found
 
-    def _waits_for(self, func: Any, name: str, args: Any) -> bool:
+    def _waits_for(self, func: Any, name: str, args: Any, kwargs: Any) -> bool:
         by_mask = name in ("index", "index_put_", "index_put") and any(
             each is not None and each.dtype == torch.bool for each in args[1]
         )
-        return name in WAITS or by_mask or (name == "repeat_interleave" and isinstance(args[0], Tensor))
+        by_repeats = name == "repeat_interleave" and kwargs.get("output_size") is None
+        return name in WAITS or by_mask or by_repeats
 
 
 def _wrap(tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from mwanda.evaluation.sentence_losses import SentenceLosses
 from mwanda.evaluation.significance import intervals
 from mwanda.languages.ratios import exponential
 from mwanda.models import blocks_of
-from mwanda.models.forward import input_device
+from mwanda.models.forward import input_device, one_text_a_row
 from mwanda.models.streaming import fetched_on_call
 from mwanda.models.weights import Resident, Weights
 from mwanda.pruner.walk import run_by_block
@@ -185,14 +185,13 @@ class Perplexity:
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
         batches = world.shard(self.batches(tokenizer, texts, tokens_at_once(model, world)))
         shown = (progress or Silent()).track(batches, f"evaluate {which}", unit="tokens", weight=_scored)
-        for batch, scored in _losses(model, shown, weights or Resident()):
-            for (code, window), values in zip(batch, scored, strict=True):
-                sentence_ids, count = (
-                    texts[code].sentence_ids[window.first : window.first + window.scored],
-                    len(loss[code]),
-                )
-                loss[code] += np.bincount(sentence_ids, values.double().numpy(), minlength=count)
-                counts[code] += np.bincount(sentence_ids, minlength=count)
+        with one_text_a_row():
+            for batch, scored in _losses(model, shown, weights or Resident()):
+                for (code, window), values in zip(batch, scored, strict=True):
+                    sentence_ids = texts[code].sentence_ids[window.first : window.first + window.scored]
+                    count = len(loss[code])
+                    loss[code] += np.bincount(sentence_ids, values.double().numpy(), minlength=count)
+                    counts[code] += np.bincount(sentence_ids, minlength=count)
         for part in (*loss.values(), *counts.values()):
             world.all_reduce([torch.from_numpy(part)])
         losses = {code: _by_sentence(text, counts[code], loss[code]) for code, text in texts.items()}

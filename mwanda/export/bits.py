@@ -27,13 +27,11 @@ AT_ONCE = 1 << 22
 """Weights looked at together, so that little memory is taken besides the model's."""
 
 
-def digest(weight: Float[Tensor, "out in"], at_once: int = AT_ONCE) -> str:
-    """Return 16 characters that stand for shape and mask of a matrix, looking at no more than `at_once` weights."""
-    return digests([weight], at_once)[0]
-
-
 def digests(weights: Sequence[Float[Tensor, "out in"]], at_once: int = AT_ONCE) -> list[str]:
-    """Return the digest of each matrix; what is on an accelerator is packed there, and fetched all together."""
+    """Return 16 characters for each matrix that stand for its shape and mask, looking at `at_once` weights at a time.
+
+    What is on an accelerator is packed there, and fetched all together.
+    """
     if all(weight.device.type == "cpu" for weight in weights):
         return [_hash(weight, _packed(weight, at_once)) for weight in weights]
     packed = [torch.cat([part.flatten() for part in _packed(weight, at_once)]) for weight in weights]

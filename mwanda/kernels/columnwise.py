@@ -1,6 +1,5 @@
 """SparseGPT's walk through a block of columns: plainly, or by the kernel of `columns` where a trial says so."""
 
-import logging
 from functools import cache
 
 import torch
@@ -8,9 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mwanda.kernels.lowest import lowest
-
-
-logger = logging.getLogger(__name__)
+from mwanda.kernels.trial import passes
 
 
 def adjust(
@@ -85,13 +82,10 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int, cell: int | None
     plain, tried = ((values.clone(), gone.to(device, copy=True)) for _ in range(2))
     factor, scale, count = factor.to(device), scale.to(device), (cell or 0) // 2
     expected = plainly(*plain, factor, scale, cell, count)
-    try:
+
+    def trial() -> str | None:
         found = columns.adjust(*tried, factor, scale, cell, count)
         near = all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in ((found, expected), (tried[0], plain[0])))
-        if near and tried[1].equal(plain[1]):
-            return True
-        reason = "its results differ"
-    except Exception as error:  # of a compiler, which may raise anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    logger.warning("the column kernel is not used for blocks of %d (cell %s) on %s: %s", size, cell, device, reason)
-    return False
+        return None if near and tried[1].equal(plain[1]) else "its results differ"
+
+    return passes(trial, f"the column kernel is not used for blocks of {size} (cell {cell}) on {device}")

@@ -1,6 +1,5 @@
 """Whether the kernel of `rows` can be used on a device, found out by trying it against the plain way."""
 
-import logging
 from functools import cache
 
 import torch
@@ -8,9 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.kernels.lowest import lowest
-
-
-logger = logging.getLogger(__name__)
+from mwanda.kernels.trial import passes
 
 
 def zero_lowest(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], count: int) -> bool:
@@ -49,12 +46,9 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int, whole: bool) -> 
         return False
     scores = weight.abs().float().mul_(columns).masked_fill_(weight == 0, -1)
     expected = weight.masked_fill(lowest(scores, size // 2), 0)
-    try:
+
+    def trial() -> str | None:
         rows.zero_lowest(weight, columns, size // 2)
-        if weight.equal(expected):
-            return True
-        reason = "its masks differ"
-    except Exception as error:  # of a compiler, which may raise anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    logger.warning("the row kernel is not used for %d inputs in %s on %s: %s", size, dtype, device, reason)
-    return False
+        return None if weight.equal(expected) else "its masks differ"
+
+    return passes(trial, f"the row kernel is not used for {size} inputs in {dtype} on {device}")

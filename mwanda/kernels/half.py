@@ -1,14 +1,12 @@
 """Products of half-precision matrices with results in float32, found out by trying whether a device has them."""
 
-import logging
 from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-logger = logging.getLogger(__name__)
+from mwanda.kernels.trial import passes
 
 
 def takes(values: Tensor) -> bool:
@@ -32,12 +30,9 @@ def agrees(device: torch.device, dtype: torch.dtype) -> bool:
     values = torch.randn(300, 128, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     left = values[:, 64:].T
     expected = left.double() @ values.double()
-    try:
+
+    def trial() -> str | None:
         error = float((product(left, values) - expected).abs().max() / expected.abs().max())
-        if error < 1e-5:
-            return True
-        reason = f"they are wrong by {error:.1e}"
-    except Exception as cause:  # of a library that may raise anything
-        reason = f"{type(cause).__name__}: {cause}".partition("\n")[0]
-    logger.warning("products of %s into float32 are not used on %s: %s", dtype, device, reason)
-    return False
+        return None if error < 1e-5 else f"they are wrong by {error:.1e}"
+
+    return passes(trial, f"products of {dtype} into float32 are not used on {device}")

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mwanda.kernels import half
+from mwanda.kernels.trial import passes
 
 
 VOCABULARY_CHUNK = 2048
@@ -15,8 +16,6 @@ VOCABULARY_CHUNK = 2048
 
 AT_ONCE = 1 << 26
 """Logits held at once elsewhere: many enough that starting a kernel costs nothing beside its work."""
-
-logger = logging.getLogger(__name__)
 
 
 def chunk_for(device: torch.device, positions: int) -> int:
@@ -57,17 +56,12 @@ def agrees(device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     logits, shift = torch.randn(4, 1500, generator=generator).to(device), torch.ones(4, 1, device=device)
     total = torch.ones(4, 1, device=device)
-    try:
+
+    def trial() -> str | None:
         from mwanda.kernels import row_sums
 
         row_sums.add_exponentials(logits, shift, total)
-    except Exception as error:  # of a compiler, which may raise anything
-        return _unused("kernel of sums", device, f"{type(error).__name__}: {error}")
-    if torch.allclose(total, 1 + (logits - shift).exp().sum(dim=1, keepdim=True), rtol=1e-5):
-        return True
-    return _unused("kernel of sums", device, "it differs")
+        expected = 1 + (logits - shift).exp().sum(dim=1, keepdim=True)
+        return None if torch.allclose(total, expected, rtol=1e-5) else "it differs"
 
-
-def _unused(what: str, device: torch.device, reason: str) -> bool:
-    logger.info("the %s is not used on %s: %s", what, device, reason.partition("\n")[0])
-    return False
+    return passes(trial, f"the kernel of sums is not used on {device}", logging.INFO)

@@ -1,10 +1,13 @@
 """Runs tokens through a model for its hidden states, whatever its architecture."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from transformers import masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
@@ -39,6 +42,17 @@ def forward(model: nn.Module, tokens: Int[Tensor, "B T"]) -> object:
     options = {"use_cache": False} if architecture == "causal" else {}
     output: object = trunk(input_ids=tokens, **options)
     return output
+
+
+@contextmanager
+def one_text_a_row() -> Iterator[None]:
+    """Say that no row of tokens holds several texts, which transformers else asks of a device at each forward pass."""
+    ask = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None  # what it returns where positions rise by 1
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = ask
 
 
 def shift_right(tokens: Int[Tensor, "B T"], start: int) -> Int[Tensor, "B T"]:

@@ -79,6 +79,18 @@ def in_order_of_experts(chosen: Int[Tensor, "N k"]) -> Int[Tensor, " S"]:
     return chosen.flatten().argsort(stable=True)
 
 
+def ends_of_experts(chosen: Int[Tensor, "N k"], order: Int[Tensor, " S"], experts: int) -> Int[Tensor, " E"]:
+    """Return behind how many rows, in the `order` of `in_order_of_experts`, those of each expert end."""
+    numbers = torch.arange(experts, device=order.device)
+    return torch.searchsorted(chosen.flatten()[order], numbers, right=True, out_int32=True)
+
+
+def counts_of_experts(ends: Int[Tensor, " E"]) -> list[int]:
+    """Return how many rows each expert has; a device is waited for once."""
+    counts: list[int] = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    return counts
+
+
 def _forward(
     module: Any,
     hidden_states: Float[Tensor, "N H"],
@@ -87,14 +99,13 @@ def _forward(
 ) -> Float[Tensor, "N H"]:
     """Return `Σ_k w_k · down_k(gate(gate_up_k(x)))` of each token."""
     order, choices = in_order_of_experts(top_k_index), top_k_index.shape[1]
+    ends = ends_of_experts(top_k_index, order, module.num_experts)
     if _in_one_go(module, hidden_states):
-        numbers = torch.arange(module.num_experts, device=order.device)
-        ends = torch.searchsorted(top_k_index.flatten()[order], numbers, right=True, out_int32=True)
         first, second = (module.get_parameter(name) for name in EXPERT_PARAMETERS)
         made = module._apply_gate(grouped.product(hidden_states[order // choices], first, ends))
         made = _seen_between(module, made, top_k_index)
         return _by_token(grouped.product(made, second, ends), order, top_k_weights, hidden_states.dtype)
-    counts = torch.bincount(top_k_index.flatten(), minlength=module.num_experts).tolist()
+    counts = counts_of_experts(ends)
     made = _first(module, hidden_states, order // choices, counts)
     made = _seen_between(module, made, top_k_index)
     products = torch.cat(list(_products(module, EXPERT_PARAMETERS[1], made.split(counts))))

@@ -137,10 +137,11 @@ class Observer:
         languages = batch.languages.to(chosen.device).repeat_interleave(batch.tokens.shape[1])[tokens]
         # What waits for the device is asked for once a batch, not for each expert.
         count = self.statistics[matrices[0].name].languages
-        runs, sizes = torch.unique_consecutive(chosen.flatten()[order] * count + languages, return_counts=True)
-        parts = (inputs if in_order else tokens).split(sizes.tolist())
+        runs, lengths = torch.unique_consecutive(chosen.flatten()[order] * count + languages, return_counts=True)
+        experts, sizes = torch.stack([runs // count, lengths]).tolist()
+        parts = (inputs if in_order else tokens).split(sizes)
         names = {matrix.expert: matrix.name for matrix in matrices}
-        for expert, language, part in zip((runs // count).tolist(), (runs % count).split(1), parts, strict=True):
+        for expert, language, part in zip(experts, (runs % count).split(1), parts, strict=True):
             values = part if in_order else inputs[part]
             name = names[expert]
             sums = SequenceSums.of(values[None], self._needs, self._weights_of(name, language))

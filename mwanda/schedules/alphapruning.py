@@ -40,7 +40,10 @@ class AlphaPruning:
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `−α_k`."""
-        alphas = torch.tensor([hill_exponent(eigenvalues(matrix.weight), self.tail) for matrix in matrices])
+        spectra = [eigenvalues(matrix.weight) for matrix in matrices]
+        # Fits are many small steps that look at values: on the CPU, so that a device is not waited for at each of them.
+        fetched = torch.cat(spectra).cpu().split([len(spectrum) for spectrum in spectra])
+        alphas = torch.tensor([hill_exponent(spectrum, self.tail) for spectrum in fetched])
         return (-float(alphas.double().mean()),)
 
     def allocate(
@@ -72,7 +75,7 @@ def hill_exponent(spectrum: Float[Tensor, " n"], tail: Tail = "peak") -> float:
     upper half. NaN where no tail is left (a matrix of zeros, or of equal eigenvalues).
 
     Args:
-        spectrum: rising; eigenvalues that are zero but for rounding are left out.
+        spectrum: on the CPU, rising; eigenvalues that are zero but for rounding are left out.
         tail: see above.
     """
     values = spectrum.double()
@@ -88,7 +91,7 @@ def _power_law(logs: Float[Tensor, " k"]) -> tuple[float, float]:
     """Return how far eigenvalues (their logarithms, rising) are from the power law that fits them, and its exponent."""
     above = logs - logs[0]
     exponent = 1 + len(logs) / above.sum()
-    empirical = torch.arange(len(logs), dtype=torch.float64, device=logs.device) / len(logs)
+    empirical = torch.arange(len(logs), dtype=torch.float64) / len(logs)
     distance = (1 - ((1 - exponent) * above).exp() - empirical).abs().max()
     return float(distance), float(exponent)
 
@@ -96,9 +99,9 @@ def _power_law(logs: Float[Tensor, " k"]) -> tuple[float, float]:
 def _near_the_peak(logs: Float[Tensor, " n"]) -> list[int]:
     """Return the places of the eigenvalues between 0.95 and 1.5 times the one at the peak, or of the next above."""
     low, high = float(logs[0]), float(logs[-1])
-    counts = torch.histc(logs.cpu(), BINS, min=low, max=high)
+    counts = torch.histc(logs, BINS, min=low, max=high)
     peak = low + (high - low) * int(counts.argmax()) / BINS
     bounds = torch.tensor([0.95, 1.5], dtype=torch.float64).log() + peak
-    first, last = torch.searchsorted(logs.cpu(), bounds).tolist()
+    first, last = torch.searchsorted(logs, bounds).tolist()
     most = len(logs) - 2  # a tail of one eigenvalue has no exponent
     return list(range(min(first, most), max(min(last, most + 1), min(first, most) + 1)))

@@ -41,7 +41,7 @@ class CWL:
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `C_k` (or `−C_k`), the mean similarity of the languages over the block's matrices."""
-        values = [_mean_similarity_of(matrix.statistics, self.similarity) for matrix in matrices]
+        values = torch.stack([_mean_similarity_of(matrix.statistics, self.similarity) for matrix in matrices]).tolist()
         sizes = [matrix.weight.numel() if self.weighting == "size" else 1 for matrix in matrices]
         mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
         return (mean if self.protect == "shared" else -mean,)
@@ -53,25 +53,22 @@ class CWL:
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
 
 
-def _mean_similarity_of(statistics: LanguageStatistics | None, similarity: Similarity) -> float:
+def _mean_similarity_of(statistics: LanguageStatistics | None, similarity: Similarity) -> Float[Tensor, ""]:
     """Return the mean similarity of the languages that count here (an expert need not meet every one)."""
     assert statistics is not None
-    there = statistics.votes > 0
-    return mean_similarity(language_root_mean_square(statistics)[there], similarity, statistics.votes[there])
+    return mean_similarity(language_root_mean_square(statistics), similarity, statistics.votes)
 
 
 def mean_similarity(
     profiles: Float[Tensor, "L in"], similarity: Similarity = "pearson", votes: Float[Tensor, " L"] | None = None
-) -> float:
+) -> Float[Tensor, ""]:
     """Return the mean over the `L(L−1)/2` pairs of languages of the similarity of their profiles.
 
     The sum over pairs of inner products of unit vectors is `(‖Σ_l u_l‖² − Σ_l ‖u_l‖²) / 2`, so that the cost grows
-    with L, not with L². NaN for one language. A profile without direction is similar to none (0). With weights of the
-    languages a pair weighs `w_l w_k`: `u_l` becomes `w_l u_l`, and the number of pairs `((Σ_l w_l)² − Σ_l w_l²) / 2`.
+    with L, not with L². A profile without direction is similar to none (0). With weights of the languages a pair weighs
+    `w_l w_k`: `u_l` becomes `w_l u_l`, and the number of pairs `((Σ_l w_l)² − Σ_l w_l²) / 2`. NaN where fewer than two
+    languages have a weight.
     """
-    languages = profiles.shape[0]
-    if languages < 2:
-        return math.nan
     values = profiles.double()
     if similarity == "spearman":
         values = _ranks(values)
@@ -85,14 +82,12 @@ def mean_similarity(
     weights = torch.ones_like(norms[:, 0]) if votes is None else votes.double()
     unit = unit * weights[:, None]
     total = unit.sum(dim=0).square().sum() - unit.square().sum()
-    return float(total / (weights.sum().square() - weights.square().sum()))
+    mean = total / (weights.sum().square() - weights.square().sum())
+    return mean.where((weights > 0).sum() > 1, math.nan)
 
 
 def _ranks(values: Float[Tensor, "L in"]) -> Float[Tensor, "L in"]:
     """Return each value's rank within its row, equals sharing the mean of their ranks."""
-    ranks = torch.empty_like(values)
-    for row, out in zip(values, ranks, strict=True):
-        _, inverse, counts = torch.unique(row, return_inverse=True, return_counts=True)
-        last = counts.cumsum(0)
-        out.copy_((last - (counts - 1) / 2.0)[inverse])
-    return ranks
+    ordered, values = values.sort(dim=1).values, values.contiguous()
+    before, up_to = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return (before + up_to + 1).to(values.dtype) / 2

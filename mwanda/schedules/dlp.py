@@ -18,6 +18,9 @@ from mwanda.statistics import Needs
 HALF = 16
 """Bits of a float32 that are decided in each of two passes."""
 
+OTHERS = 1 << HALF
+"""The number after those that have as many bits: what is not to be counted."""
+
 
 @dataclass(frozen=True)
 class DLP:
@@ -64,15 +67,16 @@ def median(scores: Callable[[], Iterable[Float[Tensor, "rows in"]]]) -> float:
     first = _histogram(scores, lambda bits: bits >> HALF)
     rank = (int(first.sum()) - 1) // 2
     upper, before = _bin_of(first, rank)
-    second = _histogram(scores, lambda bits: bits[bits >> HALF == upper] & (1 << HALF) - 1)
+    # Those of another upper half go to a bin of their own: a device would be waited for to leave them out.
+    second = _histogram(scores, lambda bits: torch.where(bits >> HALF == upper, bits & OTHERS - 1, OTHERS))
     lower, _ = _bin_of(second, rank - before)
     return float(torch.tensor(upper << HALF | lower, dtype=torch.int32).view(torch.float32))
 
 
 def _histogram(scores: Callable[[], Iterable[Tensor]], keys: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return how many scores there are of each key of `HALF` bits."""
-    counts = [torch.bincount(keys(part.flatten().view(torch.int32)), minlength=1 << HALF) for part in scores()]
-    return torch.stack(counts).sum(dim=0)
+    """Return, on the CPU, how many scores there are of each key of `HALF` bits."""
+    counts = [torch.bincount(keys(part.flatten().view(torch.int32)), minlength=OTHERS + 1) for part in scores()]
+    return torch.stack(counts).sum(dim=0)[:OTHERS].cpu()
 
 
 def _bin_of(counts: Tensor, rank: int) -> tuple[int, int]:

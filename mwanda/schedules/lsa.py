@@ -42,7 +42,7 @@ class LSA:
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return `−E_k`, which orders blocks as their importance does, or `E_k` with `protect=large`."""
-        error = sum(self._error(matrix) for matrix in matrices)
+        error = float(sum(self._error(matrix) for matrix in matrices))
         return (-error if self.protect == "small" else error,)
 
     def allocate(
@@ -51,7 +51,7 @@ class LSA:
         """Return sparsities that fall with the importance."""
         return project(spread([signal for (signal,) in signals], self.width), shares, target, lower)
 
-    def _error(self, matrix: BlockMatrix) -> float:
+    def _error(self, matrix: BlockMatrix) -> Float[Tensor, ""]:
         assert matrix.statistics is not None
         assert matrix.statistics.second_moment is not None, "needs = Needs.SECOND_MOMENTS"
         return reconstruction_error(matrix.weight, matrix.statistics.second_moment, self.removed, self.steps)
@@ -59,7 +59,7 @@ class LSA:
 
 def reconstruction_error(
     weight: Float[Tensor, "out in"], second_moment: Float[Tensor, "in in"], removed: float, steps: int
-) -> float:
+) -> Float[Tensor, ""]:
     """Return `Σ_rows r H rᵀ` of the part `r` of each row that a greedy search removes.
 
     In each step it removes the weights that add least to the error of the row, given those removed before:
@@ -80,4 +80,4 @@ def reconstruction_error(
         added = (own + 2 * values * through).masked_fill_(gone, -torch.inf)
         gone = lowest(added, count * step // steps)
         through = (values * gone) @ moment
-    return float((values * gone * through).sum(dtype=torch.float64))
+    return (values * gone * through).sum(dtype=torch.float64)

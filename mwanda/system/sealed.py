@@ -20,7 +20,8 @@ SEAL = "seal"
 
 def write_sealed(path: Path, tensors: Mapping[str, Tensor], purpose: str, metadata: Mapping[str, str] = {}) -> None:
     """Write a safetensors file that `read_sealed` takes for this purpose alone; no two tensors may share memory."""
-    write_tensors(path, tensors, {**metadata, SEAL: _digest(tensors, purpose, metadata)})
+    here = {name: value.detach().cpu() for name, value in tensors.items()}  # fetched once, for the digest and the file
+    write_tensors(path, here, {**metadata, SEAL: _digest(here, purpose, metadata)})
 
 
 def read_sealed(path: Path, purpose: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -63,6 +64,6 @@ def _digest(tensors: Mapping[str, Tensor], purpose: str, metadata: Mapping[str, 
     shapes = {name: (str(value.dtype), list(value.shape)) for name, value in tensors.items()}
     found = hashlib.sha256(digest_of([purpose, dict(metadata), shapes]).encode())
     for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        values = tensors[name].contiguous().reshape(-1).view(torch.uint8)
         found.update(values.numpy().data)
     return found.hexdigest()

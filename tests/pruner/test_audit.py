@@ -6,7 +6,7 @@ from plain_decoder import PlainDecoder
 from torch import nn
 
 from mwanda.errors import AuditError, SparsityError
-from mwanda.export.bits import digest
+from mwanda.export.bits import digests
 from mwanda.models import Block, Matrix, blocks_of
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner.audit import MatrixPlan, audit, check_blocks
@@ -37,7 +37,7 @@ def test_zeros_are_counted_into_the_plan() -> None:
     plans = [plan("b", 5), plan("a", 2)]
     audit([block(matrix("a", 2), matrix("b", 5))], plans)
     assert [each.zeros for each in plans] == [5, 2]
-    assert [each.mask for each in plans] == [digest(matrix("b", 5).weight), digest(matrix("a", 2).weight)]
+    assert [each.mask for each in plans] == digests([matrix("b", 5).weight, matrix("a", 2).weight])
 
 
 @pytest.mark.parametrize("zeros", [4, 6])

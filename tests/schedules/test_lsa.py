@@ -41,7 +41,7 @@ def one_by_one(inputs: Tensor, weight: Tensor, count: int) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_one_weight_a_step_is_the_greedy_search(seed: int) -> None:
     inputs, weight = inputs_and_weight(seed)
-    found = reconstruction_error(weight, inputs.T @ inputs, removed=0.5, steps=4)
+    found = reconstruction_error(weight, inputs.T @ inputs, removed=0.5, steps=4).item()
     assert found == pytest.approx(one_by_one(inputs, weight, 4), rel=1e-4)
 
 
@@ -50,7 +50,7 @@ def test_one_step_removes_the_lowest_scores_of_wanda(seed: int) -> None:
     inputs, weight = inputs_and_weight(seed)
     scores = weight.abs() * inputs.norm(dim=0)
     gone = scores.argsort(dim=1).argsort(dim=1) < 4
-    found = reconstruction_error(weight, inputs.T @ inputs, removed=0.5, steps=1)
+    found = reconstruction_error(weight, inputs.T @ inputs, removed=0.5, steps=1).item()
     assert found == pytest.approx(error_of(inputs, weight, gone), rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_no_search_beats_the_best_of_all_masks_and_more_steps_come_near_it(seed:
     for row in weight:
         masks = [torch.isin(torch.arange(8), torch.tensor(each)) for each in combinations(range(8), 4)]
         best += min(error_of(inputs, row[None], mask) for mask in masks)
-    errors = [reconstruction_error(weight, inputs.T @ inputs, 0.5, steps) for steps in (1, 4)]
+    errors = [reconstruction_error(weight, inputs.T @ inputs, 0.5, steps).item() for steps in (1, 4)]
     assert best * (1 - 1e-4) <= errors[1] <= errors[0]
     assert errors[1] < 1.6 * best
 
@@ -79,7 +79,7 @@ def test_signal_is_the_sum_over_the_matrices_and_protect_turns_it_round() -> Non
     for each in (matrix(0), matrix(1)):
         assert each.statistics is not None
         assert each.statistics.second_moment is not None
-        errors.append(reconstruction_error(each.weight, each.statistics.second_moment, 0.5, 4))
+        errors.append(reconstruction_error(each.weight, each.statistics.second_moment, 0.5, 4).item())
     assert LSA().signal([matrix(0), matrix(1)]) == pytest.approx((-sum(errors),))
     assert LSA(protect="large").signal([matrix(0), matrix(1)]) == pytest.approx((sum(errors),))
 

@@ -283,14 +283,14 @@ PROFILES = arrays(
 @given(profiles=PROFILES)
 def test_mean_similarity_equals_the_mean_over_pairs(similarity: Similarity, profiles: Profiles) -> None:
     assume((profiles.std(axis=1) > 1e-3).all())
-    found = mean_similarity(torch.from_numpy(profiles), similarity)
+    found = mean_similarity(torch.from_numpy(profiles), similarity).item()
     assert found == pytest.approx(mean_over_pairs(profiles, similarity), abs=1e-9)
 
 
 @pytest.mark.parametrize("similarity", PAIRWISE)
 def test_mean_similarity_of_many_languages_equals_the_mean_over_pairs(similarity: Similarity) -> None:
     profiles = np.random.default_rng(0).gamma(2.0, size=(60, 32))
-    found = mean_similarity(torch.from_numpy(profiles), similarity)
+    found = mean_similarity(torch.from_numpy(profiles), similarity).item()
     assert found == pytest.approx(mean_over_pairs(profiles, similarity), abs=1e-9)
 
 
@@ -300,7 +300,7 @@ def test_a_pair_of_languages_weighs_what_both_do(similarity: Similarity) -> None
     pairs = list(combinations(range(5), 2))
     likeness = [mean_over_pairs(profiles[list(pair)], similarity) for pair in pairs]
     expected = np.average(likeness, weights=[votes[one] * votes[other] for one, other in pairs])
-    found = mean_similarity(torch.from_numpy(profiles), similarity, torch.tensor(votes))
+    found = mean_similarity(torch.from_numpy(profiles), similarity, torch.tensor(votes)).item()
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -317,14 +317,14 @@ def test_languages_of_no_weight_have_no_say_in_their_similarity() -> None:
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e14])
 def test_similarity_does_not_depend_on_the_scale_of_the_profiles(similarity: Similarity, scale: float) -> None:
     profiles = np.random.default_rng(0).gamma(2.0, size=(4, 8))
-    found = mean_similarity(torch.from_numpy(scale * profiles), similarity)
+    found = mean_similarity(torch.from_numpy(scale * profiles), similarity).item()
     assert found == pytest.approx(mean_over_pairs(profiles, similarity), abs=1e-9)
 
 
 @pytest.mark.parametrize("similarity", PAIRWISE)
 def test_similarity_of_equal_profiles_is_one_and_of_one_language_undefined(similarity: Similarity) -> None:
     profile = torch.tensor([[1.0, 3.0, 2.0]])
-    assert mean_similarity(profile.repeat(3, 1), similarity) == pytest.approx(1.0)
+    assert mean_similarity(profile.repeat(3, 1), similarity).item() == pytest.approx(1.0)
     assert math.isnan(mean_similarity(profile, similarity))
 
 
@@ -338,12 +338,12 @@ def test_constant_profiles_are_similar_to_none_and_not_to_each_other(
     profiles = torch.arange(features, dtype=torch.float64).repeat(others + 2, 1)
     profiles[0], profiles[1] = constants
     expected = math.comb(others, 2) / math.comb(others + 2, 2)
-    assert mean_similarity(profiles, similarity) == pytest.approx(expected, abs=1e-9)
+    assert mean_similarity(profiles, similarity).item() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("similarity", PAIRWISE)
 def test_silent_profiles_have_similarity_zero(similarity: Similarity) -> None:
-    assert mean_similarity(torch.zeros(3, 5), similarity) == 0.0
+    assert mean_similarity(torch.zeros(3, 5), similarity).item() == 0.0
 
 
 def random_block(seed: int, shapes: Sequence[tuple[int, int]] = ((4, 8), (6, 12))) -> list[BlockMatrix]:

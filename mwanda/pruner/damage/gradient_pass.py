@@ -221,7 +221,7 @@ class GradientPass:
             return
         rows, positions = (sent(each, hidden.device) for each in (rows, draws.positions))
         at = hidden.detach()[rows, positions].flatten(0, 1).to(head.weight.device)
-        uniforms = draws.uniforms.flatten(2).to(at.device)
+        uniforms = sent(draws.uniforms.flatten(2), at.device)
         tokens = draw_tokens(at, head, uniforms.flatten(0, 1)).view(uniforms.shape)
         for first, second in tokens:
             difference = head.gradient(at, first) - head.gradient(at, second)

@@ -131,8 +131,8 @@ def routed_products(
         each = _products_by_token(inputs, gradients, weight, codes, levels)
         belongs = torch.arange(count, device=inputs.device)[:, None] == sequences
         return belongs.to(each) @ each
-    place = torch.arange(len(inputs), device=inputs.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    row = torch.arange(len(there), device=inputs.device).repeat_interleave(sizes)
+    row = torch.arange(len(there), device=inputs.device).repeat_interleave(sizes, output_size=len(inputs))
+    place = torch.arange(len(inputs), device=inputs.device) - (sizes.cumsum(0) - sizes)[row]
     padded = [
         values.new_zeros(len(there), longest, values.shape[1]).index_put_((row, place), values)
         for values in (inputs, gradients)

@@ -13,7 +13,7 @@ from mwanda.calibration import Batch
 from mwanda.models import Matrix
 from mwanda.models.layers import EXPERT_PARAMETERS
 from mwanda.pruner.damage.products import directional_products, routed_products
-from mwanda.pruner.experts import in_order_of_experts, product_of
+from mwanda.pruner.experts import counts_of_experts, ends_of_experts, in_order_of_experts, product_of
 from mwanda.pruner.observe import by_sequence
 
 
@@ -82,8 +82,9 @@ class Recorder:
         """Note of which sequence the rows are that each expert will multiply."""
         assert self._batch is not None
         chosen = args[1]
-        sequences = in_order_of_experts(chosen) // chosen.shape[1] // self._batch.tokens.shape[1]
-        counts = torch.bincount(chosen.flatten(), minlength=module.num_experts).tolist()
+        order = in_order_of_experts(chosen)
+        sequences = order // chosen.shape[1] // self._batch.tokens.shape[1]
+        counts = counts_of_experts(ends_of_experts(chosen, order, module.num_experts))
         self._routing[module] = sequences.split(counts)
 
     def _see_expert(

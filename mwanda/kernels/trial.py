@@ -1,0 +1,24 @@
+"""What all trials of what a device may or may not have end in."""
+
+import logging
+from collections.abc import Callable
+
+
+logger = logging.getLogger(__name__)
+
+
+def passes(trial: Callable[[], str | None], unused: str, level: int = logging.WARNING) -> bool:
+    """Return whether a trial finds nothing wrong; if it does, or raises anything, that is said.
+
+    Args:
+        trial: returns what is wrong, or None.
+        unused: what is not used then, and where, as the beginning of a sentence.
+        level: of the message.
+    """
+    try:
+        reason = trial()
+    except Exception as error:  # of a compiler or a library, which may raise anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if reason is not None:
+        logger.log(level, "%s: %s", unused, reason)
+    return reason is None
