@@ -14,6 +14,7 @@ from mwanda.comparison.pairs import Paired, paired
 from mwanda.comparison.records import Run, Unfinished
 from mwanda.comparison.tables import Section, partners
 from mwanda.comparison.tidy import MEASURES, VERSIONS, by_language, numbers
+from mwanda.config.identity import NOT_SEMANTIC
 from mwanda.errors import ComparisonError, RecordError
 
 
@@ -189,7 +190,8 @@ def _paired(pair: Paired | None, codes: Sequence[str]) -> Record | None:
 def _run(run: Run, measured: tuple[list[float], list[float]], output: Path, settings: Pool, configs: Pool) -> Record:
     (ratios, hurt), results = measured, run.results
     timing, memory = results.get("timing") or {}, results.get("memory") or {}
-    leaves = flat(run.config)
+    # Where a run lies and how it is tracked changes no number, and a report is handed on to others.
+    leaves = flat({key: value for key, value in run.config.items() if key not in NOT_SEMANTIC})
     environment = results.get("environment") or {}
     return {
         "name": run.name,

@@ -94,3 +94,9 @@ def test_without_the_extra_the_report_says_how(tmp_path: Path, monkeypatch: pyte
     main([str(tmp_path), "--no-plots"])
     assert "pip install 'mwanda[report]'" in (tmp_path / "comparison" / "report.md").read_text(encoding="utf-8")
     assert not (tmp_path / "comparison" / "report.html").exists()
+
+
+def test_where_a_run_lies_is_no_difference_between_configurations(page: str) -> None:
+    keys = {key.split(".")[0] for key, _ in content(page)["settings"]}
+    assert {"model", "criterion", "sparsity"} <= keys
+    assert not keys & {"output_dir", "sweep", "tracking", "artifacts"}
