@@ -136,8 +136,9 @@ def save_sweep(
                     significant=codes, **_costs(len(criterion)), inside=_inside(layers, codes), 
                 )  # fmt: skip
                 made["tasks"] = _tasks(codes[:3], excess)
+                place = folder / f"{criterion}-{schedule}-{sparsity}-{seed}"
                 config = {"seed": seed, "sparsity": sparsity, "criterion": {"_target_": criterion}}
-                place = save(folder / f"{criterion}-{schedule}-{sparsity}-{seed}", made, config)
+                save(place, made, config | {"output_dir": str(place), "sweep": {"folder": str(folder)}})
                 if sentences:
                     _save_sentences(place, ratios, sentences, seed)
     failure = {"status": "failed", "error": {"type": "ModelError", "message": "no <b>such</b> model"}}
