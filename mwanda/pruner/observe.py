@@ -13,7 +13,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
 from mwanda.pruner.experts import Between, in_order_of_experts, place_of
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs, SequenceSums
-from mwanda.statistics.experts import ExpertStatistics
+from mwanda.statistics.experts import ExpertStatistics, agrees
 
 
 class Observer:
@@ -59,7 +59,8 @@ class Observer:
     def _can_be_stacked(self, matrices: Sequence[Matrix]) -> bool:
         """Return whether these are all experts of a mixture, on an accelerator, whose sums can be made together."""
         whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
-        return whole and matrices[0].weight.device.type != "cpu" and Needs.SECOND_MOMENTS not in self._needs
+        device = matrices[0].weight.device
+        return whole and device.type != "cpu" and Needs.SECOND_MOMENTS not in self._needs and agrees(device)
 
     def _stacked(self, matrices: Sequence[Matrix], languages: int, weighting: LanguageWeights) -> ExpertStatistics:
         features, device = matrices[0].shape[1], matrices[0].weight.device
