@@ -13,7 +13,7 @@ from mwanda.errors import CalibrationError
 from mwanda.models import Matrix
 from mwanda.pruner.experts import Between, in_order_of_experts, place_of
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs, SequenceSums
-from mwanda.statistics.experts import ExpertStatistics
+from mwanda.statistics.experts import ExpertStatistics, agrees
 
 
 class Observer:
@@ -62,8 +62,16 @@ class Observer:
         On the CPU rows in the order of experts are added faster expert by expert (benchmarks/expert_sums.py).
         """
         whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
-        faster = matrices[0].weight.device.type != "cpu" or not isinstance(place, Between)
-        return whole and faster and Needs.SECOND_MOMENTS not in self._needs
+    def _are_added_together(self, place: nn.Module, matrices: Sequence[Matrix]) -> bool:
+        """Return whether these are all experts of a mixture, whose sums are made together.
+
+        On the CPU rows in the order of experts are added faster expert by expert (benchmarks/expert_sums.py).
+        """
+        whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
+        if not whole or Needs.SECOND_MOMENTS in self._needs:
+            return False
+        device = matrices[0].weight.device
+        return not isinstance(place, Between) or (device.type != "cpu" and agrees(device))
 
     def _stacked(self, matrices: Sequence[Matrix], languages: int, weighting: LanguageWeights) -> ExpertStatistics:
         features, device = matrices[0].shape[1], matrices[0].weight.device

@@ -5,12 +5,14 @@ Shapes: E experts, L languages, B sequences, T tokens per sequence, k choices of
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.kernels.lowest import AT_ONCE
+from mwanda.kernels.trial import passes
 from mwanda.statistics.language import RUN, SUMS, LanguageStatistics, Needs
 from mwanda.statistics.weights import LanguageWeights
 
@@ -93,3 +95,18 @@ def _segments(rows: Float[Tensor, "S I"], counts: Int[Tensor, "E B"]) -> Sums:
         return torch.cat(parts, dim=1).view(*counts.shape, -1)
 
     return sums
+
+
+@cache
+def agrees(device: torch.device) -> bool:
+    """Return whether the device sums over rows that follow each other, some of them none, as each sum alone does."""
+    rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).to(device)
+    counts = torch.tensor([[17, 0], [3, 20]]).to(device)  # one has none
+    parts = rows.double()[:17], rows.double()[:0], rows.double()[17:20], rows.double()[20:]
+    expected = torch.stack([part.sum(dim=0) for part in parts]).view(2, 2, -1)
+
+    def trial() -> str | None:
+        found = _segments(rows, counts)(lambda values: values)
+        return None if torch.allclose(found, expected) else "they differ"
+
+    return passes(trial, f"sums of all experts in one go are not used on {device}")

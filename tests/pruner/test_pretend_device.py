@@ -30,7 +30,7 @@ from mwanda.models.weights import Streamed, Weights, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.pruner import Pruner, PruningReport
+from mwanda.pruner import Pruner, PruningReport, observe
 from mwanda.pruner.engine import Order
 from mwanda.pruner.offloading import Activations
 from mwanda.pruner.run_checkpoint import RunCheckpoint
@@ -145,6 +145,17 @@ def test_mixtures_and_encoder_decoders_find_the_masks_of_the_cpu(family: str, or
     there = moved(copy.deepcopy(model))
     for each in (model, there):
         prune(each, Pruner(order, 4), MRIA(), NOfM(2, 4))
+    assert_same_masks(there, model)
+
+
+def test_experts_are_summed_one_by_one_where_a_device_cannot_sum_all(
+    monkeypatch: pytest.MonkeyPatch, waits: Waits
+) -> None:
+    monkeypatch.setattr(observe, "agrees", lambda device: False)
+    model = tiny_model("qwen3_moe", dtype=torch.float64)
+    there = moved(copy.deepcopy(model))
+    for each in (model, there):
+        prune(each, Pruner("arrival", 4), MRIA())
     assert_same_masks(there, model)
 
 

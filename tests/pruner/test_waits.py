@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from interruption import Interrupted, StopAt
-from pretend_device import Waits, moved, pretend
+from pretend_device import DEVICE, Waits, moved, pretend
 from tiny_models import EXPERTS, tiny_calibration, tiny_model
 from torch import nn
 
@@ -40,6 +40,7 @@ from mwanda.solvers import Solver, dsnot, sparsegpt, swap
 from mwanda.solvers.admm import ADMM
 from mwanda.solvers.dsnot import DSnoT
 from mwanda.solvers.swap import Swap
+from mwanda.statistics import experts
 
 
 ORDERS: list[Order] = ["arrival", "block", "oneshot"]
@@ -184,12 +185,22 @@ def test_sparsegpt_in_cells_waits_for_factors_alone() -> None:
     assert_within(more(block=8 + CHECKS), "arrival", criterion=SparseGPT(), pattern=NOfM(2, 4))
 
 
+@pytest.fixture
+def tried() -> None:
+    """Have what a device does for experts be tried before: a trial waits once a process."""
+    with pretend():
+        for agrees in (grouped.agrees, experts.agrees):
+            agrees.cache_clear()
+            assert agrees(DEVICE)
+
+
 def assert_experts_wait_within(bound: Bound, order: Order, **parts: Any) -> None:
-    for experts in (EXPERTS, 2 * EXPERTS):
-        assert_within(bound, order, family="mixtral", size={"num_local_experts": experts}, **parts)
+    for count in (EXPERTS, 2 * EXPERTS):
+        assert_within(bound, order, family="mixtral", size={"num_local_experts": count}, **parts)
 
 
 @every_order
+@pytest.mark.usefixtures("tried")
 def test_a_mixture_waits_once_more_for_each_batch_in_each_pass_however_many_experts_it_has(order: Order) -> None:
     """For how many tokens are sent to each expert, and once a block for each of its two parameters."""
     passes = 2 if order == "block" else 1
@@ -197,31 +208,31 @@ def test_a_mixture_waits_once_more_for_each_batch_in_each_pass_however_many_expe
 
 
 @every_order
+@pytest.mark.usefixtures("tried")
 def test_experts_in_one_go_wait_for_no_batch(order: Order) -> None:
-    """The trial, once a process, waits three times."""
-    grouped.agrees.cache_clear()
-    assert_experts_wait_within(more(block=2, start=3), order, dtype=torch.bfloat16)
-    grouped.agrees.cache_clear()
+    assert_experts_wait_within(more(block=2), order, dtype=torch.bfloat16)
 
 
-def matrices_of(experts: int) -> int:
-    """Return how many matrices a block of Mixtral has."""
-    return 4 + 2 * experts
+def matrices_of(count: int) -> int:
+    """Return how many matrices a block of Mixtral with so many experts has."""
+    return 4 + 2 * count
 
 
-@pytest.mark.parametrize("experts", [EXPERTS, 2 * EXPERTS])
-def test_solving_for_experts_waits_for_each_of_their_matrices_and_not_for_each_in_each_batch(experts: int) -> None:
+@pytest.mark.parametrize("count", [EXPERTS, 2 * EXPERTS])
+@pytest.mark.usefixtures("tried")
+def test_solving_for_experts_waits_for_each_of_their_matrices_and_not_for_each_in_each_batch(count: int) -> None:
     """Tokens are sorted by expert and language, once for each of the two parameters."""
-    bound = more(block=3 * matrices_of(experts) + 2 + CHECKS, both=2 * 2 + 1)
-    parts: dict[str, Any] = {"family": "mixtral", "size": {"num_local_experts": experts}}
+    bound = more(block=3 * matrices_of(count) + 2 + CHECKS, both=2 * 2 + 1)
+    parts: dict[str, Any] = {"family": "mixtral", "size": {"num_local_experts": count}}
     assert_within(bound, "arrival", criterion=SparseGPT(), **parts)
 
 
-@pytest.mark.parametrize("experts", [EXPERTS, 2 * EXPERTS])
-def test_gradients_of_experts_wait_twice_for_each_matrix_of_an_expert_and_batch(experts: int) -> None:
+@pytest.mark.parametrize("count", [EXPERTS, 2 * EXPERTS])
+@pytest.mark.usefixtures("tried")
+def test_gradients_of_experts_wait_twice_for_each_matrix_of_an_expert_and_batch(count: int) -> None:
     """For which sequences its tokens are of."""
-    bound = PLAIN + WALK + Bound(block=matrices_of(experts) + 5, batch=4, both=2 * 2 * experts + 4, start=4)
-    parts: dict[str, Any] = {"family": "mixtral", "size": {"num_local_experts": experts}}
+    bound = PLAIN + WALK + Bound(block=matrices_of(count) + 5, batch=4, both=2 * 2 * count + 4, start=4)
+    parts: dict[str, Any] = {"family": "mixtral", "size": {"num_local_experts": count}}
     assert_within(bound, "arrival", schedule=Fisher(signal_fraction=1.0), **parts)
 
 

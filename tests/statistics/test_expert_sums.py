@@ -5,7 +5,7 @@ import torch
 from pretend_device import DEVICE, Pretend, pretend
 
 from mwanda.statistics import UNIFORM, LanguageStatistics, Needs, SequenceSums
-from mwanda.statistics.experts import ExpertStatistics
+from mwanda.statistics.experts import ExpertStatistics, agrees
 
 
 NEEDS = Needs.COUNTS | Needs.MEANS
@@ -40,3 +40,14 @@ def test_sums_are_those_of_each_expert_alone_and_wait_for_nothing(length: int, i
             if mine is not None and theirs is not None:
                 torch.testing.assert_close(mine.values, theirs, rtol=1e-5, atol=1e-4)  # type: ignore[attr-defined]
         assert each.tokens.values.equal(expected.tokens)  # type: ignore[attr-defined]
+
+
+def test_a_device_whose_sums_differ_or_are_missing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch.segment_reduce
+    wrong = [lambda *_, **__: 1 / 0, lambda *each, **named: own(*each, **named) + 1]
+    for number, reduce in enumerate([own, *wrong]):
+        monkeypatch.setattr(torch, "segment_reduce", reduce)
+        agrees.cache_clear()
+        with pretend():
+            assert agrees(DEVICE) == (number == 0)
+    agrees.cache_clear()
