@@ -32,7 +32,7 @@ class Run:
 
     Args:
         method: its criterion, solver and schedule.
-        setting: what must be the same to compare: sparsity, pattern and the texts.
+        setting: what must be the same to compare: sparsity, pattern, the text and how many sentences of it.
         sparsity: over all prunable weights.
         languages: their codes.
         seed: of the run.
@@ -65,7 +65,8 @@ class Run:
         sparsity, text = record["sparsity"], record["fingerprints"]
         return cls(
             method="/".join((record["criterion"]["name"], record["solver"]["name"], record["schedule"]["name"])),
-            setting=f"{sparsity['target']:g} {sparsity['pattern']}, text {text['evaluation_text'][:6]}",
+            setting=f"{sparsity['target']:g} {sparsity['pattern']}, text {text['evaluation_text'][:6]}, "
+            f"{counts.shape[1]} sentences",
             sparsity=sparsity["target"],
             languages=tuple(losses.index),
             seed=record["seed"],

@@ -5,9 +5,10 @@
     python benchmarks/prediction.py PLAN/plan.json DIR
 
 Runs must have the method, the model and the calibration that was planned with; only languages that gave calibration
-text have a prediction. Runs of one sparsity are averaged over their seeds. Correlations are over languages, Spearman's
-with a 95 % interval of the percentile bootstrap over sentences (drawn for all languages at once, as the corpus is
-parallel) and over languages. "within" is the share of languages whose measured damage lies in the predicted interval.
+text have a prediction. Runs of one sparsity and text are averaged over their seeds. Correlations are over languages;
+Spearman's has a 95 % interval of the percentile bootstrap over sentences (drawn for all languages at once, as the
+corpus is parallel) and over languages. "within" is the share of languages that are measured to lie in the predicted
+interval.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from scipy.stats import pearsonr, spearmanr
 
 def by_sparsity(plan: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
     """Return the lines of a Markdown table: one for each method and sparsity that was planned and run."""
-    groups: dict[tuple[str, float], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, float, str], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.method, run.sparsity].append(run)
+        groups[run.method, run.sparsity, run.setting].append(run)
     lines = ["| method | sparsity | seeds | languages | predicted | measured | Spearman | Pearson | within |"]
     lines.append("|---" * 9 + "|")
-    for (method, sparsity), found in sorted(groups.items()):
+    for (method, sparsity, _), found in sorted(groups.items()):
         if sparsity in plan["sparsities"]:
             lines.append(_line(method, sparsity, found, plan))
     return lines

@@ -62,12 +62,6 @@ class Observer:
         On the CPU rows in the order of experts are added faster expert by expert (benchmarks/expert_sums.py).
         """
         whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
-    def _are_added_together(self, place: nn.Module, matrices: Sequence[Matrix]) -> bool:
-        """Return whether these are all experts of a mixture, whose sums are made together.
-
-        On the CPU rows in the order of experts are added faster expert by expert (benchmarks/expert_sums.py).
-        """
-        whole = [matrix.expert for matrix in matrices] == list(range(len(matrices)))
         if not whole or Needs.SECOND_MOMENTS in self._needs:
             return False
         device = matrices[0].weight.device
