@@ -92,7 +92,8 @@ def test_the_language_that_lost_more_weighs_more_and_the_mean_stays_one() -> Non
 def test_half_the_damage_is_half_of_the_mean_and_of_the_worst() -> None:
     tokens = np.full((2, 8), 10.0)
     added = np.random.default_rng(1).uniform(5, 15, size=(2, 8))
-    equal, weighted = (Run("a/b/c", "0.5", 0, np.array([True, True]), scale * added, tokens, 1.0) for scale in (1, 0.5))
+    codes, seen = ("eng_Latn", "swh_Latn"), np.array([True, True])
+    equal, weighted = (Run("a/b/c", "0.5", 0.5, codes, 0, seen, scale * added, tokens, 1.0) for scale in (1, 0.5))
     assert minimax.compared(equal, weighted, draws=50) == {
         name: pytest.approx((0.5,) * 3) for name in ("mean", "worst")
     }
