@@ -25,6 +25,7 @@ from workload import (
     DENSE,
     FAMILIES,
     GEMMA,
+    GRADIENTS,
     LANGUAGE_AWARE,
     LLAMA,
     LOOKING,
@@ -77,6 +78,12 @@ def recommended(options: argparse.Namespace) -> list[Table]:
     ways = [BLOCK, RECOMMENDED, WITH_UPDATES, SPARSEGPT, DENSE]
     workloads = [_workload(options, model) for model in options.models]
     return [_compare(f"{each.model}, 50 %, order=block", each, ways, options) for each in workloads]
+
+
+def gradients(options: argparse.Namespace) -> list[Table]:
+    """Compare a dense pass with what the gradients of an eighth of the text add to Wanda."""
+    ways = [DENSE, BLOCK, GRADIENTS]
+    return [_compare(f"{model}, wanda, 50 %", _workload(options, model), ways, options) for model in options.models]
 
 
 def schedules(options: argparse.Namespace) -> list[Table]:
@@ -159,7 +166,7 @@ def scoring(options: argparse.Namespace) -> list[Table]:
 
 SECTIONS = {
     each.__name__: each
-    for each in (orders, methods, recommended, schedules, families, languages, tokens, blocks, scoring)
+    for each in (orders, methods, recommended, gradients, schedules, families, languages, tokens, blocks, scoring)
 }
 
 

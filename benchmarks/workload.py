@@ -214,6 +214,7 @@ PUBLISHED_BATCHES = f"published procedure, {BATCH_SIZE} at a time"
 BLOCK, ARRIVAL, ONESHOT = "order=block", "order=arrival", "order=oneshot"
 CHECKPOINTED = "order=arrival, with checkpoints"
 LANGUAGE_AWARE = "order=arrival, mwanda, owl_cwl"
+GRADIENTS = "order=block, gradients of an eighth"
 RECOMMENDED, WITH_UPDATES, SPARSEGPT = "method=recommended", "method=recommended_with_updates", "method=sparsegpt"
 LOOKING: dict[str, Schedule] = {
     "owl, an eighth of the tokens": OWL(),
@@ -231,6 +232,7 @@ WAYS: dict[str, Callable[[Task], None]] = {
     ARRIVAL: lambda task: ours(task, "arrival"),
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
+    GRADIENTS: lambda task: ours(task, "block", schedule=Fisher(signal_fraction=1 / 8)),
     RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap()),
     WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM()),
     SPARSEGPT: lambda task: ours(task, "block", solver=SparseGPT()),
