@@ -124,14 +124,15 @@ def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float, skeleton
 def _sample(spec: RunSpec, parts: Parts) -> "Sample":
     """Return what gradients are taken of: more than for a schedule, as each language is told by itself."""
     from mwanda.pruner.damage import Sample
-    from mwanda.schedules.base import LooksAtGradients
+    from mwanda.schedules.base import Information, LooksAtGradients
 
     own = parts.schedule if isinstance(parts.schedule, LooksAtGradients) else None
     fixed = parts.pattern.fixed_sparsity()
     levels = (fixed,) if fixed is not None else own.levels if own is not None else LEVELS
     labels = own.labels if own is not None else LABELS
     settings = spec.settings.plan
-    return Sample(levels, settings.fraction, labels, settings.draws, spec.settings.seed)
+    information: Information = own.information if own is not None else "diagonal"
+    return Sample(levels, settings.fraction, labels, settings.draws, spec.settings.seed, information)
 
 
 def _row(prediction: "Prediction") -> list[dict[str, float]]:

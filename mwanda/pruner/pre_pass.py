@@ -73,7 +73,14 @@ class DensePrePass:
         checkpoint = self.passes.runtime.checkpoint
         noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
         if noted is None:
-            sample = Sample(schedule.levels, schedule.signal_fraction, schedule.labels, schedule.draws, schedule.seed)
+            sample = Sample(
+                schedule.levels,
+                schedule.signal_fraction,
+                schedule.labels,
+                schedule.draws,
+                schedule.seed,
+                schedule.information,
+            )
             damage = measure_damage(self.passes, scoring_criterion(self.method), self.pattern, sample)
             weights = self.passes.calibration.weights
             noted = json.dumps(signals_of_damage(damage, self.passes.blocks, schedule, weights))

@@ -23,6 +23,8 @@ SIGNAL_FRACTION = 0.125
 SignalFraction = Annotated[float, Gt(0), Le(1)]
 Level = Literal["block", "matrix"]
 Looks = Literal["nothing", "weights", "inputs", "gradients"]
+Information = Literal["diagonal", "directional"]
+"""Of the Fisher information: each weight by itself, or all that is removed of a matrix together."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class LooksAtGradients(Schedule, Protocol):
     @property
     def seed(self) -> int:
         """The seed of what is drawn."""
+        ...
+
+    @property
+    def information(self) -> Information:
+        """How much of the Fisher information is looked at."""
         ...
 
 

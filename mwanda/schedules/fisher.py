@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from scipy.optimize import brentq
 
 from mwanda.errors import ConfigurationError
-from mwanda.schedules.base import BlockMatrix, Level, Looks, SignalFraction, project
+from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Information, Level, Looks, SignalFraction, project
 from mwanda.schedules.curve import DamageCurve, Values
 from mwanda.statistics import Needs
 
@@ -32,8 +32,11 @@ class Fisher:
         labels: share of a sequence's positions at which tokens are drawn.
         draws: of tokens for each sequence; each costs one more backward pass.
         seed: of what is drawn.
+        information: `diagonal` adds up the damage of the single weights, `½ E[Σ_ij (g_ij Δ_ij)²] / T`; `directional` is
+            D itself, with what weights do together, and needs several times the text for the same certainty
+            (docs/log.md).
         level: see Schedule.
-        signal_fraction: see Schedule; with less text the damage of single matrices is too uncertain (docs/log.md).
+        signal_fraction: see Schedule.
 
     Raises:
         ConfigurationError: the levels do not rise, or the bounds are in the wrong order.
@@ -45,8 +48,9 @@ class Fisher:
     labels: Annotated[float, Gt(0), Le(1)] = 0.25
     draws: Annotated[int, Gt(0)] = 1
     seed: int = 0
+    information: Information = "diagonal"
     level: Level = "matrix"
-    signal_fraction: SignalFraction = 0.5
+    signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NOTHING
     looks_at: ClassVar[Looks] = "gradients"
 

@@ -22,7 +22,9 @@ class Damage:
         languages: of each sequence, as an index.
         levels: sparsities.
         positions: P.
-        products: `⟨g_m, Δ_m(s)⟩` of each sequence, draw, matrix and level.
+        squares: `⟨g_m, Δ_m(s)⟩²` of each sequence, draw, matrix and level, or its part `Σ_ij (g_ij Δ_ij)²`. What is
+            left out, products of two weights, has as many positive as negative terms, whose sum is small; they are most
+            of what differs from sequence to sequence.
         rare: of each matrix those (itself among them) with which it shares its damage, where it is an expert that saw
             too few tokens to be judged by them alone.
     """
@@ -31,12 +33,12 @@ class Damage:
     languages: Int[Tensor, " S"]
     levels: tuple[float, ...]
     positions: int
-    products: Float[Tensor, "S R M K"]
+    squares: Float[Tensor, "S R M K"]
     rare: "tuple[tuple[str, tuple[str, ...]], ...]" = ()
 
     def curves(self) -> dict[str, Float[Tensor, "L K"]]:
         """Return the damage of each matrix by language and level."""
-        squares = self.products.square().mean(dim=1) / (4 * self.positions)
+        squares = self.squares.mean(dim=1) / (4 * self.positions)
         found = by_language(squares, self.languages)
         index = {name: place for place, name in enumerate(self.matrices)}
         curves = {name: found[:, place] for name, place in index.items()}

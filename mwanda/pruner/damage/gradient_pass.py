@@ -132,6 +132,7 @@ class GradientPass:
         criterion: says what would be removed.
         pattern: which weights compete.
         levels: sparsities.
+        apart: leave out what two weights do together.
         calibrator: of what the criterion needs of the inputs.
         weights: where blocks are.
         step: called at each block, in the forward and in the backward pass.
@@ -146,6 +147,7 @@ class GradientPass:
     criterion: Criterion
     pattern: Pattern
     levels: tuple[float, ...]
+    apart: bool
     calibrator: Calibrator
     weights: Weights
     step: Callable[[], object]
@@ -155,7 +157,9 @@ class GradientPass:
 
     @torch.no_grad()
     def run(self) -> Float[Tensor, "S R M K"]:
-        """Return `⟨g_m, Δ_m(s)⟩` of each sequence of this process, draw, matrix and level, on the CPU.
+        """Return `⟨g_m, Δ_m(s)⟩²` of each sequence of this process, draw, matrix and level, on the CPU.
+
+        With each weight apart it is `Σ_ij (g_ij Δ_ij)²`.
 
         Raises:
             CalibrationError: inputs or gradients are not finite.
@@ -164,7 +168,8 @@ class GradientPass:
             visitor = BlockInputs(self.calibrator, self.store)
             self._forward(visitor)
             self._gradients_of_labels()
-            return self._backward(visitor)
+            found = self._backward(visitor)
+            return found if self.apart else found.square()
 
     def _forward(self, visitor: BlockInputs) -> None:
         last = self.blocks[-1]
@@ -260,7 +265,7 @@ class GradientPass:
             }
             for matrix in block.matrices:
                 visitor.statistics.pop(matrix.name, None)
-            recorder = Recorder(block.matrices, codes, len(self.levels))
+            recorder = Recorder(block.matrices, codes, len(self.levels), apart=self.apart)
             parts = [
                 self._backward_through(block, visitor.kept.pop((block.index, index)), index, batch, recorder)
                 for index, batch in enumerate(self.batches)

@@ -19,6 +19,7 @@ from mwanda.pruner.damage.labels import draws_of
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import offloading_of
 from mwanda.pruner.passes import Passes
+from mwanda.schedules.base import Information
 from mwanda.statistics import Needs
 
 
@@ -36,6 +37,7 @@ class Sample:
         labels: share of the positions of a sequence at which tokens are drawn.
         draws: of tokens for each sequence.
         seed: of what is drawn.
+        information: how much of the Fisher information is looked at.
     """
 
     levels: tuple[float, ...]
@@ -43,6 +45,7 @@ class Sample:
     labels: float
     draws: int
     seed: int
+    information: Information = "diagonal"
 
 
 def scoring_criterion(method: Method) -> Criterion:
@@ -85,13 +88,13 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
     counts = torch.tensor([part.shape[0] for part in chosen.sequences])
     languages = torch.repeat_interleave(torch.arange(len(chosen.codes)), counts)
 
-    def damage(products: Tensor, rare: list[str]) -> Damage:
+    def damage(squares: Tensor, rare: list[str]) -> Damage:
         positions = labelled.positions.shape[1]
-        return Damage(names, languages, sample.levels, positions, products, siblings_of(names, rare))
+        return Damage(names, languages, sample.levels, positions, squares, siblings_of(names, rare))
 
     found = runtime.artifacts.find("damage", key) if runtime.artifacts is not None else None
     if found is not None:
-        return damage(found.tensors["products"], found.metadata["rare"])
+        return damage(found.tensors["squares"], found.metadata["rare"])
     calibrator, size = passes.calibrator(criterion.needs, chosen), passes.sequences_per_batch(chosen)
     bar = iter(runtime.progress.track([*blocks, *blocks], "gradients", unit="blocks"))
     with ExitStack() as stack:
@@ -104,6 +107,7 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
             criterion,
             pattern,
             sample.levels,
+            sample.information == "diagonal",
             calibrator,
             runtime.weights,
             lambda: next(bar, None),
@@ -111,12 +115,12 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
             HiddenStates(kept),
         ).run()
     next(bar, None)
-    products = torch.zeros(chosen.count, *own.shape[1:], dtype=own.dtype)
-    products[torch.cat(world.shard(torch.arange(chosen.count).split(size)))] = own
-    world.all_reduce([products])
+    squares = torch.zeros(chosen.count, *own.shape[1:], dtype=own.dtype)
+    squares[torch.cat(world.shard(torch.arange(chosen.count).split(size)))] = own
+    world.all_reduce([squares])
     if runtime.artifacts is not None:
-        runtime.artifacts.keep("damage", key, {"products": products}, {"rare": calibrator.pooled})
-    return damage(products, calibrator.pooled)
+        runtime.artifacts.keep("damage", key, {"squares": squares}, {"rare": calibrator.pooled})
+    return damage(squares, calibrator.pooled)
 
 
 def check_causal(

@@ -61,7 +61,7 @@ class Predictor:
     def _amounts(self) -> Float[Tensor, "S R M"]:
         """How often each sequence and draw saw the pooled damage in each matrix: `a_ml` before the mean."""
         damage = self.damage
-        squares = damage.products.square() / (4 * damage.positions)
+        squares = damage.squares / (4 * damage.positions)
         amounts = (squares / torch.from_numpy(self._curve.damage)).mean(dim=3)
         index = {name: place for place, name in enumerate(damage.matrices)}
         shared = amounts.clone()

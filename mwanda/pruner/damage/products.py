@@ -1,7 +1,8 @@
-"""Inner products of a matrix's gradients with the weights that would be removed, one for each sequence.
+"""What a matrix's gradients and the weights that would be removed have to do with each other, sequence by sequence.
 
 `⟨g, Δ⟩ = Σ_t δ_tᵀ Δ x_t`, where x is the input of the matrix, δ the gradient at its output and `g = Σ_t δ_t x_tᵀ` the
-gradient of its weight. Shapes: B sequences, T tokens per sequence, I and O input and output features, K levels.
+gradient of its weight; or, with each weight apart, `Σ_ij (g_ij Δ_ij)²`. Shapes: B sequences, T tokens per sequence, I
+and O input and output features, K levels.
 """
 
 from collections.abc import Sequence
@@ -79,6 +80,8 @@ def directional_products(
     weight: Float[Tensor, "O I"],
     codes: Int[Tensor, "O I"],
     levels: int,
+    *,
+    apart: bool = False,
 ) -> Float[Tensor, "B K"]:
     """Return `⟨g_b, W removed at level k⟩` of each sequence b, in float64.
 
@@ -90,6 +93,7 @@ def directional_products(
         weight: W.
         codes: as `removal_levels` gives them.
         levels: K.
+        apart: return the sum of the squares of the single weights' products instead.
     """
     count, features = inputs.shape[0], inputs.shape[2]
     at_once = GRADIENTS_AT_ONCE if inputs.device.type == "cpu" else GRADIENTS_ON_DEVICE
@@ -98,7 +102,7 @@ def directional_products(
     for begin in range(0, weight.shape[0], rows):
         part = slice(begin, begin + rows)
         gradient = torch.bmm(gradients[:, :, part].transpose(1, 2), inputs).flatten(1)
-        total += _project(gradient, weight[part], codes[part], levels)
+        total += _project(gradient, weight[part], codes[part], levels, apart)
     return total
 
 
@@ -110,6 +114,8 @@ def routed_products(
     weight: Float[Tensor, "O I"],
     codes: Int[Tensor, "O I"],
     levels: int,
+    *,
+    apart: bool = False,
 ) -> Float[Tensor, "B K"]:
     """Return the same for the tokens that are sent to one expert.
 
@@ -121,13 +127,14 @@ def routed_products(
         weight: W.
         codes: as `removal_levels` gives them.
         levels: K.
+        apart: likewise.
     """
     there, sizes = torch.unique_consecutive(sequences, return_counts=True)
     total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
     if not len(there):
         return total
     longest = int(sizes.max())
-    if len(there) * (longest + GRADIENT_COSTS) > levels * len(inputs):
+    if not apart and len(there) * (longest + GRADIENT_COSTS) > levels * len(inputs):
         each = _products_by_token(inputs, gradients, weight, codes, levels)
         belongs = torch.arange(count, device=inputs.device)[:, None] == sequences
         return belongs.to(each) @ each
@@ -137,15 +144,21 @@ def routed_products(
         values.new_zeros(len(there), longest, values.shape[1]).index_put_((row, place), values)
         for values in (inputs, gradients)
     ]
-    total[there] = directional_products(padded[0], padded[1], weight, codes, levels)
+    total[there] = directional_products(padded[0], padded[1], weight, codes, levels, apart=apart)
     return total
 
 
 def _project(
-    gradient: Float[Tensor, "B W"], weight: Float[Tensor, "rows in"], codes: Int[Tensor, "rows in"], levels: int
+    gradient: Float[Tensor, "B W"],
+    weight: Float[Tensor, "rows in"],
+    codes: Int[Tensor, "rows in"],
+    levels: int,
+    apart: bool,
 ) -> Float[Tensor, "B K"]:
     """Return the products with what is removed at each level, given the gradient of a few rows."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
+    if apart:  # squares of both, as half precision has no room for squares
+        gradient, weight = gradient.to(wide).square(), weight.to(wide).square()
     gone = weight.new_empty(levels, *weight.shape)
     for level, part in enumerate(gone):
         torch.mul(weight, codes <= level, out=part)

@@ -24,10 +24,13 @@ class Recorder:
         matrices: of one block.
         codes: of each matrix, at which level a weight is removed.
         levels: how many there are.
+        apart: take the sum of squares of the single weights' products.
     """
 
-    def __init__(self, matrices: Sequence[Matrix], codes: Mapping[str, Int[Tensor, "O I"]], levels: int):
-        self._matrices, self._codes, self._levels = matrices, codes, levels
+    def __init__(
+        self, matrices: Sequence[Matrix], codes: Mapping[str, Int[Tensor, "O I"]], levels: int, *, apart: bool = False
+    ):
+        self._matrices, self._codes, self._levels, self._apart = matrices, codes, levels, apart
         self._batch: Batch | None = None
         self._routing: dict[nn.Module, tuple[Tensor, ...]] = {}
         self.products: dict[str, Float[Tensor, "B K"]] = {}
@@ -74,6 +77,7 @@ class Recorder:
                 matrix.weight,
                 self._codes[matrix.name],
                 self._levels,
+                apart=self._apart,
             )
 
         output.register_hook(add)
@@ -104,6 +108,7 @@ class Recorder:
                 matrix.weight,
                 self._codes[matrix.name],
                 self._levels,
+                apart=self._apart,
             )
 
         output.register_hook(add)

@@ -1,7 +1,7 @@
 """The damage of a matrix against gradients of whole sequences by autograd, and against finite differences of the KL."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from mwanda.pruner.damage.labels import draws_of
 from mwanda.pruner.offloading import Activations
 from mwanda.pruner.passes import Passes, PassSettings
 from mwanda.pruner.runtime import Runtime
+from mwanda.schedules.base import Information
 
 
 CALIBRATION = tiny_calibration(languages=2, sequences=(2, 3), length=9)
@@ -72,7 +73,7 @@ def gradient_of(model: nn.Module, name: str, gradients: dict[str, Tensor]) -> Te
 
 
 def by_autograd(model: nn.Module, calibration: CalibrationSet, sample: Sample) -> Tensor:
-    """Return the products sequence by sequence, from the gradients of all weights of the whole model."""
+    """Return the squares sequence by sequence, from the gradients of all weights of the whole model."""
     names = [matrix.name for block in blocks_of(model) for matrix in block.matrices]
     parts = [removed_parts(model, names, calibration, level) for level in sample.levels]
     tokens = torch.cat(calibration.sequences)
@@ -93,26 +94,29 @@ def by_autograd(model: nn.Module, calibration: CalibrationSet, sample: Sample) -
         }
         for place, name in enumerate(names):
             for index, part in enumerate(parts):
-                found[sequence, draw, place, index] = (gradient_of(model, name, gradients) * part[name]).sum()
+                products = gradient_of(model, name, gradients) * part[name]
+                apart = products.square().sum()
+                found[sequence, draw, place, index] = apart if sample.information == "diagonal" else products.sum() ** 2
     return found
 
 
+@pytest.mark.parametrize("information", get_args(Information))
 @pytest.mark.parametrize("family", [*DENSE, *MIXTURES, "plain"])
-def test_products_are_those_of_the_gradients_of_whole_sequences(family: str) -> None:
-    model = float64(family)
-    found = measure(model)
+def test_squares_are_those_of_the_gradients_of_whole_sequences(family: str, information: Information) -> None:
+    model, sample = float64(family), replace(SAMPLE, information=information)
+    found = measure(model, sample=sample)
     assert found.matrices == tuple(matrix.name for block in blocks_of(model) for matrix in block.matrices)
-    expected = by_autograd(model, CALIBRATION, SAMPLE)
-    assert float(expected.abs().max()) > 1e-3
-    torch.testing.assert_close(found.products, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+    expected = by_autograd(model, CALIBRATION, sample)
+    assert float(expected.max()) > 1e-6
+    torch.testing.assert_close(found.squares, expected, rtol=2e-4, atol=1e-6 * float(expected.max()))
 
 
 def test_curves_are_the_mean_square_by_language() -> None:
     model = float64("llama")
-    found, products = measure(model), by_autograd(model, CALIBRATION, SAMPLE)
+    found, squares = measure(model), by_autograd(model, CALIBRATION, SAMPLE)
     positions = round(0.5 * 9)
-    first = products[:2].square().mean(dim=(0, 1)) / 4 / positions
-    second = products[2:].square().mean(dim=(0, 1)) / 4 / positions
+    first = squares[:2].mean(dim=(0, 1)) / 4 / positions
+    second = squares[2:].mean(dim=(0, 1)) / 4 / positions
     assert found.positions == positions
     for place, curve in enumerate(found.curves().values()):
         torch.testing.assert_close(curve, torch.stack([first[place], second[place]]), rtol=1e-4, atol=1e-12)
@@ -135,7 +139,7 @@ def test_damage_is_the_second_order_of_the_kl_divergence(family: str) -> None:
     """`KL(ε) / ε²` for a small ε, against the mean over many draws: 4 standard errors."""
     model, calibration = float64(family), tiny_calibration(languages=1, sequences=4, length=6)
     draws = 100
-    found = measure(model, calibration, Sample((0.5,), 1.0, 1.0, draws, seed=0), batch_size=4)
+    found = measure(model, calibration, Sample((0.5,), 1.0, 1.0, draws, 0, "directional"), batch_size=4)
     names = list(found.matrices)
     parts = removed_parts(model, names, calibration, 0.5)
     tokens, size, ratios = torch.cat(calibration.sequences), 1e-3, []
@@ -149,18 +153,37 @@ def test_damage_is_the_second_order_of_the_kl_divergence(family: str) -> None:
     assert abs(sum(ratios) / len(ratios) - 1) < 2 * spread
 
 
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_weights_apart_are_the_diagonal_of_the_second_order(family: str) -> None:
+    """The mean over many draws of `Σ_ij (g_ij Δ_ij)²` against KL divergences of steps of one weight each."""
+    model, calibration = float64(family), tiny_calibration(languages=1, sequences=4, length=6)
+    draws, size = 200, 1e-3
+    found = measure(model, calibration, Sample((0.5,), 1.0, 1.0, draws, seed=0), batch_size=4)
+    tokens = torch.cat(calibration.sequences)
+    names = list(found.matrices)[:2]
+    parts = removed_parts(model, names, calibration, 0.5)
+    block = blocks_of(model)[0]
+    for name in names:
+        expected = 0.0
+        for row, column in parts[name].nonzero().tolist():
+            step = torch.zeros_like(parts[name])
+            step[row, column] = parts[name][row, column]
+            expected += kl(model, tokens, block, name, step, size) / size**2
+        assert float(found.curves()[name][0, 0]) == pytest.approx(expected, rel=0.15), name
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batches_change_nothing_beyond_rounding(batch_size: int) -> None:
     model = float64("llama")
-    torch.testing.assert_close(measure(model, batch_size=batch_size).products, measure(model).products)
+    torch.testing.assert_close(measure(model, batch_size=batch_size).squares, measure(model).squares)
 
 
 def test_the_same_seed_gives_the_same_numbers_twice_and_another_seed_others() -> None:
     model = tiny_model("llama")
     first, second = measure(model), measure(model)
-    assert torch.equal(first.products, second.products)
+    assert torch.equal(first.squares, second.squares)
     other = measure(model, sample=replace(SAMPLE, seed=6))
-    assert not torch.allclose(first.products, other.products, rtol=0.1)
+    assert not torch.allclose(first.squares, other.squares, rtol=0.1)
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "bloom"])
@@ -181,7 +204,7 @@ def test_the_model_is_left_as_it_was(family: str) -> None:
 def test_waiting_hidden_states_may_be_elsewhere(activations: Activations, tmp_path: Any) -> None:
     model = tiny_model("llama", num_hidden_layers=3)
     found = measure(model, activations=activations, runtime=Runtime(scratch=tmp_path))
-    assert torch.equal(found.products, measure(model).products)
+    assert torch.equal(found.squares, measure(model).squares)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,8 +247,8 @@ def test_experts_that_saw_few_tokens_share_the_damage_of_all() -> None:
     assert alone.rare == ()
     assert {name for name, _ in shared.rare} == {name for name in curves if ".experts." in name}
     for name, siblings in shared.rare:
-        expected = torch.stack([shared.products[:, :, shared.matrices.index(each)] for each in siblings])
-        mean = expected[:, :2].square().mean(dim=(0, 1, 2)) / 4 / shared.positions
+        expected = torch.stack([shared.squares[:, :, shared.matrices.index(each)] for each in siblings])
+        mean = expected[:, :2].mean(dim=(0, 1, 2)) / 4 / shared.positions
         torch.testing.assert_close(shared.curves()[name][0], mean)
 
 

@@ -16,7 +16,7 @@ LEVELS = (0.25, 0.5)
 def damage(products: torch.Tensor, languages: list[int], rare: bool = False) -> Damage:
     names = tuple(f"experts.{index}" for index in range(products.shape[2]))
     siblings = tuple((name, names) for name in names) if rare else ()
-    return Damage(names, torch.tensor(languages), LEVELS, positions=2, products=products, rare=siblings)
+    return Damage(names, torch.tensor(languages), LEVELS, positions=2, squares=products.square(), rare=siblings)
 
 
 def products(sequences: int = 6, draws: int = 2, matrices: int = 3) -> torch.Tensor:

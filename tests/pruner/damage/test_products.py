@@ -30,10 +30,10 @@ def case() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return random(4, 6, 7, seed=1), random(4, 6, 5, seed=2), random(5, 7, seed=4), codes
 
 
-def written_out(inputs: Tensor, gradients: Tensor, weight: Tensor, codes: Tensor) -> Tensor:
-    """Return the products of one sequence."""
+def written_out(inputs: Tensor, gradients: Tensor, weight: Tensor, codes: Tensor, power: int = 1) -> Tensor:
+    """Return the products of one sequence, or the squares of those of single weights."""
     gradient = gradients.T @ inputs
-    return torch.stack([(gradient * weight * (codes <= level)).sum() for level in range(3)])
+    return torch.stack([(gradient * weight * (codes <= level)).pow(power).sum() for level in range(3)])
 
 
 @pytest.mark.parametrize("at_once", [1, 60, 10_000])
@@ -42,6 +42,15 @@ def test_products_are_those_of_the_weight_gradient(at_once: int, monkeypatch: py
     inputs, gradients, weight, codes = case()
     expected = [written_out(x, d, weight, codes) for x, d in zip(inputs, gradients, strict=True)]
     torch.testing.assert_close(directional_products(inputs, gradients, weight, codes, 3), torch.stack(expected))
+
+
+@pytest.mark.parametrize("at_once", [1, 60, 10_000])
+def test_squares_of_single_weights_are_added_up(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "GRADIENTS_AT_ONCE", at_once)
+    inputs, gradients, weight, codes = case()
+    expected = [written_out(x, d, weight, codes, 2) for x, d in zip(inputs, gradients, strict=True)]
+    found = directional_products(inputs, gradients, weight, codes, 3, apart=True)
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 @pytest.mark.parametrize("costs", [0, 8, 10**6])
@@ -57,8 +66,10 @@ def test_products_of_routed_tokens_go_to_their_sequences(
     sentence_ids = torch.tensor(sequences, dtype=torch.int64)
     inputs, gradients = random(len(sentence_ids), 7, seed=5), random(len(sentence_ids), 5, seed=6)
     found = routed_products(inputs, gradients, sentence_ids, 4, weight, codes, 3)
-    expected = [written_out(inputs[sentence_ids == b], gradients[sentence_ids == b], weight, codes) for b in range(4)]
-    torch.testing.assert_close(found, torch.stack(expected))
+    own = [(inputs[sentence_ids == b], gradients[sentence_ids == b]) for b in range(4)]
+    torch.testing.assert_close(found, torch.stack([written_out(*each, weight, codes) for each in own]))
+    apart = routed_products(inputs, gradients, sentence_ids, 4, weight, codes, 3, apart=True)
+    torch.testing.assert_close(apart, torch.stack([written_out(*each, weight, codes, 2) for each in own]))
 
 
 @pytest.mark.parametrize("criterion", [Wanda(), MWanda(), Magnitude(), Magnitude("row")], ids=repr)
