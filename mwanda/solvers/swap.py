@@ -36,7 +36,8 @@ class Swap:
 
     In each round every row picks the `pool` pruned weights that are cheapest to restore and the `pool` kept ones that
     are cheapest to prune, and carries out the best exchange among them again and again, with c kept exact within the
-    pool, until none lowers the error. Then c is made anew. Under N:M both weights of an exchange lie in one cell.
+    pool, until none lowers the error. Then all of c is brought up to date. Under N:M both weights of an exchange lie in
+    one cell.
 
     Args:
         rounds: at most; a row in which a round found nothing is left out of those that follow.
@@ -72,14 +73,15 @@ class Swap:
         refined = pruned.clone()
         rows = torch.arange(len(weight), device=weight.device)
         together = max(rows_at_once(weight), AT_ONCE // weight.shape[1])
+        lost = (weight * refined) @ gram
         for _ in range(self.rounds):
-            lost = (weight[rows] * refined[rows]) @ gram
             changed = []
-            for some, correlation in zip(*(each.split(together) for each in (rows, lost)), strict=True):
-                values, mask = weight[some], refined[some]
-                pool = _Pool.of(values, mask, correlation, gram, cell, self.pool)
+            for some in rows.split(together):
+                mask, correlation = refined[some], lost[some]
+                pool = _Pool.of(weight[some], mask, correlation, gram, cell, self.pool)
                 swapped = pool.exchange(mask, self.tolerance)
                 refined[some] = mask
+                lost[some] = correlation + pool.change_of_correlation(gram)
                 changed.append(some[swapped])
             rows = torch.cat(changed)
             if not len(rows):
@@ -95,7 +97,9 @@ class _Pool:
         restored: their inputs; `restoring` is what bringing each back alone would add to the error, infinite where
             there is no such weight.
         dropped, dropping: the same of the kept ones.
-        products: `2 w_i w_k G_ik` of all 2P candidates, those to restore first.
+        candidates: the inputs of all 2P, those to restore first; `values` are their weights.
+        products: `2 w_i w_k G_ik` of them.
+        moved: what was added to the pruned part r of the row at each.
         allowed: which pairs may be exchanged.
         error: of each row.
         noise: an exchange that promises less may be rounding.
@@ -105,7 +109,10 @@ class _Pool:
     dropped: Int[Tensor, "rows P"]
     restoring: Float[Tensor, "rows P"]
     dropping: Float[Tensor, "rows P"]
+    candidates: Int[Tensor, "rows 2P"]
+    values: Float[Tensor, "rows 2P"]
     products: Float[Tensor, "rows 2P 2P"]
+    moved: Float[Tensor, "rows 2P"]
     allowed: Bool[Tensor, "rows P P"] | None
     error: Float[Tensor, " rows"]
     noise: Float[Tensor, " rows"]
@@ -124,8 +131,8 @@ class _Pool:
         interaction = 2 * weight * correlation
         energy = weight.square() * gram.diagonal()
         absent = weight == 0
-        restoring = (energy - interaction).masked_fill_(~pruned | absent, torch.inf)
-        dropping = (energy + interaction).masked_fill_(pruned | absent, torch.inf)
+        restoring = torch.where(pruned & ~absent, energy - interaction, torch.inf)
+        dropping = torch.where(pruned | absent, torch.inf, energy + interaction)
         size = min(size, weight.shape[1])
         if cell is None:
             first, restored = restoring.topk(size, dim=1, largest=False)
@@ -146,7 +153,10 @@ class _Pool:
             dropped,
             first,
             second,
+            together,
+            values,
             products,
+            torch.zeros_like(values),
             allowed,
             error=(interaction * pruned).sum(dim=1) / 2,
             noise=ROUNDING * (energy * pruned).sum(dim=1),
@@ -170,6 +180,10 @@ class _Pool:
             swapped |= accepted
         return swapped
 
+    def change_of_correlation(self, gram: Float[Tensor, "in in"]) -> Float[Tensor, "rows in"]:
+        """Return `G Δr` of what was exchanged: a few rows of G, in place of a product with all of it."""
+        return torch.nn.functional.embedding_bag(self.candidates, gram, per_sample_weights=self.moved, mode="sum")
+
     def _carry_out(
         self,
         first: Int[Tensor, " rows"],
@@ -179,6 +193,9 @@ class _Pool:
     ) -> None:
         """Exchange one pair of candidates in each row that accepts it, and bring the others up to date."""
         size, numbers = self.restored.shape[1], torch.arange(len(accepted), device=accepted.device)
+        for place, sign in ((first, -1), (size + second, 1)):
+            column = place[:, None]
+            self.moved.scatter_add_(1, column, sign * self.values.gather(1, column) * accepted[:, None])
         moved = self.products[numbers, size + second] - self.products[numbers, first]
         moved.mul_(accepted[:, None])
         self.restoring -= moved[:, :size]
