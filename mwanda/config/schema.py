@@ -70,7 +70,7 @@ class Plan(BaseModel):
     limit: Annotated[float, Gt(0)] = 0.5
     language: str | None = None
     fraction: Annotated[float, Gt(0), Le(1)] = 1.0
-    draws: Annotated[int, Gt(0)] = 2
+    draws: Annotated[int, Gt(0)] = 1
 
 
 class Settings(BaseModel):

@@ -157,8 +157,8 @@ def _project(
 ) -> Float[Tensor, "B K"]:
     """Return the products with what is removed at each level, given the gradient of a few rows."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
-    if apart:  # squares of both, as half precision has no room for squares
-        gradient, weight = gradient.to(wide).square(), weight.to(wide).square()
+    if apart:  # in full precision, as half has no room for squares; the gradient is nobody else's
+        gradient, weight = gradient.to(wide).square_(), weight.to(wide).square()
     gone = weight.new_empty(levels, *weight.shape)
     for level, part in enumerate(gone):
         torch.mul(weight, codes <= level, out=part)
