@@ -28,7 +28,8 @@ class Fisher:
         levels: sparsities s at which the damage is measured, rising; between and beyond them its logarithm is
             interpolated.
         lowest: no unit gets a lower sparsity than this, unless the target itself is lower.
-        highest: nor a higher one, unless the target itself is higher.
+        least_density: each unit keeps at least this share of the density `1 − target` that is kept on average: a matrix
+            of which next to nothing is left does more harm than its second order says (docs/log.md).
         labels: share of a sequence's positions at which tokens are drawn.
         draws: of tokens for each sequence; each costs one more backward pass.
         seed: of what is drawn.
@@ -39,12 +40,12 @@ class Fisher:
         signal_fraction: see Schedule.
 
     Raises:
-        ConfigurationError: the levels do not rise, or the bounds are in the wrong order.
+        ConfigurationError: the levels do not rise.
     """
 
     levels: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(2)] = (0.3, 0.5, 0.7)
     lowest: Annotated[float, Ge(0), Lt(1)] = 0.1
-    highest: Annotated[float, Gt(0), Lt(1)] = 0.85
+    least_density: Annotated[float, Gt(0), Le(1)] = 0.7
     labels: Annotated[float, Gt(0), Le(1)] = 0.25
     draws: Annotated[int, Gt(0)] = 1
     seed: int = 0
@@ -57,8 +58,6 @@ class Fisher:
     def __post_init__(self) -> None:
         if any(second <= first for first, second in pairwise(self.levels)):
             raise ConfigurationError("schedule.levels", list(self.levels), "must rise, as in [0.3,0.5,0.7]")
-        if self.lowest >= self.highest:
-            raise ConfigurationError("schedule.lowest", self.lowest, f"must be below schedule.highest={self.highest:g}")
 
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return the damage at each level, in nats a token: the mean over languages of the sum over matrices."""
@@ -76,7 +75,7 @@ class Fisher:
         pooled = damage.sum(axis=0)
         if not np.isfinite(damage).all() or (pooled <= 0).any():
             return project([0.0] * len(shares), shares, target, lower)
-        bounds = min(self.lowest, target), max(self.highest, target)
+        bounds = min(self.lowest, target), 1 - self.least_density * (1 - target)
         curve = DamageCurve(np.array(self.levels), pooled)
         with np.errstate(divide="ignore"):  # a unit without damage takes all that it may
             relief = np.log(sizes) - np.log((damage / pooled).mean(axis=1))
