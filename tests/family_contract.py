@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ from mwanda.pruner import Pruner, PruningReport
 from mwanda.pruner.engine import Order
 from mwanda.schedules.cwl import CWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.statistics import LanguageWeights
 
 
 SPARSITY = 0.5
@@ -256,6 +258,15 @@ class FamilyContract:
         with pytest.raises(ArithmeticError, match="half-way"):
             prune_with_wanda(model, order)
         assert not hooked(model)
+
+    @every_order
+    def test_unit_tokens_are_inputs_of_one_size(self, model: PreTrainedModel, order: Order) -> None:
+        dense = copy.deepcopy(model)
+        weighted = replace(CALIBRATION, weights=LanguageWeights(unit_tokens=True))
+        settings = Pruner(order, 4, self.expert_tokens)
+        settings.prune(model, weighted, Wanda(), Uniform(), Unstructured(), SPARSITY)
+        count = len(self.expected)
+        self.assert_as_pruned_by_the_oracle(model, dense, order, [SPARSITY] * count, oracle.wanda_of_unit_tokens)
 
     def assert_as_pruned_by_the_oracle(
         self,

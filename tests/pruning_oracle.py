@@ -85,6 +85,11 @@ def wanda(weight: Tensor, inputs: Inputs) -> Tensor:
     return weight.abs() * torch.cat(inputs).norm(dim=0)
 
 
+def wanda_of_unit_tokens(weight: Tensor, inputs: Inputs) -> Tensor:
+    """Return `|W_ij| · ‖X_j‖₂` of inputs that are scaled to one size, token by token."""
+    return wanda(weight, [each / each.norm(dim=1, keepdim=True) for each in inputs])
+
+
 def mwanda(weight: Tensor, inputs: Inputs) -> Tensor:
     """Return `|W_ij| · (‖X_j‖₂ / √N + 0.5 · Var_l a_lj)`."""
     shared = torch.cat(inputs).square().mean(dim=0).sqrt()

@@ -278,13 +278,18 @@ def test_a_method_chooses_a_criterion_a_solver_and_a_schedule() -> None:
 
 def test_a_method_is_the_same_run_as_its_choices_typed_one_by_one() -> None:
     one_word = compose.run_spec(["method=recommended"])
-    typed = compose.run_spec(["criterion=wanda", "solver=swap", "schedule=fisher"])
+    typed = compose.run_spec(["criterion=wanda", "solver=swap", "schedule=fisher", "calibration.unit_tokens=true"])
     assert one_word.config_hash == typed.config_hash
     assert one_word.exact_hash == typed.exact_hash
 
 
 def test_what_is_typed_beside_a_method_stays() -> None:
-    spec = compose.run_spec(["method=recommended", "criterion=ria", "solver.rounds=2"])
+    spec = compose.run_spec(
+        ["method=recommended", "calibration=large", "calibration.unit_tokens=false", "criterion=ria", "solver.rounds=2"]
+    )
+    assert spec.config["calibration"]["unit_tokens"] is False
+    assert spec.config["calibration"]["sequences"] != compose.run_spec([]).config["calibration"]["sequences"]
+    assert compose.run_spec(["method=recommended", "calibration=large"]).config["calibration"]["unit_tokens"] is True
     assert spec.choices["criterion"] == "ria"
     assert spec.config["solver"]["rounds"] == 2
     assert spec.choices["schedule"] == "fisher"

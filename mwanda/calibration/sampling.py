@@ -52,6 +52,8 @@ class Calibration:
         weights: how much each language counts in norms, means over languages and second moments: `uniform`, every token
             alike; `balanced`, the second moments of each language scaled to unit mean trace; or a weight by code, as if
             a language stood so many times in the set (one for those that are not named).
+        unit_tokens: scale what enters a matrix to a root mean square of one for each token before anything is summed,
+            so that no token counts for more because its activations are large.
         start_token: lead each sequence with the token that starts a document.
         seed: of the order in which sentences are taken; null takes them as they stand.
 
@@ -71,6 +73,7 @@ class Calibration:
     target: list[str] | None = None
     packing: Literal["concatenate"] = "concatenate"
     weights: Literal["uniform", "balanced"] | dict[str, Annotated[float, Ge(0)]] = "uniform"
+    unit_tokens: bool = False
     start_token: bool = True
     seed: int | None = None
 
@@ -168,14 +171,14 @@ class Calibration:
             ConfigurationError: a weight is of a language that gives no text, or all weights are zero.
         """
         if not isinstance(self.weights, dict):
-            return LanguageWeights(balanced=self.weights == "balanced")
+            return LanguageWeights(balanced=self.weights == "balanced", unit_tokens=self.unit_tokens)
         unknown = [code for code in self.weights if code not in codes]
         if unknown:
             raise ConfigurationError("calibration.weights", unknown[0], "gives no calibration text", codes)
         given = tuple(self.weights.get(code, 1.0) for code in codes)
         if not any(given):
             raise ConfigurationError("calibration.weights", self.weights, "some language must weigh more than zero")
-        return LanguageWeights(None if set(given) == {1.0} else given)
+        return LanguageWeights(None if set(given) == {1.0} else given, unit_tokens=self.unit_tokens)
 
     def divide(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return the number of sequences of each language, or of bytes if the size is given in bytes.

@@ -38,6 +38,10 @@ def artifact_cache(source: ModelSource, *, use: bool) -> ArtifactCache:
     return ArtifactCache(key, source.path, store.store())
 
 
+WEIGHTING = ("weights", "unit_tokens")
+"""What of a calibration says how much its text counts, and not which text it is."""
+
+
 def calibration_set(
     cache: ArtifactCache,
     calibration: Calibration,
@@ -45,7 +49,7 @@ def calibration_set(
     text: Mapping[str, Sequence[str]],
 ) -> CalibrationSet:
     """Return the calibration sequences, tokenised by this run or another one."""
-    settings = {name: value for name, value in asdict(calibration).items() if name != "weights"}  # of the same text
+    settings = {name: value for name, value in asdict(calibration).items() if name not in WEIGHTING}  # of the same text
     key = {"calibration": settings, "text": store.text_digest(text)}
     found = cache.find("blocks", key)
     if found is not None:

@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
-    """Mark the `count` lowest scores of each row; among equals the leftmost first, as in a stable sort."""
+def lowest(scores: Float[Tensor, "groups size"], count: int | Int[Tensor, " groups"]) -> Bool[Tensor, "groups size"]:
+    """Mark the `count` lowest scores of each row; among equals the leftmost first, as in a stable sort.
+
+    Args:
+        scores: of the groups, a row each.
+        count: of all rows, or one of each.
+    """
+    if isinstance(count, Tensor):
+        return _lowest_by_sorting(scores, count.to(scores.device)[:, None])
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= scores.shape[1]:
@@ -28,6 +35,21 @@ def lowest(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "gr
     tied = scores == threshold
     still_needed = count - below.sum(dim=1, keepdim=True)
     return below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
+
+
+def _lowest_by_sorting(
+    scores: Float[Tensor, "groups size"], count: Int[Tensor, "groups 1"]
+) -> Bool[Tensor, "groups size"]:
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        ordered = torch.from_numpy(np.sort(scores.detach().numpy(), axis=1))  # by vectors
+    else:
+        ordered = scores.sort(dim=1).values
+    size = scores.shape[1]
+    threshold = ordered.gather(1, (count - 1).clamp(0, size - 1))
+    below, tied = scores < threshold, scores == threshold
+    still_needed = count - below.sum(dim=1, keepdim=True)
+    marked = below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
+    return (marked & (count > 0)) | (count >= size)
 
 
 FEW_ROWS = 64

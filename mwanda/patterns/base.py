@@ -1,8 +1,9 @@
 """The interface of a sparsity pattern, and the selection that every pattern shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -20,10 +21,35 @@ class Quota:
     Args:
         prune_per_group: in each comparison group the `prune_per_group` lowest scores are removed.
         planned: zeros of the whole matrix afterwards; more than `prune_per_group` a group where there were more before.
+        by_row: how many are removed in each row, on the CPU, where rows differ; otherwise None.
     """
 
     prune_per_group: int
     planned: int
+    by_row: Int[Tensor, " out"] | None = None
+
+    def over_rows(self, sparsities: Float[Tensor, " out"], size: int, zeros: Int[Tensor, " out"]) -> "Quota":
+        """Return the zeros of a matrix whose rows are each as near to a sparsity as whole numbers allow.
+
+        They are as many as the mean sparsity asks for of the matrix as a whole.
+
+        Args:
+            sparsities: of the rows.
+            size: weights in a row.
+            zeros: of each row that are there already, which no row has less of.
+        """
+        wanted = sparsities.double().clamp(0, 1) * size
+        counts = torch.maximum(wanted.long(), zeros.long())
+        rest = wanted - counts
+        planned = max(self.planned, count_to_remove(float(sparsities.double().mean()), size * len(counts)))
+        while missing := planned - int(counts.sum()):
+            step = 1 if missing > 0 else -1
+            open_rows = (counts < size) if missing > 0 else (counts > zeros)
+            order = torch.where(open_rows, rest * step, -torch.inf).argsort(descending=True, stable=True)
+            chosen = order[: min(abs(missing), int(open_rows.sum()))]
+            counts[chosen] += step
+            rest[chosen] -= step
+        return replace(self, planned=planned, by_row=counts)
 
 
 @runtime_checkable

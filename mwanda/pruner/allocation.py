@@ -1,22 +1,27 @@
 """Divides a target sparsity among blocks or matrices, and those of a block among its matrices."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mwanda.errors import SparsityError
 from mwanda.models import Block, Matrix
 from mwanda.pruner.audit import ZeroCounts
 from mwanda.schedules import Schedule
-from mwanda.schedules.base import Level
+from mwanda.schedules.base import Level, LooksAtGradients
 from mwanda.schedules.uniform import Uniform
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The sparsity of each block, in their order, and of each matrix by its name."""
+    """The sparsity of each block, in their order, and of each matrix by its name; of single rows where these differ."""
 
     blocks: list[float]
     matrices: Mapping[str, float]
+    rows: Mapping[str, Float[Tensor, " out"]] = field(default_factory=dict)
 
 
 def units_of(block: Block, level: Level) -> list[tuple[Matrix, ...]]:
@@ -67,6 +72,35 @@ def allocate(
         return Allocation(sparsities, matrices)
     sums = [sum(matrix.weight.numel() * matrices[matrix.name] for matrix in block.matrices) for block in blocks]
     return Allocation([total / block.size for total, block in zip(sums, blocks, strict=True)], matrices)
+
+
+def over_rows(
+    allocation: Allocation,
+    schedule: LooksAtGradients,
+    signals: Sequence[Sequence[float]],
+    rows: Mapping[str, Float[Tensor, " out"]],
+    zeros: ZeroCounts,
+    blocks: Sequence[Block],
+) -> Allocation:
+    """Return the same with a sparsity for each row of the matrices whose rows' damage is known.
+
+    Args:
+        allocation: of blocks and matrices.
+        schedule: spreads the zeros of a matrix over its rows.
+        signals: of all units.
+        rows: the damage of each row.
+        zeros: those of each row that are there already.
+        blocks: of the model.
+    """
+    found = {}
+    for block in blocks:
+        for matrix in block.matrices:
+            if matrix.name in rows:
+                lower = (zeros[matrix.name].double() / matrix.shape[1]).tolist()
+                sparsity = allocation.matrices[matrix.name]
+                spread = schedule.over_rows(signals, rows[matrix.name], sparsity, lower)
+                found[matrix.name] = torch.tensor(spread, dtype=torch.float64)
+    return replace(allocation, rows=found)
 
 
 def _within(unit: Sequence[Matrix], sparsity: float, zeros: ZeroCounts) -> list[float]:

@@ -23,7 +23,7 @@ from mwanda.errors import ConfigurationError
 from mwanda.models.weights import Resident, visit
 from mwanda.patterns import Pattern
 from mwanda.patterns.unstructured import Unstructured
-from mwanda.pruner.allocation import Allocation, allocate
+from mwanda.pruner.allocation import Allocation, allocate, over_rows
 from mwanda.pruner.audit import MatrixPlan, ZeroCounts, audit, check_blocks, check_budget
 from mwanda.pruner.beside_dense import BesideDense
 from mwanda.pruner.method import Method
@@ -37,6 +37,7 @@ from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import ByBlock, OnArrival
 from mwanda.schedules import Schedule
+from mwanda.schedules.base import LooksAtGradients
 from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
@@ -137,7 +138,11 @@ class _Task:
         dense = DensePrePass(self.passes, self.method, self.schedule, self.pattern).run(for_all=for_all)
         with seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
-            allocation = allocate(self.passes.blocks, self.schedule, dense.signals, sparsity, zeros, alike=alike)
+            blocks, signals = self.passes.blocks, dense.signals
+            allocation = allocate(blocks, self.schedule, signals, sparsity, zeros, alike=alike)
+            # What compares the weights of all rows spreads zeros over them by itself.
+            if dense.rows and self.method.group == "row" and isinstance(self.schedule, LooksAtGradients):
+                allocation = over_rows(allocation, self.schedule, signals, dense.rows, zeros, blocks)
         remover, fuller = self._plan(allocation, zeros)
         if fuller:  # N:M leaves no way to make up for them elsewhere
             logger.info("%d cells of %s held more zeros than it removes, and keep them", fuller, self.pattern.name)
@@ -184,6 +189,8 @@ class _Task:
                 counts, target = zeros[matrix.name], allocation.matrices[matrix.name]
                 size = matrix.weight.numel() // counts.numel()
                 quota = self.pattern.quota(counts, size, target)
+                if matrix.name in allocation.rows:
+                    quota = quota.over_rows(allocation.rows[matrix.name], size, counts)
                 before, quotas[matrix.name] = int(counts.sum()), quota
                 fuller += int((counts > quota.prune_per_group).sum()) if self.pattern.cell else 0
                 planned[matrix.name] = MatrixPlan(matrix.name, matrix.shape, block.index, target, before, quota.planned)

@@ -14,6 +14,7 @@ from mwanda.models import Matrix
 from mwanda.pruner.experts import Between, in_order_of_experts, place_of
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs, SequenceSums
 from mwanda.statistics.experts import ExpertStatistics, agrees
+from mwanda.statistics.language import unit_tokens
 
 
 class Observer:
@@ -44,6 +45,7 @@ class Observer:
             for matrix in matrices
         }
         self._needs, self._current, self._weights = needs, current, token_weights or {}
+        self._unit_tokens = weighting.unit_tokens
         self._matrices: dict[nn.Module, list[Matrix]] = {}
         for matrix in matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
@@ -110,6 +112,9 @@ class Observer:
         if self._last is None or self._last[0] is not args[0]:
             inputs = by_sequence(args[0], batch.tokens)
             dense = by_sequence(self._dense[place], batch.tokens) if place in self._dense else None
+            if self._unit_tokens:
+                inputs, *scaled = unit_tokens(inputs, *(() if dense is None else (dense,)))
+                dense = scaled[0] if scaled else None
             weights = self._weights_of(name, batch.languages)
             self._last = (args[0], SequenceSums.of(inputs, self._needs, weights, dense))
         self.statistics[name].add(self._last[1], batch.languages)
@@ -127,6 +132,8 @@ class Observer:
         `inputs` are those of all tokens or, `Between` the products, one for each choice in the order of experts.
         """
         in_order = isinstance(place, Between)
+        if self._unit_tokens:
+            (inputs,) = unit_tokens(inputs)
         if chosen.dim() != 2 or chosen.shape[0] != batch.tokens.numel():
             raise CalibrationError(f"experts got choices {tuple(chosen.shape)} for {batch.tokens.numel()} tokens")
         if place in self._together:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mwanda.models import Block
 from mwanda.models.weights import visit
@@ -19,7 +21,7 @@ from mwanda.pruner.passes import Passes
 from mwanda.pruner.visitors import Dense
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.schedules.base import LooksAtGradients
-from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs
+from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs
 
 
 DAMAGE = "damage"
@@ -56,7 +58,7 @@ class DensePrePass:
             self.passes.calibrator(needs, self.passes.text(fraction)), self.schedule, keep_statistics=for_all
         )
         if isinstance(self.schedule, LooksAtGradients):
-            visitor.signals = self._look_at_gradients(self.schedule)
+            visitor.signals, visitor.rows = self._look_at_gradients(self.schedule)
         if (needs or self.schedule.looks_at == "weights") and not self._take_from_artifacts(visitor):
             if needs:
                 with visitor.hooks:
@@ -68,11 +70,14 @@ class DensePrePass:
             logger.warning("a signal of the schedule is undefined (one language?): it spreads nothing, as if uniform")
         return visitor
 
-    def _look_at_gradients(self, schedule: LooksAtGradients) -> list[tuple[float, ...]]:
-        """Return the signals of all units, measured by this run, an interrupted attempt of it, or another one."""
+    def _look_at_gradients(
+        self, schedule: LooksAtGradients
+    ) -> tuple[list[tuple[float, ...]], Mapping[str, Float[Tensor, " out"]]]:
+        """Return the signals of all units and the damage of each row, by this run, one that was cut off, or another."""
         checkpoint = self.passes.runtime.checkpoint
         noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
-        if noted is None:
+        rows = checkpoint.noted_tensors(DAMAGE) if checkpoint is not None and noted is not None else None
+        if noted is None or rows is None:
             sample = Sample(
                 schedule.levels,
                 schedule.signal_fraction,
@@ -80,13 +85,16 @@ class DensePrePass:
                 schedule.draws,
                 schedule.seed,
                 schedule.information,
+                schedule.rows,
             )
             damage = measure_damage(self.passes, scoring_criterion(self.method), self.pattern, sample)
             weights = self.passes.calibration.weights
             noted = json.dumps(signals_of_damage(damage, self.passes.blocks, schedule, weights))
+            rows = dict(damage.rows)
             if checkpoint is not None:
+                checkpoint.note_tensors(DAMAGE, rows)
                 checkpoint.note(DAMAGE, noted)
-        return [tuple(signal) for signal in json.loads(noted)]
+        return [tuple(signal) for signal in json.loads(noted)], rows
 
     def _look_at_weights(self, visitor: Dense, statistics: Mapping[str, LanguageStatistics]) -> None:
         """Visit all blocks without a forward pass, with statistics that are there already."""
@@ -124,7 +132,7 @@ class DensePrePass:
             "batch_size": settings.batch_size,
             "expert_tokens": settings.expert_tokens,
         }
-        if not calibration.weights.uniform:
+        if calibration.weights != UNIFORM:
             key["weights"] = repr(calibration.weights)
         if visitor.keep_statistics:
             return "statistics", key | {"calibration": calibration.fingerprint()}
@@ -149,7 +157,9 @@ def signals_of_damage(
     scale = weights.tensor(languages, torch.device("cpu"))
     scale = scale / scale.mean()
     return [
-        schedule.signal([BlockMatrix(matrix.weight, damage=curves[matrix.name] * scale[:, None]) for matrix in unit])
+        schedule.signal(
+            [BlockMatrix(m.weight, damage=curves[m.name] * scale[:, None], rows=damage.rows.get(m.name)) for m in unit]
+        )
         for block in blocks
         for unit in units_of(block, schedule.level)
     ]

@@ -23,6 +23,7 @@ from mwanda.solvers import Budget, Layer, MaskSolver, WeightSolver
 from mwanda.solvers.gram import Shared
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import LanguageStatistics
+from mwanda.system.device import sent
 
 
 WORTH_SHARING = 1 << 19
@@ -59,12 +60,13 @@ class Remover:
     def remove(self, matrix: Matrix, statistics: LanguageStatistics | None) -> None:
         """Prune one matrix in place."""
         weight, quota, solver = matrix.weight, self.quotas[matrix.name], self.method.solver
-        if self._weighted is not None:
+        if self._weighted is not None and quota.by_row is None:
             assert statistics is not None
             columns = self._column_weights(self._weighted, statistics)
             self._remove_by_rows(weight, columns, quota.prune_per_group, self.planned[matrix.name].zeros_before > 0)
         else:
-            budget = Budget(quota.planned, quota.prune_per_group, self.pattern.cell, self.method.group)
+            rows = None if quota.by_row is None else sent(quota.by_row, weight.device)
+            budget = Budget(quota.planned, quota.prune_per_group, self.pattern.cell, self.method.group, rows)
             scores = self.method.criterion.score(weight, statistics) if solver.takes_scores else None
             layer = Layer(weight, statistics, budget, scores, self._shared)
             if isinstance(solver, WeightSolver):

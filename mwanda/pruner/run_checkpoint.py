@@ -30,7 +30,11 @@ from mwanda.system.sealed import SEAL, digest_of, read_sealed, write_sealed
 SCHEMA = "mwanda.checkpoint/3"
 STATE = "state.json"
 RANDOM_STATE = "random_state"
-OWN = (r"state\.json", r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors")
+OWN = (
+    r"state\.json",
+    r"noted-[a-z]+\.safetensors",
+    r"[a-z_-]+-\d{5}(\.rank\d+\.batch\d{6})?\.safetensors",
+)
 """Names of the files of a checkpoint: all that is ever removed from its folder."""
 
 SHARE = 0.05
@@ -178,6 +182,21 @@ class RunCheckpoint:
         """Return what `note` has kept."""
         found: str | None = self._state["notes"].get(name)
         return found
+
+    def note_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors that the run has found."""
+        self._claim()
+        if self._world.first:
+            self._write(self._file(f"noted-{name}"), tensors)
+        self._world.barrier()
+
+    def noted_tensors(self, name: str) -> dict[str, Tensor] | None:
+        """Return what `note_tensors` has kept, None where there is nothing that can be trusted, which is said."""
+        try:
+            return self._load(self._file(f"noted-{name}"))[0]
+        except DamagedFileError as error:
+            logger.warning("%s; what was found before is looked for again", error)
+            return None
 
     def discard(self) -> None:
         """Remove the checkpoint, when the run needs it no longer."""

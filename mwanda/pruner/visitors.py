@@ -169,13 +169,23 @@ class Calibrator:
 
 @dataclass
 class Dense(Visitor):
-    """Collects the statistics of dense blocks, and a schedule's signals while the weights are in memory."""
+    """Collects the statistics of dense blocks, and a schedule's signals while the weights are in memory.
+
+    Args:
+        calibrator: makes observers.
+        schedule: whose signals.
+        keep_statistics: whether they are kept.
+        signals: of all units, in the order of the model.
+        statistics: by matrix.
+        rows: the damage of each row of each matrix, where a schedule wants to know.
+    """
 
     calibrator: Calibrator
     schedule: Schedule
     keep_statistics: bool
     signals: list[tuple[float, ...]] = field(default_factory=list)
     statistics: dict[str, LanguageStatistics] = field(default_factory=dict)
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
     phase: ClassVar[str] = "dense"
     hooks: ExitStack = field(default_factory=ExitStack)
     _observer: Observer | None = None

@@ -36,11 +36,13 @@ class BlockMatrix:
         statistics: of its inputs, where a schedule looks at them.
         damage: where a schedule looks at gradients, what each language would suffer from pruning this matrix alone to
             each of a few sparsities, in nats a token.
+        rows: likewise, what each row has of it, to a common factor; None where that is not known.
     """
 
     weight: Float[Tensor, "out in"]
     statistics: LanguageStatistics | None = None
     damage: Float[Tensor, "L levels"] | None = None
+    rows: Float[Tensor, " out"] | None = None
 
 
 @runtime_checkable
@@ -115,6 +117,24 @@ class LooksAtGradients(Schedule, Protocol):
     @property
     def information(self) -> Information:
         """How much of the Fisher information is looked at."""
+        ...
+
+    @property
+    def rows(self) -> bool:
+        """Whether the zeros of a matrix are spread over its rows as well."""
+        ...
+
+    def over_rows(
+        self, signals: Sequence[Sequence[float]], rows: Float[Tensor, " out"], sparsity: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return a sparsity for each row of a matrix, whose mean is `sparsity`.
+
+        Args:
+            signals: of all units, as for `allocate`.
+            rows: the damage of each row, to a common factor.
+            sparsity: of the matrix.
+            lower: the share of each row that is zero already.
+        """
         ...
 
 

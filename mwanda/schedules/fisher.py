@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from jaxtyping import Float
 from scipy.optimize import brentq
+from torch import Tensor
 
 from mwanda.errors import ConfigurationError
 from mwanda.schedules.base import SIGNAL_FRACTION, BlockMatrix, Information, Level, Looks, SignalFraction, project
@@ -31,11 +33,14 @@ class Fisher:
         least_density: each unit keeps at least this share of the density `1 − target` that is kept on average: a matrix
             of which next to nothing is left does more harm than its second order says (docs/log.md).
         labels: share of a sequence's positions at which tokens are drawn.
+        least_row_density: each row keeps at least this share of what its matrix keeps on average.
         draws: of tokens for each sequence; each costs one more backward pass.
         seed: of what is drawn.
         information: `diagonal` adds up the damage of the single weights, `½ E[Σ_ij (g_ij Δ_ij)²] / T`; `directional` is
             D itself, with what weights do together, and needs several times the text for the same certainty
             (docs/log.md).
+        rows: spread the zeros of a matrix over its rows by the same rule. What compares weights of different rows, as
+            SparseGPT and magnitude pruning do, spreads them by itself.
         level: see Schedule.
         signal_fraction: see Schedule.
 
@@ -50,6 +55,8 @@ class Fisher:
     draws: Annotated[int, Gt(0)] = 1
     seed: int = 0
     information: Information = "diagonal"
+    rows: bool = True
+    least_row_density: Annotated[float, Gt(0), Le(1)] = 0.5
     level: Level = "matrix"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NOTHING
@@ -64,7 +71,8 @@ class Fisher:
         total: Values = np.zeros(len(self.levels))
         for matrix in matrices:
             assert matrix.damage is not None
-            total += matrix.damage.double().mean(dim=0).cpu().numpy()
+            spared = 1.0 if matrix.rows is None else evenness(_above_least(matrix.rows))
+            total += matrix.damage.double().mean(dim=0).cpu().numpy() * spared
         return tuple(total.tolist())
 
     def allocate(
@@ -81,6 +89,37 @@ class Fisher:
             relief = np.log(sizes) - np.log((damage / pooled).mean(axis=1))
         found = least_damage(curve, relief, sizes, target, np.array(lower), *bounds)
         return project(found, shares, target, lower)
+
+    def over_rows(
+        self, signals: Sequence[Sequence[float]], rows: Float[Tensor, " out"], sparsity: float, lower: Sequence[float]
+    ) -> list[float]:
+        """Return the sparsities of the rows of one matrix at which its predicted damage is least."""
+        pooled, floor = np.array(signals, dtype=np.float64).sum(axis=0), np.array(lower)
+        if not np.isfinite(pooled).all() or (pooled <= 0).any():
+            return list(np.maximum(floor, sparsity))
+        bounds = min(self.lowest, sparsity), 1 - self.least_row_density * (1 - sparsity)
+        sizes = np.full(len(rows), 1 / len(rows))
+        curve = DamageCurve(np.array(self.levels), pooled)
+        return least_damage(curve, -np.log(_above_least(rows)), sizes, sparsity, floor, *bounds)
+
+
+LEAST_OF_A_ROW = 1e-3
+"""Of the mean: a row is not taken to suffer less than that, which few sequences cannot tell."""
+
+
+def _above_least(rows: Float[Tensor, " out"]) -> Values:
+    values = np.asarray(rows.double().cpu().numpy(), dtype=np.float64)
+    mean = values.mean()
+    return np.maximum(values / mean, LEAST_OF_A_ROW) if np.isfinite(mean) and mean > 0 else np.ones_like(values)
+
+
+def evenness(rows: Values) -> float:
+    """Return the geometric over the arithmetic mean of the rows' damage, one where all suffer alike.
+
+    With `d(s) ∝ exp(κ s)` the sparsities `s − (log e_i − mean log e) / κ` equalise all slopes `e_i d'(s_i)`, and leave
+    `Σ_i e_i d(s_i)` at that share of what one sparsity for all rows does.
+    """
+    return float(np.exp(np.log(rows).mean()) / rows.mean())
 
 
 def least_damage(

@@ -100,8 +100,9 @@ class ADMM:
         """Return the mask of one round; the last of them prunes all that is to be pruned."""
         last = min(self.mask_rounds, self.rounds)
         share = 1 - (1 - (number + 1) / last) ** 3
-        count = round(layer.budget.prune_per_group * share)
-        return prune_lowest(proposed.abs().masked_fill(silent, 0), zeros, layer.budget, count)
+        counts = layer.budget.counts
+        some = round(counts * share) if isinstance(counts, int) else (counts * share).round().long()
+        return prune_lowest(proposed.abs().masked_fill(silent, 0), zeros, layer.budget, some)
 
 
 def _inverse(curvature: Float[Tensor, "in in"], penalty: float) -> Float[Tensor, "in in"]:

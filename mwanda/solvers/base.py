@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mwanda.kernels.lowest import lowest
@@ -28,12 +28,19 @@ class Budget:
         prune_per_group: weights pruned in each comparison group; a group that held more zeros than that keeps them.
         cell: consecutive inputs of a row that are one comparison group (N:M), or None.
         group: what a comparison group is when `cell` is None.
+        by_row: weights pruned in each row, where rows differ.
     """
 
     planned: int
     prune_per_group: int
     cell: int | None = None
     group: ComparisonGroup = "row"
+    by_row: Int[Tensor, " out"] | None = None
+
+    @property
+    def counts(self) -> int | Int[Tensor, " out"]:
+        """How many weights are pruned in all groups, or in each row."""
+        return self.prune_per_group if self.by_row is None else self.by_row
 
     def groups(self, values: Tensor) -> Tensor:
         """Return a matrix (out × in) as comparison groups (groups × size)."""
@@ -63,7 +70,7 @@ class Layer:
     def lowest_scores(self) -> Bool[Tensor, "out in"]:
         """Return True for the weights of the lowest scores in each group, and for all that are zero already."""
         assert self.scores is not None
-        return prune_lowest(self.scores, self.weight == 0, self.budget, self.budget.prune_per_group)
+        return prune_lowest(self.scores, self.weight == 0, self.budget, self.budget.counts)
 
 
 @runtime_checkable
@@ -105,10 +112,13 @@ class WeightSolver(Solver, Protocol):
 
 
 def prune_lowest(
-    scores: Float[Tensor, "out in"], zeros: Bool[Tensor, "out in"], budget: Budget, per_group: int
+    scores: Float[Tensor, "out in"],
+    zeros: Bool[Tensor, "out in"],
+    budget: Budget,
+    counts: int | Int[Tensor, " out"],
 ) -> Bool[Tensor, "out in"]:
-    """Return True for the `per_group` lowest scores of each group; `zeros` come first, and are always among them."""
-    chosen = lowest(budget.groups(scores.masked_fill(zeros, -1)), per_group)
+    """Return True for so many of the lowest scores of each group; `zeros` come first, and are always among them."""
+    chosen = lowest(budget.groups(scores.masked_fill(zeros, -1)), counts)
     return chosen.view(scores.shape) | zeros
 
 

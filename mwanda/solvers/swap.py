@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mwanda.kernels.lowest import rows_at_once
+from mwanda.kernels.places import entries, infinite_unless, place_of_lowest, places_of_lowest
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
 from mwanda.solvers.gram import gram_of, regularised
@@ -128,38 +129,36 @@ class _Pool:
         size: int,
     ) -> "_Pool":
         """Return the candidates, given the correlation c of each input with what the row has lost."""
-        interaction = 2 * weight * correlation
-        energy = weight.square() * gram.diagonal()
-        absent = weight == 0
-        restoring = torch.where(pruned & ~absent, energy - interaction, torch.inf)
-        dropping = torch.where(pruned | absent, torch.inf, energy + interaction)
+        interaction = (weight * correlation).mul_(2)
+        energy = weight.square().mul_(gram.diagonal())
+        gone, present = pruned.float(), weight != 0
+        restoring = (energy - interaction).add_(infinite_unless(pruned & present))
+        dropping = (energy + interaction).add_(infinite_unless(~pruned & present))
         size = min(size, weight.shape[1])
         if cell is None:
-            first, restored = restoring.topk(size, dim=1, largest=False)
-            second, dropped = dropping.topk(size, dim=1, largest=False)
+            restored, dropped = places_of_lowest(restoring, size), places_of_lowest(dropping, size)
             allowed = None
         else:
             best, partner = _best_partner(weight, restoring, dropping, gram, cell)
-            restored = best.topk(size, dim=1, largest=False).indices
+            restored = places_of_lowest(best, size)
             dropped = partner.gather(1, restored)
-            first, second = restoring.gather(1, restored), dropping.gather(1, dropped)
             allowed = restored[:, :, None] // cell == dropped[:, None, :] // cell
         together = torch.cat([restored, dropped], dim=1)
         values = weight.gather(1, together)
-        products = gram.reshape(-1).take(together[:, :, None] * weight.shape[1] + together[:, None, :])
+        products = entries(gram, together)
         products.mul_(values[:, :, None]).mul_(2 * values[:, None, :])
         return cls(
             restored,
             dropped,
-            first,
-            second,
+            restoring.gather(1, restored),
+            dropping.gather(1, dropped),
             together,
             values,
             products,
             torch.zeros_like(values),
             allowed,
-            error=(interaction * pruned).sum(dim=1) / 2,
-            noise=ROUNDING * (energy * pruned).sum(dim=1),
+            error=(interaction * gone).sum(dim=1) / 2,
+            noise=ROUNDING * (energy * gone).sum(dim=1),
         )
 
     def exchange(self, pruned: Bool[Tensor, "rows in"], tolerance: float) -> Bool[Tensor, " rows"]:
@@ -170,10 +169,11 @@ class _Pool:
             pairs = pairs.masked_fill(~self.allowed, -torch.inf)
         swapped = torch.zeros_like(pruned[:, 0])
         for number in range(size):
-            change = self.restoring[:, :, None] + self.dropping[:, None, :] - pairs
-            gain, place = change.flatten(1).min(dim=1)
+            change = (self.restoring[:, :, None] + self.dropping[:, None, :]).sub_(pairs).flatten(1)
+            place = place_of_lowest(change)
+            gain, place = change.gather(1, place)[:, 0], place[:, 0]
             accepted = gain < -(tolerance * self.error + self.noise)
-            if number % CHECKED == 0 and not accepted.any():
+            if (number % CHECKED == 0 or change.device.type == "cpu") and not accepted.any():
                 break
             self._carry_out(place // size, place % size, accepted, pruned)
             self.error += torch.where(accepted, gain, 0)

@@ -78,6 +78,17 @@ class SequenceSums:
         )
 
 
+def unit_tokens(inputs: Float[Tensor, "... I"], *others: Float[Tensor, "... I"]) -> tuple[Float[Tensor, "... I"], ...]:
+    """Return `inputs` with each token scaled to a root mean square of one, and `others` by the same factors.
+
+    A token without activation stays as it is. Half precision is kept where an accelerator holds it.
+    """
+    size = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=torch.float32) / inputs.shape[-1] ** 0.5
+    factor = torch.where(size > 0, 1 / size, 1)
+    dtype = torch.float32 if inputs.device.type == "cpu" else inputs.dtype
+    return tuple((each * factor).to(dtype) for each in (inputs, *others))
+
+
 RUN = 256
 """Tokens summed in float32, before the sum goes on in float64."""
 

@@ -1,4 +1,4 @@
-"""How much each language counts in what is pooled over languages."""
+"""How much each language, and each token, counts in what is pooled over them."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,17 @@ class LanguageWeights:
         given: the weight of each language, in the order of the calibration set; None weighs all of them one.
         balanced: moreover scale each language's Gram matrix to unit mean trace, so that neither more tokens nor louder
             activations of a language count for more: `G = Σ_l given_l · G_l · in / tr(G_l)`.
+        unit_tokens: every input vector is scaled to a root mean square of one before anything is summed, so that no
+            token counts for more because its activations are large.
     """
 
     given: tuple[float, ...] | None = None
     balanced: bool = False
+    unit_tokens: bool = False
 
     @property
     def uniform(self) -> bool:
-        """Whether every token counts the same."""
+        """Whether every language counts the same."""
         return self.given is None and not self.balanced
 
     def tensor(self, languages: int, device: torch.device) -> Float[Tensor, " L"]:

@@ -417,7 +417,10 @@ def test_a_schedule_of_matrices_is_recorded_with_their_targets(schedule: str, mo
     assert len(results["schedule"]["signal"]) == (0 if schedule in ("uniform", "atp") else len(matrices))
     assert len({round(each["target"], 6) for each in matrices}) > (0 if schedule == "uniform" else BLOCKS)
     for each in matrices:
-        assert each["zeros"] == each["shape"][0] * int(each["target"] * each["shape"][1] * (1 + 1e-12))
+        out, inputs = each["shape"]
+        of_rows = out * int(each["target"] * inputs * (1 + 1e-12))
+        assert of_rows <= each["zeros"] <= each["target"] * out * inputs * (1 + 1e-12)
+        assert each["zeros"] == of_rows or schedule == "fisher"  # whose rows differ
     assert "level" not in tiny_job.run(model, tmp_path / "blocks", "schedule=owl")["schedule"]
 
 

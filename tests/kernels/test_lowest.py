@@ -40,6 +40,25 @@ def test_few_rows_are_selected_by_bisection_as_by_a_stable_sort(data: st.DataObj
     assert waits.total == 0
 
 
+@PROPERTY
+@given(st.data(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), st.booleans())
+def test_rows_of_different_counts_are_selected_as_by_stable_sorts(
+    data: st.DataObject, dtype: torch.dtype, elsewhere: bool
+) -> None:
+    shape = (data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40)))
+    scores = torch.from_numpy(data.draw(arrays(np.float32, shape, elements=SCORES))).to(dtype)
+    scores = scores.nan_to_num(nan=5.0)
+    counts = torch.tensor(data.draw(st.lists(st.integers(0, shape[1]), min_size=shape[0], max_size=shape[0])))
+    expected = torch.cat([stable(row[None].float(), count) for row, count in zip(scores, counts.tolist(), strict=True)])
+    if not elsewhere:
+        assert lowest(scores, counts).equal(expected)
+        return
+    with pretend() as waits:
+        found = lowest(Pretend(scores.clone()), Pretend(counts))
+    assert found.values.equal(expected)  # type: ignore[attr-defined]
+    assert waits.total == 0
+
+
 def test_many_rows_are_selected_the_other_way_with_the_same_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randint(0, 5, (9, 33), generator=torch.Generator().manual_seed(0)).float()
     monkeypatch.setattr(kernel, "FEW_ROWS", 0)

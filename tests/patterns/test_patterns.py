@@ -52,6 +52,30 @@ def zeros_after(scores: Float[Tensor, "out in"], removed: Bool[Tensor, "out in"]
     return int((scores.masked_fill(removed, 0) == 0).sum())
 
 
+@PROPERTY
+@given(st.data(), SPARSITIES)
+def test_rows_get_what_they_are_given_and_the_matrix_its_budget(data: st.DataObject, sparsity: float) -> None:
+    rows, size = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 30))
+    zeros = torch.tensor(data.draw(st.lists(st.integers(0, size), min_size=rows, max_size=rows)), dtype=torch.int32)
+    spread = data.draw(arrays(np.float64, rows, elements=st.floats(0, 1)))
+    quota = Unstructured().quota(zeros, size, max(sparsity, float(zeros.sum()) / (rows * size)))
+    found = quota.over_rows(torch.from_numpy(spread), size, zeros)
+    wanted = float(spread.mean()) * size * rows
+    assert wanted - 1 <= found.planned <= max(quota.planned, wanted + 1e-6)
+    assert found.by_row is not None
+    assert int(found.by_row.sum()) == found.planned >= quota.planned
+    assert bool((found.by_row >= zeros).all())
+    assert bool((found.by_row <= size).all())
+
+
+def test_rows_are_as_near_to_their_sparsities_as_whole_numbers_allow() -> None:
+    wanted, zeros = torch.tensor([0.25, 0.55, 0.3, 0.9]), torch.tensor([0, 0, 6, 0])
+    found = Unstructured().quota(zeros, 10, 0.6).over_rows(wanted, 10, zeros)
+    assert found.planned == 24
+    assert found.by_row is not None
+    assert found.by_row.tolist() == [3, 6, 6, 9]  # 2.5 and 5.5 are rounded up, as the third holds six already
+
+
 def test_count_takes_decimal_sparsities_at_their_word() -> None:
     """0.29 · 100 is 28.999999999999996 in binary."""
     assert count_to_remove(0.29, 100) == 29

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from plain_decoder import BLOCKS, CALIBRATION, MATRICES, PlainDecoder, prune_plain
-from pruning_oracle import Order, every_order, prune, wanda
+from pruning_oracle import Order, capture, every_order, prune, wanda, weight_of
+from scipy.stats import spearmanr
 from tiny_models import tiny_model
 from torch import nn
 
@@ -23,8 +24,9 @@ from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
-from mwanda.pruner.damage import scoring_criterion
+from mwanda.pruner.damage import Sample, measure_damage, scoring_criterion
 from mwanda.pruner.method import Method
+from mwanda.pruner.passes import Passes, PassSettings
 from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
@@ -34,12 +36,14 @@ from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.lsa import LSA
 from mwanda.schedules.owl import OWL
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import Solver
 from mwanda.solvers.sparsegpt import SparseGPT as SparseGPTSolver
 from mwanda.solvers.swap import Swap
 from mwanda.statistics import LanguageWeights
 
 
 FISHER = Fisher(signal_fraction=1.0, labels=1.0)
+ROWS_ALIKE = replace(FISHER, rows=False)
 
 
 def zeros(model: nn.Module) -> dict[str, list[bool]]:
@@ -51,7 +55,7 @@ def targets(report: PruningReport) -> dict[str, float]:
 
 
 @every_order
-@pytest.mark.parametrize("schedule", [FISHER, OWL(2.0, level="matrix"), AlphaPruning(level="matrix")], ids=repr)
+@pytest.mark.parametrize("schedule", [ROWS_ALIKE, OWL(2.0, level="matrix"), AlphaPruning(level="matrix")], ids=repr)
 def test_masks_are_those_of_the_plain_procedure_for_each_matrix(order: Order, schedule: Schedule) -> None:
     model = PlainDecoder()
     expected = copy.deepcopy(model)
@@ -59,6 +63,46 @@ def test_masks_are_those_of_the_plain_procedure_for_each_matrix(order: Order, sc
     assert len({round(target, 3) for target in targets(report).values()}) > 3
     prune(expected, BLOCKS, CALIBRATION, order, [0.5] * 3, wanda, of_matrices=targets(report))
     assert zeros(model) == zeros(expected)
+
+
+@every_order
+def test_rows_that_matter_more_keep_more_and_lose_their_lowest_scores(order: Order) -> None:
+    dense, model = PlainDecoder(), PlainDecoder()
+    report = prune_plain(model, 0.5, order, schedule=FISHER)
+    names = [name for names in BLOCKS for name in names]
+    passes = Passes.of(dense, CALIBRATION, PassSettings(3, 0, "device"))
+    rows = measure_damage(passes, Wanda(), Unstructured(), Sample(FISHER.levels, 1.0, 1.0, 1, 0, rows=True)).rows
+    inputs = capture(dense, names, CALIBRATION)
+    for name in names:
+        gone = weight_of(model, name) == 0
+        counts = gone.sum(dim=1)
+        assert float(spearmanr(counts, rows[name]).statistic) < -0.7
+        if order == "oneshot":
+            ranks = wanda(weight_of(dense, name), inputs[name]).argsort(dim=1, stable=True).argsort(dim=1)
+            assert gone.equal(ranks < counts[:, None])
+    assert sum(plan.zeros for plan in report.plans) == int(0.5 * sum(math.prod(plan.shape) for plan in report.plans))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "solver"), [(SparseGPT(), None), (Magnitude("matrix"), None), (Wanda(), SparseGPTSolver())], ids=repr
+)
+def test_what_compares_all_weights_of_a_matrix_spreads_them_over_rows_itself(
+    criterion: Criterion, solver: Solver | None
+) -> None:
+    runs = []
+    for schedule in (FISHER, ROWS_ALIKE):
+        model = PlainDecoder()
+        Pruner("block", 3).prune(
+            model,
+            CALIBRATION,
+            criterion,
+            replace(schedule, lowest=0.499999, least_density=1),
+            Unstructured(),
+            0.5,
+            solver=solver,
+        )
+        runs.append(zeros(model))
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("schedule", [FISHER, OWL(2.0, level="matrix")], ids=repr)
@@ -187,7 +231,7 @@ def test_a_language_that_weighs_more_is_protected_more() -> None:
     signals = {}
     for given in (None, (1.0, 1.0, 1.0), (4.0, 1.0, 1.0), (1.0, 0.0, 0.0)):
         weighted = replace(CALIBRATION, weights=LanguageWeights(given))
-        report = prune_plain(PlainDecoder(), 0.5, criterion=Magnitude("row"), schedule=FISHER, calibration=weighted)
+        report = prune_plain(PlainDecoder(), 0.5, criterion=Magnitude("row"), schedule=ROWS_ALIKE, calibration=weighted)
         signals[given] = torch.tensor(report.signals)
     torch.testing.assert_close(signals[None], signals[1.0, 1.0, 1.0])
     alone = signals[1.0, 0.0, 0.0]

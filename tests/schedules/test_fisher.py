@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, minimize
 
 from mwanda.errors import ConfigurationError
 from mwanda.schedules import BlockMatrix
-from mwanda.schedules.fisher import Fisher
+from mwanda.schedules.fisher import Fisher, evenness
 
 
 LEVELS = (0.3, 0.5, 0.7)
@@ -109,6 +109,49 @@ def test_signal_is_the_mean_over_languages_of_the_sum_over_matrices() -> None:
     damage = [torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]), torch.tensor([[0.0, 0.0, 1.0], [2.0, 2.0, 1.0]])]
     matrices = [BlockMatrix(torch.zeros(1, 1), damage=each) for each in damage]
     assert Fisher().signal(matrices) == (2.0 + 1.0, 3.0 + 1.0, 4.0 + 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_have_no_better_sparsities(seed: int) -> None:
+    """Against SciPy's general constrained minimiser; bounds are met here and there."""
+    generator = np.random.default_rng(seed)
+    rows = generator.lognormal(sigma=1.5, size=8)
+    found = Fisher().over_rows(power_law([1.0, 2.0]), torch.from_numpy(rows), 0.6, [0.0] * 8)
+    best = minimize(
+        lambda values: total(list(rows), values),
+        np.full(8, 0.6),
+        bounds=[(0.1, 0.8)] * 8,
+        constraints=[LinearConstraint(np.full(8, 1 / 8), 0.6, 0.6)],
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert np.mean(found) == pytest.approx(0.6, abs=1e-9)
+    assert total(list(rows), found) == pytest.approx(best.fun, rel=1e-3)
+    np.testing.assert_allclose(found, best.x, atol=8e-3)
+
+
+@pytest.mark.parametrize("rows", [[0.0] * 3, [math.nan, 1.0, 1.0], [2.0] * 3])
+def test_rows_of_which_nothing_is_known_are_alike(rows: list[float]) -> None:
+    found = Fisher().over_rows(power_law([1.0, 2.0]), torch.tensor(rows), 0.4, [0.0] * 3)
+    assert found == pytest.approx([0.4] * 3, abs=1e-9)
+
+
+def test_rows_keep_the_zeros_that_are_there() -> None:
+    found = Fisher().over_rows(power_law([1.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.4, [0.7, 0.0, 0.0, 0.0])
+    assert found == pytest.approx([0.7, 0.3, 0.3, 0.3], abs=1e-6)
+
+
+def test_a_matrix_whose_rows_differ_costs_what_spreading_leaves_of_it() -> None:
+    """Where damage grows exponentially, the best sparsities leave the geometric in place of the arithmetic mean."""
+    rows, growth = np.array([1.0, 4.0, 0.5, 0.5]), 8.0
+    spread = 0.5 - (np.log(rows) - np.log(rows).mean()) / growth
+    left = (rows * np.exp(growth * spread)).sum() / (rows * np.exp(growth * 0.5)).sum()
+    assert evenness(rows) == pytest.approx(left)
+    assert evenness(np.full(5, 3.0)) == pytest.approx(1)
+    damage = torch.tensor([[1.0, 2.0, 3.0]])
+    alone = Fisher().signal([BlockMatrix(torch.zeros(4, 4), damage=damage)])
+    told = Fisher().signal([BlockMatrix(torch.zeros(4, 4), damage=damage, rows=torch.from_numpy(rows))])
+    assert told == pytest.approx([left * value for value in alone])
 
 
 @pytest.mark.parametrize("levels", [(0.5, 0.5), (0.7, 0.3)])

@@ -19,6 +19,7 @@ from mwanda.statistics import (
     pooled,
     pooled_norm,
 )
+from mwanda.statistics.language import unit_tokens
 
 
 ALL = Needs.COUNTS | Needs.SECOND_MOMENTS | Needs.MEANS
@@ -57,6 +58,18 @@ def statistics_of(
 
 def weighted(inputs: list[Float[Tensor, "T I"]], *given: float) -> LanguageStatistics:
     return statistics_of(inputs, LanguageWeights(given), torch.tensor(given, dtype=torch.float64))
+
+
+def test_unit_tokens_have_one_size_and_silent_ones_none() -> None:
+    inputs = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1e-6], [1.0], [1e4]])
+    inputs[0, 1] = 0
+    others = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1))
+    found, scaled = unit_tokens(inputs, others)
+    sizes = found.square().mean(dim=2).sqrt()
+    torch.testing.assert_close(sizes, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]))
+    torch.testing.assert_close(scaled[0, 2] / others[0, 2], (found[0, 2] / inputs[0, 2])[:5])
+    assert scaled[0, 1].equal(others[0, 1])
+    assert unit_tokens(inputs.bfloat16())[0].dtype == torch.float32
 
 
 @every_criterion

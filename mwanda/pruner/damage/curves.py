@@ -1,7 +1,7 @@
 """What pruning each matrix alone would cost each language, from inner products with gradients."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,8 @@ class Damage:
         squares: `⟨g_m, Δ_m(s)⟩²` of each sequence, draw, matrix and level, or its part `Σ_ij (g_ij Δ_ij)²`. What is
             left out, products of two weights, has as many positive as negative terms, whose sum is small; they are most
             of what differs from sequence to sequence.
+        rows: the damage of each row of each matrix, to a common factor, a mean over sequences that are weighted by their
+            language; empty where it was not asked for.
         rare: of each matrix those (itself among them) with which it shares its damage, where it is an expert that saw
             too few tokens to be judged by them alone.
     """
@@ -34,6 +36,7 @@ class Damage:
     levels: tuple[float, ...]
     positions: int
     squares: Float[Tensor, "S R M K"]
+    rows: "Mapping[str, Float[Tensor, ' out']]" = field(default_factory=dict)
     rare: "tuple[tuple[str, tuple[str, ...]], ...]" = ()
 
     def curves(self) -> dict[str, Float[Tensor, "L K"]]:

@@ -133,6 +133,7 @@ class GradientPass:
         pattern: which weights compete.
         levels: sparsities.
         apart: leave out what two weights do together.
+        by_row: the weight of a sequence of each language in the damage of single rows, where that is asked for too.
         calibrator: of what the criterion needs of the inputs.
         weights: where blocks are.
         step: called at each block, in the forward and in the backward pass.
@@ -148,6 +149,7 @@ class GradientPass:
     pattern: Pattern
     levels: tuple[float, ...]
     apart: bool
+    by_row: Float[Tensor, " L"] | None
     calibrator: Calibrator
     weights: Weights
     step: Callable[[], object]
@@ -156,10 +158,11 @@ class GradientPass:
     _other_outputs: tuple[Any, ...] | None = None
 
     @torch.no_grad()
-    def run(self) -> Float[Tensor, "S R M K"]:
+    def run(self) -> tuple[Float[Tensor, "S R M K"], Float[Tensor, " rows"]]:
         """Return `⟨g_m, Δ_m(s)⟩²` of each sequence of this process, draw, matrix and level, on the CPU.
 
-        With each weight apart it is `Σ_ij (g_ij Δ_ij)²`.
+        With each weight apart it is `Σ_ij (g_ij Δ_ij)²`. The second is the damage of each row of all matrices, in the
+        order of the model, a weighted sum over sequences and draws; without `by_row` there are none.
 
         Raises:
             CalibrationError: inputs or gradients are not finite.
@@ -168,8 +171,8 @@ class GradientPass:
             visitor = BlockInputs(self.calibrator, self.store)
             self._forward(visitor)
             self._gradients_of_labels()
-            found = self._backward(visitor)
-            return found if self.apart else found.square()
+            found, rows = self._backward(visitor)
+            return found if self.apart else found.square(), rows
 
     def _forward(self, visitor: BlockInputs) -> None:
         last = self.blocks[-1]
@@ -252,8 +255,9 @@ class GradientPass:
                 if own is not None:
                     module.__dict__["forward"] = own
 
-    def _backward(self, visitor: BlockInputs) -> Float[Tensor, "S R M K"]:
+    def _backward(self, visitor: BlockInputs) -> tuple[Float[Tensor, "S R M K"], Float[Tensor, " rows"]]:
         found: list[Tensor] = []
+        by_row = [torch.empty(0, dtype=torch.float64)]
         for block in reversed(self.blocks):
             self.step()
             self.weights.fetch(block)
@@ -265,16 +269,19 @@ class GradientPass:
             }
             for matrix in block.matrices:
                 visitor.statistics.pop(matrix.name, None)
-            recorder = Recorder(block.matrices, codes, len(self.levels), apart=self.apart)
+            recorder = Recorder(block.matrices, codes, len(self.levels), apart=self.apart, by_row=self.by_row)
             parts = [
                 self._backward_through(block, visitor.kept.pop((block.index, index)), index, batch, recorder)
                 for index, batch in enumerate(self.batches)
             ]
             found.append(torch.cat(parts).cpu())
+            if recorder.rows:
+                home = parts[0].device
+                by_row.append(torch.cat([recorder.rows[matrix.name].to(home) for matrix in block.matrices]).cpu())
             self.weights.release(block)
             if not torch.isfinite(found[-1]).all():
                 raise CalibrationError(f"gradients in {block.name} are not finite; try model.dtype=float32")
-        return torch.cat(found[::-1], dim=2)
+        return torch.cat(found[::-1], dim=2), torch.cat(by_row[::-1])
 
     def _backward_through(
         self, block: Block, kept: BlockCall, index: int, batch: Batch, recorder: Recorder

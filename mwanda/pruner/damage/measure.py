@@ -27,6 +27,9 @@ WITHOUT_GRADIENTS = ("uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", 
 """Schedules for models of any kind."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Sample:
     """What is looked at.
@@ -38,6 +41,7 @@ class Sample:
         draws: of tokens for each sequence.
         seed: of what is drawn.
         information: how much of the Fisher information is looked at.
+        rows: whether the damage of single rows is told as well.
     """
 
     levels: tuple[float, ...]
@@ -46,6 +50,7 @@ class Sample:
     draws: int
     seed: int
     information: Information = "diagonal"
+    rows: bool = False
 
 
 def scoring_criterion(method: Method) -> Criterion:
@@ -88,18 +93,20 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
     counts = torch.tensor([part.shape[0] for part in chosen.sequences])
     languages = torch.repeat_interleave(torch.arange(len(chosen.codes)), counts)
 
-    def damage(squares: Tensor, rare: list[str]) -> Damage:
-        positions = labelled.positions.shape[1]
-        return Damage(names, languages, sample.levels, positions, squares, siblings_of(names, rare))
+    def damage(squares: Tensor, rows: Tensor, rare: list[str]) -> Damage:
+        positions, outputs = labelled.positions.shape[1], [m.shape[0] for block in blocks for m in block.matrices]
+        by_name = dict(zip(names, rows.split(outputs), strict=True)) if sample.rows else {}
+        known = {name: part for name, part in by_name.items() if name not in rare}
+        return Damage(names, languages, sample.levels, positions, squares, known, siblings_of(names, rare))
 
     found = runtime.artifacts.find("damage", key) if runtime.artifacts is not None else None
     if found is not None:
-        return damage(found.tensors["squares"], found.metadata["rare"])
+        return damage(found.tensors["squares"], found.tensors["rows"], found.metadata["rare"])
     calibrator, size = passes.calibrator(criterion.needs, chosen), passes.sequences_per_batch(chosen)
     bar = iter(runtime.progress.track([*blocks, *blocks], "gradients", unit="blocks"))
     with ExitStack() as stack:
         waiting, kept = (stack.enter_context(offloading_of(settings.activations, runtime.scratch)) for _ in range(2))
-        own = GradientPass(
+        own, rows = GradientPass(
             passes.model,
             blocks,
             passes.batches(chosen),
@@ -108,6 +115,7 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
             pattern,
             sample.levels,
             sample.information == "diagonal",
+            chosen.weights.tensor(len(counts), CPU) / counts if sample.rows else None,
             calibrator,
             runtime.weights,
             lambda: next(bar, None),
@@ -117,10 +125,11 @@ def measure_damage(passes: Passes, criterion: Criterion, pattern: Pattern, sampl
     next(bar, None)
     squares = torch.zeros(chosen.count, *own.shape[1:], dtype=own.dtype)
     squares[torch.cat(world.shard(torch.arange(chosen.count).split(size)))] = own
-    world.all_reduce([squares])
+    world.all_reduce([squares, rows])
+    rows = rows.float()
     if runtime.artifacts is not None:
-        runtime.artifacts.keep("damage", key, {"squares": squares}, {"rare": calibrator.pooled})
-    return damage(squares, calibrator.pooled)
+        runtime.artifacts.keep("damage", key, {"squares": squares, "rows": rows}, {"rare": calibrator.pooled})
+    return damage(squares, rows, calibrator.pooled)
 
 
 def check_causal(

@@ -6,6 +6,7 @@ and O input and output features, K levels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,6 +75,26 @@ def _kept_above(scores: Float[Tensor, "groups size"], quotas: Sequence[int]) -> 
     return torch.from_numpy(kept)
 
 
+@dataclass
+class RowDamage:
+    """Adds up what each row of a matrix has of the damage, `Σ_b w_b Σ_j (g_bij Δ_ij)²`.
+
+    Args:
+        total: in float64, to which more is added.
+        level: index of the level at which Δ is removed.
+        weights: of the sequences that come next.
+    """
+
+    total: Float[Tensor, " O"]
+    level: int
+    weights: Float[Tensor, " B"]
+
+    def add(self, squares: Float[Tensor, "B W"], weight: Float[Tensor, "rows I"], gone: Tensor, part: slice) -> None:
+        """Add some rows, given the squares of their gradients; `gone` says which of their weights are removed."""
+        mean = (self.weights.to(squares) @ squares).view(weight.shape)
+        self.total[part] += (mean * weight.to(mean).square() * gone).sum(dim=1).double()
+
+
 def directional_products(
     inputs: Float[Tensor, "B T I"],
     gradients: Float[Tensor, "B T O"],
@@ -82,6 +103,7 @@ def directional_products(
     levels: int,
     *,
     apart: bool = False,
+    rows: RowDamage | None = None,
 ) -> Float[Tensor, "B K"]:
     """Return `⟨g_b, W removed at level k⟩` of each sequence b, in float64.
 
@@ -94,15 +116,21 @@ def directional_products(
         codes: as `removal_levels` gives them.
         levels: K.
         apart: return the sum of the squares of the single weights' products instead.
+        rows: where the damage of single rows is added to.
     """
     count, features = inputs.shape[0], inputs.shape[2]
     at_once = GRADIENTS_AT_ONCE if inputs.device.type == "cpu" else GRADIENTS_ON_DEVICE
-    rows = max(1, at_once // (count * features))
+    step = max(1, at_once // (count * features))
     total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
-    for begin in range(0, weight.shape[0], rows):
-        part = slice(begin, begin + rows)
+    for begin in range(0, weight.shape[0], step):
+        part = slice(begin, begin + step)
         gradient = torch.bmm(gradients[:, :, part].transpose(1, 2), inputs).flatten(1)
-        total += _project(gradient, weight[part], codes[part], levels, apart)
+        # In full precision, as half has no room for squares.
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        squares = gradient.square_() if apart else gradient.square() if rows is not None else None
+        total += _project(gradient, weight[part].square() if apart else weight[part], codes[part], levels)
+        if rows is not None and squares is not None:
+            rows.add(squares, weight[part], codes[part] <= rows.level, part)
     return total
 
 
@@ -116,6 +144,7 @@ def routed_products(
     levels: int,
     *,
     apart: bool = False,
+    rows: RowDamage | None = None,
 ) -> Float[Tensor, "B K"]:
     """Return the same for the tokens that are sent to one expert.
 
@@ -128,13 +157,14 @@ def routed_products(
         codes: as `removal_levels` gives them.
         levels: K.
         apart: likewise.
+        rows: likewise.
     """
     there, sizes = torch.unique_consecutive(sequences, return_counts=True)
     total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
     if not len(there):
         return total
     longest = int(sizes.max())
-    if not apart and len(there) * (longest + GRADIENT_COSTS) > levels * len(inputs):
+    if not apart and rows is None and len(there) * (longest + GRADIENT_COSTS) > levels * len(inputs):
         each = _products_by_token(inputs, gradients, weight, codes, levels)
         belongs = torch.arange(count, device=inputs.device)[:, None] == sequences
         return belongs.to(each) @ each
@@ -144,7 +174,9 @@ def routed_products(
         values.new_zeros(len(there), longest, values.shape[1]).index_put_((row, place), values)
         for values in (inputs, gradients)
     ]
-    total[there] = directional_products(padded[0], padded[1], weight, codes, levels, apart=apart)
+    if rows is not None:
+        rows = replace(rows, weights=rows.weights[there])
+    total[there] = directional_products(padded[0], padded[1], weight, codes, levels, apart=apart, rows=rows)
     return total
 
 
@@ -153,16 +185,12 @@ def _project(
     weight: Float[Tensor, "rows in"],
     codes: Int[Tensor, "rows in"],
     levels: int,
-    apart: bool,
 ) -> Float[Tensor, "B K"]:
     """Return the products with what is removed at each level, given the gradient of a few rows."""
-    wide = torch.promote_types(gradient.dtype, torch.float32)
-    if apart:  # in full precision, as half has no room for squares; the gradient is nobody else's
-        gradient, weight = gradient.to(wide).square_(), weight.to(wide).square()
     gone = weight.new_empty(levels, *weight.shape)
     for level, part in enumerate(gone):
         torch.mul(weight, codes <= level, out=part)
-    return (gone.flatten(1).to(wide) @ gradient.to(wide).T).T.double()
+    return (gone.flatten(1).to(gradient) @ gradient.T).T.double()
 
 
 def _products_by_token(

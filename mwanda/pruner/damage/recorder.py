@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from mwanda.calibration import Batch
 from mwanda.models import Matrix
 from mwanda.models.layers import EXPERT_PARAMETERS
-from mwanda.pruner.damage.products import directional_products, routed_products
+from mwanda.pruner.damage.products import RowDamage, directional_products, routed_products
 from mwanda.pruner.experts import counts_of_experts, ends_of_experts, in_order_of_experts, product_of
 from mwanda.pruner.observe import by_sequence
+from mwanda.system.device import sent
 
 
 class Recorder:
@@ -25,12 +26,24 @@ class Recorder:
         codes: of each matrix, at which level a weight is removed.
         levels: how many there are.
         apart: take the sum of squares of the single weights' products.
+        by_row: the weight of a sequence of each language in the damage of single rows, where that is asked for too.
     """
 
     def __init__(
-        self, matrices: Sequence[Matrix], codes: Mapping[str, Int[Tensor, "O I"]], levels: int, *, apart: bool = False
+        self,
+        matrices: Sequence[Matrix],
+        codes: Mapping[str, Int[Tensor, "O I"]],
+        levels: int,
+        *,
+        apart: bool = False,
+        by_row: Float[Tensor, " L"] | None = None,
     ):
         self._matrices, self._codes, self._levels, self._apart = matrices, codes, levels, apart
+        self._by_row = by_row
+        self.rows: dict[str, Float[Tensor, " O"]] = {
+            matrix.name: torch.zeros(matrix.shape[0], dtype=torch.float64, device=matrix.weight.device)
+            for matrix in (matrices if by_row is not None else ())
+        }
         self._batch: Batch | None = None
         self._routing: dict[nn.Module, tuple[Tensor, ...]] = {}
         self.products: dict[str, Float[Tensor, "B K"]] = {}
@@ -78,9 +91,19 @@ class Recorder:
                 self._codes[matrix.name],
                 self._levels,
                 apart=self._apart,
+                rows=self._rows_of(matrix),
             )
 
         output.register_hook(add)
+
+    def _rows_of(self, matrix: Matrix) -> RowDamage | None:
+        """Return where the damage of a matrix's rows is added to; at the middle one of the levels."""
+        if self._by_row is None:
+            return None
+        assert self._batch is not None
+        total = self.rows[matrix.name]
+        weights = sent(self._by_row, total.device)[self._batch.languages.to(total.device, non_blocking=True)]
+        return RowDamage(total, self._levels // 2, weights)
 
     def _see_routing(self, module: Any, args: tuple[Any, ...]) -> None:
         """Note of which sequence the rows are that each expert will multiply."""
@@ -109,6 +132,7 @@ class Recorder:
                 self._codes[matrix.name],
                 self._levels,
                 apart=self._apart,
+                rows=self._rows_of(matrix),
             )
 
         output.register_hook(add)

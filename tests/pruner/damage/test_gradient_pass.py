@@ -1,5 +1,6 @@
 """The damage of a matrix against gradients of whole sequences by autograd, and against finite differences of the KL."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from mwanda.pruner.offloading import Activations
 from mwanda.pruner.passes import Passes, PassSettings
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules.base import Information
+from mwanda.statistics import LanguageWeights
 
 
 CALIBRATION = tiny_calibration(languages=2, sequences=(2, 3), length=9)
@@ -72,13 +74,13 @@ def gradient_of(model: nn.Module, name: str, gradients: dict[str, Tensor]) -> Te
     return gradient if isinstance(model.get_submodule(name), nn.Linear) else gradient.T
 
 
-def by_autograd(model: nn.Module, calibration: CalibrationSet, sample: Sample) -> Tensor:
-    """Return the squares sequence by sequence, from the gradients of all weights of the whole model."""
+def gradients_of_draws(
+    model: nn.Module, calibration: CalibrationSet, sample: Sample
+) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
+    """Yield sequence, draw and the gradients of all matrices, by backward passes through the whole model."""
     names = [matrix.name for block in blocks_of(model) for matrix in block.matrices]
-    parts = [removed_parts(model, names, calibration, level) for level in sample.levels]
     tokens = torch.cat(calibration.sequences)
     draws = draws_of(len(tokens), calibration.length, sample.labels, sample.draws, sample.seed)
-    found = torch.zeros(len(tokens), sample.draws, len(names), len(sample.levels), dtype=torch.float64)
     wanted = {parameter_of(model, name) for name in names}
     parameters = {name: value for name, value in model.named_parameters() if name in wanted}
     for sequence, draw in [(b, r) for b in range(len(tokens)) for r in range(sample.draws)]:
@@ -92,9 +94,18 @@ def by_autograd(model: nn.Module, calibration: CalibrationSet, sample: Sample) -
             name: torch.zeros_like(parameters[name]) if value is None else value
             for name, value in zip(parameters, values, strict=True)
         }
+        yield sequence, draw, {name: gradient_of(model, name, gradients) for name in names}
+
+
+def by_autograd(model: nn.Module, calibration: CalibrationSet, sample: Sample) -> Tensor:
+    """Return the squares sequence by sequence, from the gradients of all weights of the whole model."""
+    names = [matrix.name for block in blocks_of(model) for matrix in block.matrices]
+    parts = [removed_parts(model, names, calibration, level) for level in sample.levels]
+    found = torch.zeros(calibration.count, sample.draws, len(names), len(sample.levels), dtype=torch.float64)
+    for sequence, draw, gradients in gradients_of_draws(model, calibration, sample):
         for place, name in enumerate(names):
             for index, part in enumerate(parts):
-                products = gradient_of(model, name, gradients) * part[name]
+                products = gradients[name] * part[name]
                 apart = products.square().sum()
                 found[sequence, draw, place, index] = apart if sample.information == "diagonal" else products.sum() ** 2
     return found
@@ -170,6 +181,35 @@ def test_weights_apart_are_the_diagonal_of_the_second_order(family: str) -> None
             step[row, column] = parts[name][row, column]
             expected += kl(model, tokens, block, name, step, size) / size**2
         assert float(found.curves()[name][0, 0]) == pytest.approx(expected, rel=0.15), name
+
+
+@pytest.mark.parametrize("information", get_args(Information))
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "mixtral", "qwen3_moe"])
+def test_rows_share_the_damage_as_whole_gradients_say(family: str, information: Information) -> None:
+    """Each language's sequences count once together, however many they are, times its weight."""
+    model, weights = float64(family), (1.0, 3.0)
+    calibration = replace(CALIBRATION, weights=LanguageWeights(weights))
+    first, second = CALIBRATION.sequences
+    thrice = replace(CALIBRATION, sequences=(first, second.repeat(3, 1)))
+    sample = replace(SAMPLE, information=information, rows=True)
+    found = measure(model, calibration, sample)
+    parts = removed_parts(model, list(found.matrices), thrice, 0.7)
+    languages, expected = found.languages.tolist(), {name: torch.zeros(len(part)) for name, part in parts.items()}
+    for sequence, _, gradients in gradients_of_draws(model, calibration, sample):
+        language = languages[sequence]
+        for name, part in parts.items():
+            damage = (gradients[name] * part).square().sum(dim=1)
+            expected[name] = expected[name] + weights[language] / languages.count(language) * damage
+    for name, rows in expected.items():
+        torch.testing.assert_close(found.rows[name].double(), rows.double(), rtol=1e-4, atol=1e-9)
+
+
+def test_rows_of_an_expert_that_saw_too_little_are_not_told() -> None:
+    found = measure(float64("mixtral"), sample=replace(SAMPLE, rows=True), expert_tokens=10**6)
+    assert found.rare
+    assert not set(found.rows) & {name for name, _ in found.rare}
+    assert found.rows
+    assert not measure(float64("llama")).rows
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
