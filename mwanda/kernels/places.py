@@ -1,4 +1,4 @@
-"""Where values of each row are: by NumPy on the CPU, whose vectorised ways are several times as fast as torch's there."""
+"""Where values of each row are; on the CPU by NumPy, whose vectorised ways are several times as fast as torch's."""
 
 import numpy as np
 import torch
@@ -35,5 +35,5 @@ def entries(matrix: Float[Tensor, "in in"], places: Int[Tensor, "rows P"]) -> Fl
 
 
 def infinite_unless(allowed: Bool[Tensor, "rows in"]) -> Float[Tensor, "rows in"]:
-    """Return zero where allowed and infinity elsewhere; by arithmetic, as writing by a mask is slow where it is random."""
+    """Return zero where allowed and infinity elsewhere; by arithmetic, as writing by a random mask is slow."""
     return allowed.float().reciprocal_().sub_(1)

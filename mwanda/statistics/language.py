@@ -83,9 +83,10 @@ def unit_tokens(inputs: Float[Tensor, "... I"], *others: Float[Tensor, "... I"])
 
     A token without activation stays as it is. Half precision is kept where an accelerator holds it.
     """
+    wide = inputs.device.type == "cpu" or inputs.dtype == torch.float64
+    dtype, inputs = torch.float32 if wide else inputs.dtype, inputs.float() if wide else inputs
     size = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True, dtype=torch.float32) / inputs.shape[-1] ** 0.5
     factor = torch.where(size > 0, 1 / size, 1)
-    dtype = torch.float32 if inputs.device.type == "cpu" else inputs.dtype
     return tuple((each * factor).to(dtype) for each in (inputs, *others))
 
 

@@ -80,7 +80,8 @@ def test_rows_that_matter_more_keep_more_and_lose_their_lowest_scores(order: Ord
         if order == "oneshot":
             ranks = wanda(weight_of(dense, name), inputs[name]).argsort(dim=1, stable=True).argsort(dim=1)
             assert gone.equal(ranks < counts[:, None])
-    assert sum(plan.zeros for plan in report.plans) == int(0.5 * sum(math.prod(plan.shape) for plan in report.plans))
+    size = sum(math.prod(plan.shape) for plan in report.plans)
+    assert 0 <= 0.5 * size - sum(plan.zeros for plan in report.plans) <= len(names)
 
 
 @pytest.mark.parametrize(

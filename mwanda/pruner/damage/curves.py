@@ -25,8 +25,8 @@ class Damage:
         squares: `⟨g_m, Δ_m(s)⟩²` of each sequence, draw, matrix and level, or its part `Σ_ij (g_ij Δ_ij)²`. What is
             left out, products of two weights, has as many positive as negative terms, whose sum is small; they are most
             of what differs from sequence to sequence.
-        rows: the damage of each row of each matrix, to a common factor, a mean over sequences that are weighted by their
-            language; empty where it was not asked for.
+        rows: the damage of each row of each matrix, to a common factor, summed over sequences that are weighted by
+            their language; empty where it was not asked for.
         rare: of each matrix those (itself among them) with which it shares its damage, where it is an expert that saw
             too few tokens to be judged by them alone.
     """

@@ -274,12 +274,14 @@ class GradientPass:
                 self._backward_through(block, visitor.kept.pop((block.index, index)), index, batch, recorder)
                 for index, batch in enumerate(self.batches)
             ]
-            found.append(torch.cat(parts).cpu())
-            if recorder.rows:
-                home = parts[0].device
-                by_row.append(torch.cat([recorder.rows[matrix.name].to(home) for matrix in block.matrices]).cpu())
+            together = torch.cat(parts)
+            rows = [recorder.rows[matrix.name].to(together.device) for matrix in block.matrices if recorder.rows]
+            # One transfer a block.
+            values = torch.cat([together.flatten(), *rows]).cpu()
+            found.append(values[: together.numel()].view(together.shape))
+            by_row.append(values[together.numel() :])
             self.weights.release(block)
-            if not torch.isfinite(found[-1]).all():
+            if not torch.isfinite(values).all():
                 raise CalibrationError(f"gradients in {block.name} are not finite; try model.dtype=float32")
         return torch.cat(found[::-1], dim=2), torch.cat(by_row[::-1])
 
