@@ -41,6 +41,7 @@ MAY_BE_NOTHING = ("evaluation", "inside", "export")
 ADDED: dict[str, Any] = {
     "solver": {"_target_": "mwanda.solvers.threshold.Threshold"},
     "calibration.weights": "uniform",
+    "calibration.unit_tokens": False,
     "corpus.drop_overlap": False,
     "schedule.level": "block",
 }

@@ -145,6 +145,7 @@ class Calibration(TypedDict):
             str | dict[str, float], Key("weight in sums over languages, `uniform` or `balanced`", absent=OLDER, by=CODE)
         ]
     ]
+    unit_tokens: NotRequired[Annotated[bool, Key("whether inputs of all tokens counted the same", absent=OLDER)]]
     overlap: NotRequired[Annotated[Overlap, Key("lines that evaluation text holds", absent=OLDER)]]
 
 

@@ -41,6 +41,7 @@ def as_today(record: dict[str, Any]) -> Results:
         record.setdefault("solver", {"name": "threshold", "settings": dict(ADDED["solver"])})
     if "calibration" in record:
         record["calibration"].setdefault("weights", ADDED["calibration.weights"])
+        record["calibration"].setdefault("unit_tokens", ADDED["calibration.unit_tokens"])
         record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
     return cast("Results", record)  # what was read is checked by mwanda.job.reading
 

@@ -96,6 +96,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
             "sampling": parts.calibration.sampling,
             "mix": parts.calibration.mix,
             "weights": parts.calibration.weights,
+            "unit_tokens": parts.calibration.unit_tokens,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},
