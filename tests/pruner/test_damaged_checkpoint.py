@@ -21,6 +21,7 @@ from mwanda.errors import DamagedFileError
 from mwanda.pruner import Pruner
 from mwanda.pruner.engine import Order
 from mwanda.pruner.run_checkpoint import STATE, RunCheckpoint
+from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.system.sealed import read_sealed, write_sealed
 
@@ -97,6 +98,27 @@ def test_any_damaged_file_is_said_and_its_blocks_are_done_again(
         (said,) = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
         assert str(folder / file.name) in said
         assert "\n" not in said
+
+
+@every_order
+@every_damage
+def test_damaged_rows_are_said_and_gradients_are_taken_again(
+    tmp_path: Path, order: Order, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Job(PlainDecoder(), CALIBRATION, Pruner(order, 3), MWanda(), Fisher(signal_fraction=1.0))
+    whole = StopAt()
+    expected = job.run(progress=whole)
+    with pytest.raises(Interrupted):
+        job.run(tmp_path / "damaged", StopAt(len(whole.steps) - 1))
+    undamaged = Path(shutil.copytree(tmp_path / "damaged", tmp_path / "undamaged"))
+    file = tmp_path / "damaged" / "noted-damage.safetensors"
+    damage(file)
+    again, not_again = StopAt(), StopAt()
+    with caplog.at_level(logging.WARNING):
+        assert_same(job.run(tmp_path / "damaged", again), expected)
+    assert str(file) in caplog.text
+    assert_same(job.run(undamaged, not_again), expected)
+    assert again.steps.count("gradients") == whole.steps.count("gradients") > not_again.steps.count("gradients") == 0
 
 
 @pytest.mark.parametrize("order", ["block", "oneshot"])
