@@ -5,7 +5,8 @@
 Squares of a few sequences of each language (embedded corpus, Gemma 3 270M) are pooled, sparsities are allocated by
 them at 50 %, and judged by the damage that all other sequences predict with what weights do together: "excess" is what
 is more there than the least that could be had, "spread" the standard deviation of the logarithm of the damage of
-single matrices against theirs, both the mean of several choices of sequences.
+single matrices against theirs, both the mean of several choices of sequences. First it says how far the two agree over
+all sequences and matrices, at each level.
 """
 
 import argparse
@@ -90,6 +91,12 @@ def judged(squares: Squares, each: int, choices: int) -> dict[str, tuple[float, 
     return {name: tuple(np.mean(pairs, axis=0).tolist()) for name, pairs in found.items()}
 
 
+def agreement(squares: Squares) -> list[float]:
+    """Return the damage with each weight apart over that of weights together, the mean over matrices at each level."""
+    apart, together = (squares.values[name].mean(dim=(0, 1)) for name in ("diagonal", "directional"))
+    return (apart / together).tolist()
+
+
 def measured(model: Any, calibration: CalibrationSet, draws: int) -> Squares:
     """Look at all sequences in both ways."""
     passes = Passes.of(model, calibration, PassSettings(8, 0, "device"))
@@ -116,6 +123,10 @@ def main() -> None:
     text = {language.code: list(Embedded().sentences(language, "calibration")) for language in find(codes)}
     calibration = Calibration(sequences=options.sequences * len(codes)).build(loaded.tokenizer, text)
     squares = measured(loaded.model, calibration, options.draws)
+    ratios = ", ".join(
+        f"{ratio:.3f} at {level:g}" for ratio, level in zip(agreement(squares), SCHEDULE.levels, strict=True)
+    )
+    print(f"each weight apart over all together: {ratios}\n")
     print("| sequences | looked at | spread | excess |\n|---|---|---|---|")
     for each in options.each:
         for name, (spread, excess) in judged(squares, each, options.choices).items():

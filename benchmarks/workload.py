@@ -220,7 +220,7 @@ LOOKING: dict[str, Schedule] = {
     "owl, an eighth of the tokens": OWL(),
     "dlp, an eighth of the tokens": DLP(),
     "lsa, an eighth of the tokens": LSA(),
-    "fisher, an eighth of the tokens": Fisher(signal_fraction=1 / 8),
+    "fisher, an eighth of the tokens": Fisher(),
     "alphapruning, no tokens": AlphaPruning(),
 }
 
@@ -232,7 +232,7 @@ WAYS: dict[str, Callable[[Task], None]] = {
     ARRIVAL: lambda task: ours(task, "arrival"),
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
-    GRADIENTS: lambda task: ours(task, "block", schedule=Fisher(signal_fraction=1 / 8)),
+    GRADIENTS: lambda task: ours(task, "block", schedule=Fisher()),
     RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap()),
     WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM()),
     SPARSEGPT: lambda task: ours(task, "block", solver=SparseGPT()),

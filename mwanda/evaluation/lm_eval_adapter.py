@@ -60,7 +60,7 @@ def language_model(
             """Return logits; infinite ones are as large as can be, as one of them would leave no number among all."""
             logits: torch.Tensor = super()._model_call(*arguments, **named)
             most = torch.finfo(logits.dtype).max
-            return logits if bool(logits.isfinite().all()) else logits.clamp(-most, most)
+            return logits.clamp_(-most, most)  # always: to ask whether there are any would wait for the device
 
         def _found(self, requests: Any, *arguments: Any, **named: Any) -> Any:
             longest = max((len(context) + len(end) for _, context, end in requests), default=1)

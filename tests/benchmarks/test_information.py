@@ -36,6 +36,11 @@ def test_what_is_judged_by_itself_has_no_excess() -> None:
     assert information.predicted(information.allocated(damage.flip(0), sizes), damage) > least
 
 
+def test_agreement_is_the_ratio_of_what_both_ways_say_in_all() -> None:
+    values = {"diagonal": torch.full((4, 2, 3), 3.0), "directional": torch.full((4, 2, 3), 2.0)}
+    assert information.agreement(information.Squares(values, torch.zeros(4), [0.5, 0.5])) == [1.5, 1.5, 1.5]
+
+
 def test_both_ways_look_at_the_same_sequences_of_a_model() -> None:
     found = information.measured(tiny_model("llama"), tiny_calibration(languages=2, sequences=3, length=9), draws=1)
     assert sorted(found.values) == ["diagonal", "directional"]
