@@ -124,6 +124,7 @@ def _forecast(spec: RunSpec, parts: Parts, world: World, lowest: float, skeleton
 def _sample(spec: RunSpec, parts: Parts) -> "Sample":
     """Return what gradients are taken of: more than for a schedule, as each language is told by itself."""
     from mwanda.pruner.damage import Sample
+    from mwanda.pruner.pre_pass import spreads_rows
     from mwanda.schedules.base import Information, LooksAtGradients
 
     own = parts.schedule if isinstance(parts.schedule, LooksAtGradients) else None
@@ -132,7 +133,8 @@ def _sample(spec: RunSpec, parts: Parts) -> "Sample":
     labels = own.labels if own is not None else LABELS
     settings = spec.settings.plan
     information: Information = own.information if own is not None else "diagonal"
-    return Sample(levels, settings.fraction, labels, settings.draws, spec.settings.seed, information)
+    rows = own is not None and fixed is None and spreads_rows(own, parts.method)
+    return Sample(levels, settings.fraction, labels, settings.draws, spec.settings.seed, information, rows)
 
 
 def _row(prediction: "Prediction") -> list[dict[str, float]]:

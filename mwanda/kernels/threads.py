@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -30,4 +31,7 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part], device: to
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "parts", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, "parts", initializer=torch.set_num_threads, initargs=(1,))
+    all_there = Barrier(threads)  # none asks for one thread after the caller's number has been put back
+    list(pool.map(lambda _: all_there.wait(), range(threads)))
+    return pool

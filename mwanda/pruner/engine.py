@@ -135,13 +135,12 @@ class _Task:
         zeros = check_blocks(self.passes.blocks, self.pattern, self.method.group, sparsity, self.passes.runtime.weights)
         order = self.order if self.method.needs else "oneshot"
         for_all = order == "oneshot" and bool(self.method.needs)
-        dense = DensePrePass(self.passes, self.method, self.schedule, self.pattern).run(for_all=for_all)
+        dense = DensePrePass(self.passes, self.method, self.schedule, self.pattern, zeros).run(for_all=for_all)
         with seconds.on("schedule"):
             alike = self.pattern.fixed_sparsity() is not None
             blocks, signals = self.passes.blocks, dense.signals
             allocation = allocate(blocks, self.schedule, signals, sparsity, zeros, alike=alike)
-            # What compares the weights of all rows spreads zeros over them by itself.
-            if dense.rows and self.method.group == "row" and isinstance(self.schedule, LooksAtGradients):
+            if dense.rows and isinstance(self.schedule, LooksAtGradients):
                 allocation = over_rows(allocation, self.schedule, signals, dense.rows, zeros, blocks)
         remover, fuller = self._plan(allocation, zeros)
         if fuller:  # N:M leaves no way to make up for them elsewhere

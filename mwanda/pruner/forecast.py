@@ -13,7 +13,7 @@ from mwanda.pruner.damage import Sample, measure_damage, scoring_criterion
 from mwanda.pruner.damage.prediction import Prediction, Predictor, largest_within
 from mwanda.pruner.method import Method
 from mwanda.pruner.passes import Passes
-from mwanda.pruner.pre_pass import DensePrePass, signals_of_damage
+from mwanda.pruner.pre_pass import DensePrePass, rows_to_spread, signals_of_damage
 from mwanda.schedules import Schedule
 from mwanda.schedules.base import LooksAtGradients
 
@@ -89,7 +89,8 @@ def forecast(
     zeros = check_blocks(blocks, pattern, method.group, lowest, passes.runtime.weights)
     damage = measure_damage(passes, scoring_criterion(method), pattern, sample)
     if isinstance(schedule, LooksAtGradients):
-        signals: Sequence[Sequence[float]] = signals_of_damage(damage, blocks, schedule, weights)
+        rows = rows_to_spread(damage, blocks, zeros)
+        signals: Sequence[Sequence[float]] = signals_of_damage(damage, blocks, schedule, weights, rows)
     else:
         signals = DensePrePass(passes, method, schedule, pattern).run(for_all=False).signals
     alike = pattern.fixed_sparsity() is not None

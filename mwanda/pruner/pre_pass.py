@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from mwanda.models import Block
 from mwanda.models.weights import visit
 from mwanda.patterns import Pattern
 from mwanda.pruner.allocation import units_of
+from mwanda.pruner.audit import ZeroCounts
 from mwanda.pruner.damage import Damage, Sample, measure_damage, scoring_criterion
 from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.method import Method
@@ -39,12 +40,14 @@ class DensePrePass:
         method: says what would be pruned.
         schedule: says what is looked at.
         pattern: which weights compete.
+        zeros: that each comparison group of each matrix holds already; none where nothing is said.
     """
 
     passes: Passes
     method: Method
     schedule: Schedule
     pattern: Pattern
+    zeros: ZeroCounts = field(default_factory=dict)
 
     def run(self, *, for_all: bool) -> Dense:
         """Look at the model, or take what this run or another one has found.
@@ -76,7 +79,9 @@ class DensePrePass:
         """Return the signals of all units and the damage of each row, by this run, one that was cut off, or another."""
         checkpoint = self.passes.runtime.checkpoint
         noted = checkpoint.noted(DAMAGE) if checkpoint is not None else None
-        rows = checkpoint.noted_tensors(DAMAGE) if checkpoint is not None and noted is not None else None
+        rows: Mapping[str, Tensor] | None = None
+        if checkpoint is not None and noted is not None:
+            rows = checkpoint.noted_tensors(DAMAGE)
         if noted is None or rows is None:
             sample = Sample(
                 schedule.levels,
@@ -85,12 +90,12 @@ class DensePrePass:
                 schedule.draws,
                 schedule.seed,
                 schedule.information,
-                schedule.rows,
+                spreads_rows(schedule, self.method),
             )
             damage = measure_damage(self.passes, scoring_criterion(self.method), self.pattern, sample)
             weights = self.passes.calibration.weights
-            noted = json.dumps(signals_of_damage(damage, self.passes.blocks, schedule, weights))
-            rows = dict(damage.rows)
+            rows = rows_to_spread(damage, self.passes.blocks, self.zeros)
+            noted = json.dumps(signals_of_damage(damage, self.passes.blocks, schedule, weights, rows))
             if checkpoint is not None:
                 checkpoint.note_tensors(DAMAGE, rows)
                 checkpoint.note(DAMAGE, noted)
@@ -141,8 +146,35 @@ class DensePrePass:
         return "signals", key | {"schedule": repr(self.schedule), "calibration": text}
 
 
+def spreads_rows(schedule: LooksAtGradients, method: Method) -> bool:
+    """Return whether a schedule spreads zeros over rows: what compares the weights of all rows does so by itself."""
+    return schedule.rows and method.group == "row"
+
+
+def rows_to_spread(damage: Damage, blocks: Sequence[Block], zeros: ZeroCounts) -> Mapping[str, Float[Tensor, " out"]]:
+    """Return the damage of the rows of each matrix; NaN for those that hold zeros in more than half of what they lose.
+
+    What is zero already is removed first and does no damage, so that such a row would seem to bear everything.
+
+    Args:
+        damage: at the middle level, for rows.
+        blocks: of the model.
+        zeros: of each row; none where nothing is said.
+    """
+    most = damage.levels[len(damage.levels) // 2] / 2
+    inputs = {matrix.name: matrix.shape[1] for block in blocks for matrix in block.matrices}
+    return {
+        name: rows if name not in zeros else rows.masked_fill(zeros[name] > most * inputs[name], torch.nan)
+        for name, rows in damage.rows.items()
+    }
+
+
 def signals_of_damage(
-    damage: Damage, blocks: Sequence[Block], schedule: LooksAtGradients, weights: LanguageWeights
+    damage: Damage,
+    blocks: Sequence[Block],
+    schedule: LooksAtGradients,
+    weights: LanguageWeights,
+    rows: Mapping[str, Float[Tensor, " out"]],
 ) -> list[Sequence[float]]:
     """Return the signals of all units of a schedule that is told the damage of each matrix.
 
@@ -151,6 +183,7 @@ def signals_of_damage(
         blocks: of the model.
         schedule: see above.
         weights: of the languages; a schedule takes a mean over what is scaled by them.
+        rows: the damage of each row of the matrices whose zeros are spread over rows.
     """
     curves = damage.curves()
     languages = next(iter(curves.values())).shape[0]
@@ -158,7 +191,7 @@ def signals_of_damage(
     scale = scale / scale.mean()
     return [
         schedule.signal(
-            [BlockMatrix(m.weight, damage=curves[m.name] * scale[:, None], rows=damage.rows.get(m.name)) for m in unit]
+            [BlockMatrix(m.weight, damage=curves[m.name] * scale[:, None], rows=rows.get(m.name)) for m in unit]
         )
         for block in blocks
         for unit in units_of(block, schedule.level)

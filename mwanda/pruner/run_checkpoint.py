@@ -192,11 +192,16 @@ class RunCheckpoint:
 
     def noted_tensors(self, name: str) -> dict[str, Tensor] | None:
         """Return what `note_tensors` has kept, None where there is nothing that can be trusted, which is said."""
+        found, damage = None, ""
         try:
-            return self._load(self._file(f"noted-{name}"))[0]
+            found = self._load(self._file(f"noted-{name}"))[0]
         except DamagedFileError as error:
-            logger.warning("%s; what was found before is looked for again", error)
-            return None
+            damage = str(error)
+        # All processes do the same, as those that look again do so together.
+        said = [each for each in self._world.all_gather(damage) if each]
+        if said:
+            logger.warning("%s; what was found before is looked for again", said[0])
+        return None if said else found
 
     def discard(self) -> None:
         """Remove the checkpoint, when the run needs it no longer."""

@@ -36,7 +36,7 @@ class BlockMatrix:
         statistics: of its inputs, where a schedule looks at them.
         damage: where a schedule looks at gradients, what each language would suffer from pruning this matrix alone to
             each of a few sparsities, in nats a token.
-        rows: likewise, what each row has of it, to a common factor; None where that is not known.
+        rows: likewise, what each row has of it, to a common factor, NaN where that is not known; None where of no row.
     """
 
     weight: Float[Tensor, "out in"]
@@ -131,7 +131,7 @@ class LooksAtGradients(Schedule, Protocol):
 
         Args:
             signals: of all units, as for `allocate`.
-            rows: the damage of each row, to a common factor.
+            rows: the damage of each row, to a common factor; NaN where it is not known.
             sparsity: of the matrix.
             lower: the share of each row that is zero already.
         """

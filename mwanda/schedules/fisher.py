@@ -39,8 +39,9 @@ class Fisher:
         information: `diagonal` adds up the damage of the single weights, `½ E[Σ_ij (g_ij Δ_ij)²] / T`; `directional` is
             D itself, with what weights do together, and needs several times the text for the same certainty
             (docs/log.md).
-        rows: spread the zeros of a matrix over its rows by the same rule. What compares weights of different rows, as
-            SparseGPT and magnitude pruning do, spreads them by itself.
+        row_power: the zeros of a matrix are spread over its rows by the same rule, by this power of the rows' damage: a
+            row is told by few tokens and few languages, so that one would trust it too much; zero has all rows alike.
+            What compares weights of different rows, as SparseGPT and magnitude pruning do, spreads them by itself.
         level: see Schedule.
         signal_fraction: see Schedule.
 
@@ -55,8 +56,8 @@ class Fisher:
     draws: Annotated[int, Gt(0)] = 1
     seed: int = 0
     information: Information = "diagonal"
-    rows: bool = True
-    least_row_density: Annotated[float, Gt(0), Le(1)] = 0.5
+    row_power: Annotated[float, Ge(0), Le(1)] = 0.6
+    least_row_density: Annotated[float, Gt(0), Le(1)] = 0.7
     level: Level = "matrix"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NOTHING
@@ -66,12 +67,20 @@ class Fisher:
         if any(second <= first for first, second in pairwise(self.levels)):
             raise ConfigurationError("schedule.levels", list(self.levels), "must rise, as in [0.3,0.5,0.7]")
 
+    @property
+    def rows(self) -> bool:
+        """Whether the zeros of a matrix are spread over its rows."""
+        return self.row_power > 0
+
+    def _trusted(self, rows: Float[Tensor, " out"]) -> Values:
+        return np.asarray(_above_least(rows) ** self.row_power)
+
     def signal(self, matrices: Sequence[BlockMatrix]) -> Sequence[float]:
         """Return the damage at each level, in nats a token: the mean over languages of the sum over matrices."""
         total: Values = np.zeros(len(self.levels))
         for matrix in matrices:
             assert matrix.damage is not None
-            spared = 1.0 if matrix.rows is None else evenness(_above_least(matrix.rows))
+            spared = 1.0 if matrix.rows is None else evenness(self._trusted(matrix.rows))
             total += matrix.damage.double().mean(dim=0).cpu().numpy() * spared
         return tuple(total.tolist())
 
@@ -94,13 +103,13 @@ class Fisher:
         self, signals: Sequence[Sequence[float]], rows: Float[Tensor, " out"], sparsity: float, lower: Sequence[float]
     ) -> list[float]:
         """Return the sparsities of the rows of one matrix at which its predicted damage is least."""
-        pooled, floor = np.array(signals, dtype=np.float64).sum(axis=0), np.array(lower)
+        pooled, sizes = np.array(signals, dtype=np.float64).sum(axis=0), np.full(len(rows), 1 / len(rows))
         if not np.isfinite(pooled).all() or (pooled <= 0).any():
-            return list(np.maximum(floor, sparsity))
+            return project([0.0] * len(rows), list(sizes), sparsity, lower)
         bounds = min(self.lowest, sparsity), 1 - self.least_row_density * (1 - sparsity)
-        sizes = np.full(len(rows), 1 / len(rows))
         curve = DamageCurve(np.array(self.levels), pooled)
-        return least_damage(curve, -np.log(_above_least(rows)), sizes, sparsity, floor, *bounds)
+        found = least_damage(curve, -np.log(self._trusted(rows)), sizes, sparsity, np.array(lower), *bounds)
+        return project(found, list(sizes), sparsity, lower)
 
 
 LEAST_OF_A_ROW = 1e-3
@@ -108,9 +117,15 @@ LEAST_OF_A_ROW = 1e-3
 
 
 def _above_least(rows: Float[Tensor, " out"]) -> Values:
+    """Return the damage of rows relative to their mean; of those that are not known, that of a row in between."""
     values = np.asarray(rows.double().cpu().numpy(), dtype=np.float64)
-    mean = values.mean()
-    return np.maximum(values / mean, LEAST_OF_A_ROW) if np.isfinite(mean) and mean > 0 else np.ones_like(values)
+    known = np.isfinite(values)
+    mean = values[known].mean() if known.any() else 0.0
+    if mean <= 0:
+        return np.ones_like(values)
+    found = np.maximum(np.where(known, values, mean) / mean, LEAST_OF_A_ROW)
+    found[~known] = np.exp(np.log(found[known]).mean())
+    return found
 
 
 def evenness(rows: Values) -> float:

@@ -47,7 +47,7 @@ SPREADING: list[Schedule] = [
     LSA(level="matrix"),
     Fisher(level="block"),
     Fisher(signal_fraction=1.0, labels=1.0),
-    Fisher(signal_fraction=1.0, rows=False),
+    Fisher(signal_fraction=1.0, row_power=0),
 ]
 every_schedule = pytest.mark.parametrize("schedule", [Uniform(), Uniform("matrix"), *SPREADING], ids=repr)
 

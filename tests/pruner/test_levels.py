@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain_decoder import BLOCKS, CALIBRATION, MATRICES, PlainDecoder, prune_plain
+from plain_decoder import BLOCKS, CALIBRATION, MATRICES, PlainDecoder, matrices_of, prune_plain
 from pruning_oracle import Order, capture, every_order, prune, wanda, weight_of
 from scipy.stats import spearmanr
 from tiny_models import tiny_model
@@ -24,9 +24,11 @@ from mwanda.models import blocks_of
 from mwanda.patterns.n_of_m import NOfM
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner, PruningReport
-from mwanda.pruner.damage import Sample, measure_damage, scoring_criterion
+from mwanda.pruner.damage import Damage, Sample, measure_damage, scoring_criterion
+from mwanda.pruner.forecast import forecast
 from mwanda.pruner.method import Method
 from mwanda.pruner.passes import Passes, PassSettings
+from mwanda.pruner.pre_pass import rows_to_spread
 from mwanda.pruner.requests import check_request
 from mwanda.pruner.runtime import Runtime
 from mwanda.schedules import Schedule
@@ -43,7 +45,7 @@ from mwanda.statistics import LanguageWeights
 
 
 FISHER = Fisher(signal_fraction=1.0, labels=1.0)
-ROWS_ALIKE = replace(FISHER, rows=False)
+ROWS_ALIKE = replace(FISHER, row_power=0)
 
 
 def zeros(model: nn.Module) -> dict[str, list[bool]]:
@@ -92,18 +94,45 @@ def test_what_compares_all_weights_of_a_matrix_spreads_them_over_rows_itself(
 ) -> None:
     runs = []
     for schedule in (FISHER, ROWS_ALIKE):
-        model = PlainDecoder()
-        Pruner("block", 3).prune(
-            model,
-            CALIBRATION,
-            criterion,
-            replace(schedule, lowest=0.499999, least_density=1),
-            Unstructured(),
-            0.5,
-            solver=solver,
-        )
-        runs.append(zeros(model))
+        model, pruner = PlainDecoder(), Pruner("block", 3)
+        report = pruner.prune(model, CALIBRATION, criterion, schedule, Unstructured(), 0.5, solver=solver)
+        runs.append((report.signals, zeros(model)))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.5, 0.6), (0.3, 0.5), (0.5, 0.52)])
+@pytest.mark.parametrize("before", [FISHER, Uniform()], ids=["fisher", "whole matrices"])
+def test_what_is_pruned_already_is_pruned_further_to_the_budget(before: Schedule, first: float, second: float) -> None:
+    """Rows hold different numbers of zeros by then, of which damage says nothing."""
+    model = PlainDecoder()
+    prune_plain(model, first, criterion=Magnitude("row" if before is FISHER else "matrix"), schedule=before)
+    held = {matrix.name: (matrix.weight == 0).clone() for matrix in matrices_of(model)}
+    report = prune_plain(model, second, schedule=FISHER)
+    for matrix in matrices_of(model):
+        assert bool((matrix.weight == 0)[held[matrix.name]].all())
+    size = sum(math.prod(plan.shape) for plan in report.plans)
+    rows = sum(plan.shape[0] for plan in report.plans)
+    assert 0 <= second * size - sum(plan.zeros for plan in report.plans) <= rows
+
+
+def test_a_forecast_is_of_the_allocation_that_a_run_makes() -> None:
+    passes = Passes.of(PlainDecoder(), CALIBRATION, PassSettings(3, 0, "device"))
+    sample = Sample(FISHER.levels, 1.0, 1.0, 1, 0, rows=True)
+    found = forecast(passes, Method.of(Wanda()), FISHER, Unstructured(), sample, 0.5)
+    assert found.signals == prune_plain(PlainDecoder(), 0.5, "block", schedule=FISHER).signals
+
+
+def test_rows_that_hold_many_zeros_are_not_judged_by_what_is_left_to_remove() -> None:
+    model = PlainDecoder()
+    blocks = blocks_of(model)
+    rows = {matrix.name: torch.ones(matrix.shape[0]) for block in blocks for matrix in block.matrices}
+    damage = Damage(tuple(rows), torch.zeros(1), (0.3, 0.5, 0.7), 1, torch.ones(1, 1, len(rows), 3), rows)
+    zeros = {matrix.name: torch.zeros(matrix.shape[0]) for block in blocks for matrix in block.matrices}
+    name, inputs = blocks[0].matrices[0].name, blocks[0].matrices[0].shape[1]
+    zeros[name][:2] = torch.tensor([inputs // 4, inputs // 4 + 1])
+    found = rows_to_spread(damage, blocks, zeros)
+    assert found[name].isnan().tolist() == [False, True] + [False] * (len(rows[name]) - 2)
+    assert all(bool(found[other].isfinite().all()) for other in rows if other != name)
 
 
 @pytest.mark.parametrize("schedule", [FISHER, OWL(2.0, level="matrix")], ids=repr)

@@ -116,9 +116,10 @@ def test_rows_have_no_better_sparsities(seed: int) -> None:
     """Against SciPy's general constrained minimiser; bounds are met here and there."""
     generator = np.random.default_rng(seed)
     rows = generator.lognormal(sigma=1.5, size=8)
-    found = Fisher().over_rows(power_law([1.0, 2.0]), torch.from_numpy(rows), 0.6, [0.0] * 8)
+    found = Fisher(least_row_density=0.5).over_rows(power_law([1.0, 2.0]), torch.from_numpy(rows), 0.6, [0.0] * 8)
+    trusted = (rows / rows.mean()) ** 0.6
     best = minimize(
-        lambda values: total(list(rows), values),
+        lambda values: total(list(trusted), values),
         np.full(8, 0.6),
         bounds=[(0.1, 0.8)] * 8,
         constraints=[LinearConstraint(np.full(8, 1 / 8), 0.6, 0.6)],
@@ -126,7 +127,7 @@ def test_rows_have_no_better_sparsities(seed: int) -> None:
         options={"ftol": 1e-12, "maxiter": 500},
     )
     assert np.mean(found) == pytest.approx(0.6, abs=1e-9)
-    assert total(list(rows), found) == pytest.approx(best.fun, rel=1e-3)
+    assert total(list(trusted), found) == pytest.approx(best.fun, rel=1e-3)
     np.testing.assert_allclose(found, best.x, atol=8e-3)
 
 
@@ -134,6 +135,27 @@ def test_rows_have_no_better_sparsities(seed: int) -> None:
 def test_rows_of_which_nothing_is_known_are_alike(rows: list[float]) -> None:
     found = Fisher().over_rows(power_law([1.0, 2.0]), torch.tensor(rows), 0.4, [0.0] * 3)
     assert found == pytest.approx([0.4] * 3, abs=1e-9)
+
+
+@pytest.mark.parametrize(("sparsity", "lower"), [(0.0, 0.0), (0.3, 0.2), (0.6, 0.59)])
+@pytest.mark.parametrize("signals", [power_law([1.0, 2.0]), [(0.0, 1.0, 2.0)]], ids=["damage", "none at a level"])
+def test_rows_meet_the_sparsity_of_their_matrix_whatever_they_hold(
+    sparsity: float, lower: float, signals: list[tuple[float, ...]]
+) -> None:
+    """Some rows are empty already, and the bounds leave no way but through them."""
+    held = [1.0] * 3 + [max(0.0, (lower * 10 - 3) / 7)] * 7 if lower > 0.3 else [lower] * 10
+    rows = torch.logspace(-2, 2, 10)
+    found = Fisher().over_rows(signals, rows, sparsity, held)
+    assert np.mean(found) == pytest.approx(sparsity, abs=1e-9)
+    assert all(value >= floor - 1e-12 for value, floor in zip(found, held, strict=True))
+
+
+def test_a_row_that_is_not_known_is_one_in_between() -> None:
+    rows, of_all = [1.0, 100.0, math.nan], [1.0, 100.0, 10.0]
+    signals = power_law([1.0])
+    found, expected = (Fisher().over_rows(signals, torch.tensor(each), 0.5, [0.0] * 3) for each in (rows, of_all))
+    assert found == pytest.approx(expected, abs=0.02)
+    assert found[0] > found[2] > found[1]
 
 
 def test_rows_keep_the_zeros_that_are_there() -> None:
@@ -149,8 +171,8 @@ def test_a_matrix_whose_rows_differ_costs_what_spreading_leaves_of_it() -> None:
     assert evenness(rows) == pytest.approx(left)
     assert evenness(np.full(5, 3.0)) == pytest.approx(1)
     damage = torch.tensor([[1.0, 2.0, 3.0]])
-    alone = Fisher().signal([BlockMatrix(torch.zeros(4, 4), damage=damage)])
-    told = Fisher().signal([BlockMatrix(torch.zeros(4, 4), damage=damage, rows=torch.from_numpy(rows))])
+    alone = Fisher(row_power=1).signal([BlockMatrix(torch.zeros(4, 4), damage=damage)])
+    told = Fisher(row_power=1).signal([BlockMatrix(torch.zeros(4, 4), damage=damage, rows=torch.from_numpy(rows))])
     assert told == pytest.approx([left * value for value in alone])
 
 

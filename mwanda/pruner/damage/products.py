@@ -128,7 +128,7 @@ def directional_products(
         # In full precision, as half has no room for squares.
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         squares = gradient.square_() if apart else gradient.square() if rows is not None else None
-        total += _project(gradient, weight[part].square() if apart else weight[part], codes[part], levels)
+        total += _project(gradient, weight[part].to(gradient).square() if apart else weight[part], codes[part], levels)
         if rows is not None and squares is not None:
             rows.add(squares, weight[part], codes[part] <= rows.level, part)
     return total

@@ -53,6 +53,17 @@ def test_squares_of_single_weights_are_added_up(at_once: int, monkeypatch: pytes
     torch.testing.assert_close(found, torch.stack(expected))
 
 
+def test_squares_of_small_weights_in_half_precision_are_not_lost() -> None:
+    inputs, gradients, weight, codes = case()
+    half = (2e-4 * weight).half()
+    expected = [
+        written_out(x.half().float(), d.half().float(), half.float(), codes, 2)
+        for x, d in zip(inputs, gradients, strict=True)
+    ]
+    found = directional_products(inputs.half(), gradients.half(), half, codes, 3, apart=True)
+    torch.testing.assert_close(found, torch.stack(expected).double(), rtol=5e-3, atol=0)
+
+
 @pytest.mark.parametrize("costs", [0, 8, 10**6])
 @pytest.mark.parametrize(
     "sequences", [[0, 0, 0, 0, 0, 0], [0, 0, 2, 2, 2, 3], [1, 1, 1, 1, 1, 3], [3, 3, 3, 3, 3, 3], []]
