@@ -45,7 +45,7 @@ ADDED: dict[str, Any] = {
     "corpus.drop_overlap": False,
     "schedule.level": "block",
     "schedule.row_power": 0,
-    "schedule.least_row_density": 0.7,
+    "schedule.least_row_density": 0.5,
 }
 """Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
 leave that value out, so that what is old and complete is known as the same run."""

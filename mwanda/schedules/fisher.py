@@ -57,7 +57,7 @@ class Fisher:
     seed: int = 0
     information: Information = "diagonal"
     row_power: Annotated[float, Ge(0), Le(1)] = 0.6
-    least_row_density: Annotated[float, Gt(0), Le(1)] = 0.7
+    least_row_density: Annotated[float, Gt(0), Le(1)] = 0.5
     level: Level = "matrix"
     signal_fraction: SignalFraction = SIGNAL_FRACTION
     needs: ClassVar[Needs] = Needs.NOTHING
