@@ -10,14 +10,13 @@ from torch import Tensor
 
 from mwanda.kernels.lowest import rows_at_once
 from mwanda.kernels.places import entries, infinite_unless, place_of_lowest, places_of_lowest
-from mwanda.kernels.threads import on_threads
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Layer
 from mwanda.solvers.gram import gram_of, regularised
 from mwanda.statistics import Needs
 
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 20
 """Weights whose rows are worked on together, at least: a call for fewer costs more than its work."""
 
 CHECKED = 8
@@ -76,18 +75,16 @@ class Swap:
         rows = torch.arange(len(weight), device=weight.device)
         together = max(rows_at_once(weight), AT_ONCE // weight.shape[1])
         lost = (weight * refined) @ gram
-
-        def one_round(some: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-            """Return which of some rows had an exchange."""
-            mask, correlation = refined[some], lost[some]
-            pool = _Pool.of(weight[some], mask, correlation, gram, cell, self.pool)
-            swapped = pool.exchange(mask, self.tolerance)
-            refined[some] = mask
-            lost[some] = correlation + pool.change_of_correlation(gram)
-            return some[swapped]
-
         for _ in range(self.rounds):
-            rows = torch.cat(on_threads(one_round, rows.split(together), weight.device))
+            changed = []
+            for some in rows.split(together):
+                mask, correlation = refined[some], lost[some]
+                pool = _Pool.of(weight[some], mask, correlation, gram, cell, self.pool)
+                swapped = pool.exchange(mask, self.tolerance)
+                refined[some] = mask
+                lost[some] = correlation + pool.change_of_correlation(gram)
+                changed.append(some[swapped])
+            rows = torch.cat(changed)
             if not len(rows):
                 break
         return refined

@@ -13,7 +13,6 @@ from pretend_device import Pretend, pretend
 from torch import Tensor
 
 from mwanda.kernels.places import entries, infinite_unless, place_of_lowest, places_of_lowest
-from mwanda.kernels.threads import on_threads
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -59,26 +58,3 @@ def test_entries_are_those_of_all_pairs(elsewhere: bool) -> None:
 
 def test_what_is_not_allowed_is_infinite() -> None:
     assert infinite_unless(torch.tensor([[True, False]])).tolist() == [[0.0, float("inf")]]
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_parts_are_worked_on_in_their_order_and_threads_stay_as_they_were(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = torch.get_num_threads()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    weight = torch.nn.Parameter(torch.ones(3))
-
-    def work(part: int) -> tuple[int, bool]:
-        return part * 2, (weight * part).requires_grad
-
-    with torch.no_grad():
-        found = on_threads(work, range(7), torch.device("cpu"))
-    monkeypatch.undo()
-    torch.set_num_threads(before)
-    assert found == [(part * 2, False) for part in range(7)]
-
-
-def test_what_fails_on_a_thread_fails() -> None:
-    with pytest.raises(ZeroDivisionError):
-        on_threads(lambda part: 1 // part, [1, 0, 2], torch.device("cpu"))
