@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from mwanda.solvers import Solver
 from mwanda.solvers.admm import ADMM
 from mwanda.solvers.sparsegpt import SparseGPT
 from mwanda.solvers.swap import Swap
+from mwanda.statistics import LanguageWeights
 
 
 SPARSITY = 0.5
@@ -188,11 +189,14 @@ def ours(
     schedule: Schedule = UNIFORM,
     checkpoint: RunCheckpoint | None = None,
     solver: Solver | None = None,
+    *,
+    unit_tokens: bool = False,
 ) -> None:
     """Prune with the project's own pruner, its checks and its audit included."""
+    calibration = replace(task.calibration, weights=LanguageWeights(unit_tokens=unit_tokens))
     pruner = Pruner(order=order, batch_size=BATCH_SIZE)
     runtime = Runtime(checkpoint=checkpoint)
-    pruner.prune(task.model, task.calibration, criterion, schedule, Unstructured(), SPARSITY, runtime, solver=solver)
+    pruner.prune(task.model, calibration, criterion, schedule, Unstructured(), SPARSITY, runtime, solver=solver)
 
 
 def looking(task: Task, schedule: Schedule) -> None:
@@ -233,8 +237,8 @@ WAYS: dict[str, Callable[[Task], None]] = {
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
     GRADIENTS: lambda task: ours(task, "block", schedule=Fisher()),
-    RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap()),
-    WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM()),
+    RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap(), unit_tokens=True),
+    WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM(), unit_tokens=True),
     SPARSEGPT: lambda task: ours(task, "block", solver=SparseGPT()),
     LANGUAGE_AWARE: lambda task: ours(task, "arrival", MWanda(), OWLCWL()),
     **{name: partial(looking, schedule=schedule) for name, schedule in LOOKING.items()},
