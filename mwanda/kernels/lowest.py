@@ -31,8 +31,12 @@ def lowest(scores: Float[Tensor, "groups size"], count: int | Int[Tensor, " grou
         threshold = kth_by_bisection(scores, count)
     else:
         threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
-    below = scores < threshold
-    tied = scores == threshold
+    return _up_to(threshold, scores, count)
+
+
+def _up_to(threshold: Tensor, scores: Tensor, count: int | Tensor) -> Bool[Tensor, "groups size"]:
+    """Mark the scores below each row's threshold, and of its equals as many as are still needed, from the left."""
+    below, tied = scores < threshold, scores == threshold
     still_needed = count - below.sum(dim=1, keepdim=True)
     return below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
 
@@ -46,10 +50,7 @@ def _lowest_by_sorting(
         ordered = scores.sort(dim=1).values
     size = scores.shape[1]
     threshold = ordered.gather(1, (count - 1).clamp(0, size - 1))
-    below, tied = scores < threshold, scores == threshold
-    still_needed = count - below.sum(dim=1, keepdim=True)
-    marked = below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
-    return (marked & (count > 0)) | (count >= size)
+    return (_up_to(threshold, scores, count) & (count > 0)) | (count >= size)
 
 
 FEW_ROWS = 64

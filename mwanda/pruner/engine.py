@@ -42,9 +42,6 @@ from mwanda.solvers import Solver
 from mwanda.statistics import LanguageStatistics, Needs
 
 
-DAMAGE = "damage"
-"""What the checkpoint calls the signals of a schedule that looks at gradients."""
-
 logger = logging.getLogger(__name__)
 
 

@@ -16,6 +16,7 @@ from mwanda.patterns import Pattern
 from mwanda.pruner.allocation import units_of
 from mwanda.pruner.audit import ZeroCounts
 from mwanda.pruner.damage import Damage, Sample, measure_damage, scoring_criterion
+from mwanda.pruner.damage.curves import level_of_rows
 from mwanda.pruner.flat import deep, flat
 from mwanda.pruner.method import Method
 from mwanda.pruner.passes import Passes
@@ -157,11 +158,11 @@ def rows_to_spread(damage: Damage, blocks: Sequence[Block], zeros: ZeroCounts) -
     What is zero already is removed first and does no damage, so that such a row would seem to bear everything.
 
     Args:
-        damage: at the middle level, for rows.
+        damage: of the dense model.
         blocks: of the model.
         zeros: of each row; none where nothing is said.
     """
-    most = damage.levels[len(damage.levels) // 2] / 2
+    most = damage.levels[level_of_rows(len(damage.levels))] / 2
     inputs = {matrix.name: matrix.shape[1] for block in blocks for matrix in block.matrices}
     return {
         name: rows if name not in zeros else rows.masked_fill(zeros[name] > most * inputs[name], torch.nan)

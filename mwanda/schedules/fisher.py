@@ -33,7 +33,6 @@ class Fisher:
         least_density: each unit keeps at least this share of the density `1 − target` that is kept on average: a matrix
             of which next to nothing is left does more harm than its second order says (docs/log.md).
         labels: share of a sequence's positions at which tokens are drawn.
-        least_row_density: each row keeps at least this share of what its matrix keeps on average.
         draws: of tokens for each sequence; each costs one more backward pass.
         seed: of what is drawn.
         information: `diagonal` adds up the damage of the single weights, `½ E[Σ_ij (g_ij Δ_ij)²] / T`; `directional` is
@@ -42,6 +41,7 @@ class Fisher:
         row_power: the zeros of a matrix are spread over its rows by the same rule, by this power of the rows' damage: a
             row is told by few tokens and few languages, so that one would trust it too much; zero has all rows alike.
             What compares weights of different rows, as SparseGPT and magnitude pruning do, spreads them by itself.
+        least_row_density: each row keeps at least this share of what its matrix keeps on average.
         level: see Schedule.
         signal_fraction: see Schedule.
 

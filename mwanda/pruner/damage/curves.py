@@ -8,6 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def level_of_rows(levels: int) -> int:
+    """Return the index of the level at which the damage of rows is taken: the middle one."""
+    return levels // 2
+
+
 @dataclass(frozen=True)
 class Damage:
     """`D_ml(s) = ¼ E[⟨g_m, Δ_m(s)⟩²] / P`, where g is the gradient of `Σ_t log p(y_t) − log p(y'_t)`.

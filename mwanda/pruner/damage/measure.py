@@ -19,15 +19,13 @@ from mwanda.pruner.damage.labels import draws_of
 from mwanda.pruner.method import Method
 from mwanda.pruner.offloading import offloading_of
 from mwanda.pruner.passes import Passes
+from mwanda.pruner.visitors import CPU
 from mwanda.schedules.base import Information
 from mwanda.statistics import Needs
 
 
 WITHOUT_GRADIENTS = ("uniform", "owl", "cwl", "owl_cwl", "alphapruning", "atp", "dlp", "lsa")
 """Schedules for models of any kind."""
-
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mwanda.calibration import Batch
 from mwanda.models import Matrix
 from mwanda.models.layers import EXPERT_PARAMETERS
+from mwanda.pruner.damage.curves import level_of_rows
 from mwanda.pruner.damage.products import RowDamage, directional_products, routed_products
 from mwanda.pruner.experts import counts_of_experts, ends_of_experts, in_order_of_experts, product_of
 from mwanda.pruner.observe import by_sequence
@@ -97,13 +98,13 @@ class Recorder:
         output.register_hook(add)
 
     def _rows_of(self, matrix: Matrix) -> RowDamage | None:
-        """Return where the damage of a matrix's rows is added to; at the middle one of the levels."""
+        """Return where the damage of a matrix's rows is added to."""
         if self._by_row is None:
             return None
         assert self._batch is not None
         total = self.rows[matrix.name]
         weights = sent(self._by_row, total.device)[self._batch.languages.to(total.device, non_blocking=True)]
-        return RowDamage(total, self._levels // 2, weights)
+        return RowDamage(total, level_of_rows(self._levels), weights)
 
     def _see_routing(self, module: Any, args: tuple[Any, ...]) -> None:
         """Note of which sequence the rows are that each expert will multiply."""
