@@ -60,6 +60,23 @@ def test_the_kernel_zeroes_what_the_plain_way_zeroes(
         assert found.equal(expected)
 
 
+def test_rows_without_a_right_guess_are_read_in_pieces(kernel: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equals on both sides of the edge of a piece, zeros, infinities, and nothing but zeros."""
+    monkeypatch.setattr(kernel, "PIECE", 32)
+    generator = torch.Generator().manual_seed(2)
+    weight, columns = torch.randn(5, 100, generator=generator), torch.rand(100, generator=generator)
+    weight[0] = 1
+    weight[1, :70] = 0
+    weight[2, 10:90] = torch.inf
+    weight[3] = 0
+    columns[:5] = 0
+    for count in (1, 31, 32, 33, 50, 99):
+        for equal in (columns, torch.ones(100)):
+            found, expected = weight.clone(), plainly(weight, equal, count)
+            kernel.zero_lowest(found, equal, count)
+            assert found.equal(expected), count
+
+
 def test_rows_may_lie_apart(kernel: ModuleType) -> None:
     whole = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
     part, columns = whole[:, 3:13], torch.rand(10, generator=torch.Generator().manual_seed(1))
