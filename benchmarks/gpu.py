@@ -71,6 +71,7 @@ from mwanda.solvers.admm import ADMM
 from mwanda.solvers.swap import Swap
 from mwanda.statistics import Needs, SequenceSums
 from mwanda.system import device as devices
+from mwanda.system.background import Background
 from mwanda.system.distributed import World
 from mwanda.system.environment import environment
 from mwanda.system.files import write_json
@@ -136,7 +137,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "zeros after": (engine, "audit"),
     "digests": (audit, "digests"),
     "masks for the checkpoint": (OnArrival, "leave"),
-    "decisions to the checkpoint": (RunCheckpoint, "finish"),
+    "waiting for the checkpoint": (Background, "wait"),
     "hidden states to the checkpoint": (RunCheckpoint, "save_output"),
 }
 """Of a run by arrival: what is called for each; the rest is the forward pass with the walk."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -30,13 +31,14 @@ AT_ONCE = 1 << 22
 def digests(weights: Sequence[Float[Tensor, "out in"]], at_once: int = AT_ONCE) -> list[str]:
     """Return 16 characters for each matrix that stand for its shape and mask, looking at `at_once` weights at a time.
 
-    What is on an accelerator is packed there, and fetched all together.
+    What is on an accelerator is packed there, fetched all together, and hashed by several threads.
     """
     if all(weight.device.type == "cpu" for weight in weights):
         return [_hash(weight, _packed(weight, at_once)) for weight in weights]
     packed = [torch.cat([part.flatten() for part in _packed(weight, at_once)]) for weight in weights]
     fetched = torch.cat(packed).cpu().split([each.numel() for each in packed])
-    return [_hash(weight, [part]) for weight, part in zip(weights, fetched, strict=True)]
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda weight, part: _hash(weight, [part]), weights, fetched))
 
 
 def _packed(weight: Float[Tensor, "out in"], at_once: int) -> Iterator[UInt8[Tensor, "rows bytes"]]:
@@ -49,5 +51,5 @@ def _hash(weight: Float[Tensor, "out in"], packed: Iterable[UInt8[Tensor, "..."]
     rows, columns = weight.shape
     found = hashlib.sha256(f"{rows}x{columns}".encode())
     for part in packed:
-        found.update(part.numpy().tobytes())
+        found.update(part.contiguous().numpy())
     return found.hexdigest()[:16]

@@ -28,7 +28,8 @@ def lowest(scores: Float[Tensor, "groups size"], count: int | Int[Tensor, " grou
         return _lowest_by_partition(scores, count)
     if len(scores) <= FEW_ROWS:
         scores = in_order(scores)
-        threshold = kth_by_bisection(scores, count)
+        sorts = scores.numel() <= SORTED
+        threshold = scores.sort(dim=1).values[:, count - 1 : count] if sorts else kth_by_bisection(scores, count)
     else:
         threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
     return _up_to(threshold, scores, count)
@@ -55,6 +56,10 @@ def _lowest_by_sorting(
 
 FEW_ROWS = 64
 """Rows up to which all of an accelerator looks at each of them: `kthvalue` gives a row to one of its many parts."""
+
+
+SORTED = 1 << 22
+"""Scores of few rows up to which sorting them takes less time than to begin a look at them for each bit."""
 
 
 def in_order(scores: Float[Tensor, "groups size"]) -> Int[Tensor, "groups size"]:

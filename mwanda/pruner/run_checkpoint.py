@@ -68,6 +68,11 @@ class RunCheckpoint:
         elif self._foreign and found is not None:
             logger.warning("%s belongs to another configuration or number of processes and is not used", folder)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process takes part."""
+        return self._world.size == 1
+
     def finished(self, phase: str) -> int:
         """Return how many blocks the phase has finished, after a look at all that it has written of them.
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from mwanda.pruner.experts import in_two_steps
 from mwanda.pruner.lockstep import Arrival, Lockstep
 from mwanda.pruner.offloading import ActivationOffloading
 from mwanda.pruner.run_checkpoint import RunCheckpoint, size_of
+from mwanda.system.background import Background
 
 
 Arrivals = list[Arrival[Batch]]
@@ -134,6 +136,7 @@ class Walk:
         current: Block | None = None
         ahead = iter((*again, *left))
         with ExitStack() as stack:
+            writing = stack.enter_context(Background())
             stack.enter_context(in_two_steps((*again, *left)))
             lockstep = stack.enter_context(Lockstep(self._pass, self.batches, stops, self.offloading))
             if self.checkpoint is not None:
@@ -147,7 +150,7 @@ class Walk:
                 if current in again:
                     self.weights.release(current)
                 elif current is not None:
-                    self._finish(current, visitor, lockstep, arrivals, outputs)
+                    self._finish(current, visitor, lockstep, arrivals, outputs, writing)
                 if block is not next(ahead, None):
                     raise CalibrationError(
                         f"calibration text enters {block.name} out of turn; blocks are pruned that it enters once each "
@@ -163,7 +166,7 @@ class Walk:
                 names = ", ".join(missed)
                 raise CalibrationError(f"calibration text does not pass through {names}; choose another model")
             if current is not None:
-                self._finish(current, visitor, lockstep, [], outputs)
+                self._finish(current, visitor, lockstep, [], outputs, writing)
 
     def _holds(self, visitor: Visitor, block: Block) -> bool:
         return self.checkpoint is not None and self.checkpoint.holds(visitor.phase, block)
@@ -179,15 +182,22 @@ class Walk:
         lockstep: Lockstep[Batch],
         arrivals: Arrivals,
         outputs: dict[int, Output],
+        writing: Background,
     ) -> None:
         decision = visitor.leave(block)
         digest = self.weights.keep(block) if visitor.changes_weights else None
         self.weights.release(block)
         if self.checkpoint is not None:
+            writing.wait()
             saved = self._save(self.checkpoint, block, visitor, lockstep, arrivals, outputs)
             outputs.clear()
+            tensors = {name: tensor.cpu() for name, tensor in decision.tensors.items()}
             metadata = {**decision.metadata, DIGEST: digest}
-            self.checkpoint.finish(visitor.phase, block, decision.tensors, metadata, outputs=saved)
+            finish = partial(self.checkpoint.finish, visitor.phase, block, tensors, metadata, outputs=saved)
+            if self.checkpoint.alone:
+                writing.begin(finish)
+            else:  # all processes take part
+                finish()
 
     def _save(
         self,

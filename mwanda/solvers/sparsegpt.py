@@ -116,7 +116,7 @@ class SparseGPT:
                 gone = gone.clone()
             own = factor[first:last, first:last]
             errors = adjust(block, gone, own, scale[first:last], cell, budget.prune_per_group)
-            values[:, last:] -= errors @ factor[first:last, last:]
+            values[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)  # in place: no second matrix as large
             removed[:, first:last] = gone
             first = last
         return without_further_zeros(values, removed)
