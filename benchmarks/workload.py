@@ -44,6 +44,9 @@ from mwanda.statistics import LanguageWeights
 SPARSITY = 0.5
 BATCH_SIZE = 8
 WANDA, UNIFORM = Wanda(), Uniform()
+UNIFORMLY = LanguageWeights()
+ALIKE = LanguageWeights(unit_tokens=True)
+THINNED = LanguageWeights(unit_tokens=True, moment_share=0.5)
 
 _HEADS = {"num_attention_heads": 4, "max_position_embeddings": 4096, "vocab_size": 1024}
 _SMALL = {**_HEADS, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4}
@@ -190,10 +193,10 @@ def ours(
     checkpoint: RunCheckpoint | None = None,
     solver: Solver | None = None,
     *,
-    unit_tokens: bool = False,
+    weights: LanguageWeights = UNIFORMLY,
 ) -> None:
     """Prune with the project's own pruner, its checks and its audit included."""
-    calibration = replace(task.calibration, weights=LanguageWeights(unit_tokens=unit_tokens))
+    calibration = replace(task.calibration, weights=weights)
     pruner = Pruner(order=order, batch_size=BATCH_SIZE)
     runtime = Runtime(checkpoint=checkpoint)
     pruner.prune(task.model, calibration, criterion, schedule, Unstructured(), SPARSITY, runtime, solver=solver)
@@ -237,8 +240,8 @@ WAYS: dict[str, Callable[[Task], None]] = {
     CHECKPOINTED: checkpointed,
     ONESHOT: lambda task: ours(task, "oneshot"),
     GRADIENTS: lambda task: ours(task, "block", schedule=Fisher()),
-    RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap(), unit_tokens=True),
-    WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM(), unit_tokens=True),
+    RECOMMENDED: lambda task: ours(task, "block", schedule=Fisher(), solver=Swap(), weights=THINNED),
+    WITH_UPDATES: lambda task: ours(task, "block", schedule=Fisher(), solver=ADMM(), weights=ALIKE),
     SPARSEGPT: lambda task: ours(task, "block", solver=SparseGPT()),
     LANGUAGE_AWARE: lambda task: ours(task, "arrival", MWanda(), OWLCWL()),
     **{name: partial(looking, schedule=schedule) for name, schedule in LOOKING.items()},

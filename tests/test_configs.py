@@ -278,7 +278,8 @@ def test_a_method_chooses_a_criterion_a_solver_and_a_schedule() -> None:
 
 def test_a_method_is_the_same_run_as_its_choices_typed_one_by_one() -> None:
     one_word = compose.run_spec(["method=recommended"])
-    typed = compose.run_spec(["criterion=wanda", "solver=swap", "schedule=fisher", "calibration.unit_tokens=true"])
+    choices = ["criterion=wanda", "solver=swap", "schedule=fisher"]
+    typed = compose.run_spec([*choices, "calibration.unit_tokens=true", "calibration.moment_share=0.5"])
     assert one_word.config_hash == typed.config_hash
     assert one_word.exact_hash == typed.exact_hash
 

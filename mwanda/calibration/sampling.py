@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from mwanda.calibration.mixes import mix_of, mixes
 from mwanda.calibration.packing import CalibrationSet, check_no_padding, document_start, pack, stream_tokens
@@ -54,6 +54,8 @@ class Calibration:
             a language stood so many times in the set (one for those that are not named).
         unit_tokens: scale what enters a matrix to a root mean square of one for each token before anything is summed,
             so that no token counts for more because its activations are large.
+        moment_share: share of the tokens of a sequence from which correlations between inputs come, for solvers that
+            work from second moments; how large inputs are is told by all of them. Experts of a mixture take all.
         start_token: lead each sequence with the token that starts a document.
         seed: of the order in which sentences are taken; null takes them as they stand.
 
@@ -74,6 +76,7 @@ class Calibration:
     packing: Literal["concatenate"] = "concatenate"
     weights: Literal["uniform", "balanced"] | dict[str, Annotated[float, Ge(0)]] = "uniform"
     unit_tokens: bool = False
+    moment_share: Annotated[float, Gt(0), Le(1)] = 1.0
     start_token: bool = True
     seed: int | None = None
 
@@ -171,14 +174,14 @@ class Calibration:
             ConfigurationError: a weight is of a language that gives no text, or all weights are zero.
         """
         if not isinstance(self.weights, dict):
-            return LanguageWeights(balanced=self.weights == "balanced", unit_tokens=self.unit_tokens)
+            return LanguageWeights(None, self.weights == "balanced", self.unit_tokens, self.moment_share)
         unknown = [code for code in self.weights if code not in codes]
         if unknown:
             raise ConfigurationError("calibration.weights", unknown[0], "gives no calibration text", codes)
         given = tuple(self.weights.get(code, 1.0) for code in codes)
         if not any(given):
             raise ConfigurationError("calibration.weights", self.weights, "some language must weigh more than zero")
-        return LanguageWeights(None if set(given) == {1.0} else given, unit_tokens=self.unit_tokens)
+        return LanguageWeights(None if set(given) == {1.0} else given, False, self.unit_tokens, self.moment_share)
 
     def divide(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return the number of sequences of each language, or of bytes if the size is given in bytes.

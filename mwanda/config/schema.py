@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "solver": {"_target_": "mwanda.solvers.threshold.Threshold"},
     "calibration.weights": "uniform",
     "calibration.unit_tokens": False,
+    "calibration.moment_share": 1.0,
     "corpus.drop_overlap": False,
     "schedule.level": "block",
     "schedule.row_power": 0,

@@ -51,5 +51,5 @@ def _hash(weight: Float[Tensor, "out in"], packed: Iterable[UInt8[Tensor, "..."]
     rows, columns = weight.shape
     found = hashlib.sha256(f"{rows}x{columns}".encode())
     for part in packed:
-        found.update(part.contiguous().numpy())
+        found.update(part.contiguous().numpy().data)
     return found.hexdigest()[:16]

@@ -109,6 +109,7 @@ class Parts:
         )
         check_request(settings.sparsity, parts.pattern, parts.schedule)
         parts.method.check_order(parts.pruner.order)
+        parts.method.check_share(parts.calibration.moment_share)
         if settings.mode != "inspect":
             parts.check_text()
         parts.calibration.divide(dict.fromkeys(codes, 1))

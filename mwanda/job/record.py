@@ -146,6 +146,9 @@ class Calibration(TypedDict):
         ]
     ]
     unit_tokens: NotRequired[Annotated[bool, Key("whether inputs of all tokens counted the same", absent=OLDER)]]
+    moment_share: NotRequired[
+        Annotated[float, Key("share of the tokens from which correlations between inputs come", absent=OLDER)]
+    ]
     overlap: NotRequired[Annotated[Overlap, Key("lines that evaluation text holds", absent=OLDER)]]
 
 

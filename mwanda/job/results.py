@@ -42,6 +42,7 @@ def as_today(record: dict[str, Any]) -> Results:
     if "calibration" in record:
         record["calibration"].setdefault("weights", ADDED["calibration.weights"])
         record["calibration"].setdefault("unit_tokens", ADDED["calibration.unit_tokens"])
+        record["calibration"].setdefault("moment_share", ADDED["calibration.moment_share"])
         record["calibration"].setdefault("overlap", {"drop": ADDED["corpus.drop_overlap"], "dropped": {}})
     return cast("Results", record)  # what was read is checked by mwanda.job.reading
 

@@ -38,7 +38,7 @@ def artifact_cache(source: ModelSource, *, use: bool) -> ArtifactCache:
     return ArtifactCache(key, source.path, store.store())
 
 
-WEIGHTING = ("weights", "unit_tokens")
+WEIGHTING = ("weights", "unit_tokens", "moment_share")
 """What of a calibration says how much its text counts, and not which text it is."""
 
 

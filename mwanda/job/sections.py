@@ -97,6 +97,7 @@ def sections(spec: RunSpec, parts: Parts, outcome: Outcome) -> Sections:
             "mix": parts.calibration.mix,
             "weights": parts.calibration.weights,
             "unit_tokens": parts.calibration.unit_tokens,
+            "moment_share": parts.calibration.moment_share,
             "order": report.order,
             "fingerprint": calibration.fingerprint(),
             "overlap": {"drop": parts.corpus.drop_overlap, "dropped": dict(outcome.dropped)},

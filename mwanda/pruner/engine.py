@@ -127,6 +127,7 @@ class _Task:
         start, seconds = perf_counter(), self.passes.seconds
         check_request(sparsity, self.pattern, self.schedule)
         self.method.check_order(self.order)
+        self.method.check_share(self.passes.calibration.weights.moment_share)
         self.method.check_experts(self.passes.blocks)
         self.method.tell()
         zeros = check_blocks(self.passes.blocks, self.pattern, self.method.group, sparsity, self.passes.runtime.weights)

@@ -71,6 +71,16 @@ class Method:
             reason = "solver.match=dense takes dense inputs beside those of pruned blocks, which only order=block has"
             raise ConfigurationError("pruner.order", order, reason, ["block"])
 
+    def check_share(self, share: float) -> None:
+        """Refuse second moments that the dense model's could not be paired with, before a model is loaded.
+
+        Raises:
+            ConfigurationError: correlations are to come from a part of the tokens, and cross moments from all of them.
+        """
+        if Needs.CROSS_MOMENTS in self.needs and share < 1:
+            reason = "solver.match=dense takes the correlations of all tokens"
+            raise ConfigurationError("calibration.moment_share", share, reason, [1.0])
+
     def check_experts(self, blocks: Sequence[Block]) -> None:
         """Refuse what cannot be known of a mixture of experts.
 

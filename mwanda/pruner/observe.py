@@ -45,7 +45,7 @@ class Observer:
             for matrix in matrices
         }
         self._needs, self._current, self._weights = needs, current, token_weights or {}
-        self._unit_tokens = weighting.unit_tokens
+        self._unit_tokens, self._moment_share = weighting.unit_tokens, weighting.moment_share
         self._matrices: dict[nn.Module, list[Matrix]] = {}
         for matrix in matrices:
             self._matrices.setdefault(place_of(matrix), []).append(matrix)
@@ -116,7 +116,7 @@ class Observer:
                 inputs, *scaled = unit_tokens(inputs, *(() if dense is None else (dense,)))
                 dense = scaled[0] if scaled else None
             weights = self._weights_of(name, batch.languages)
-            self._last = (args[0], SequenceSums.of(inputs, self._needs, weights, dense))
+            self._last = (args[0], SequenceSums.of(inputs, self._needs, weights, dense, self._moment_share))
         self.statistics[name].add(self._last[1], batch.languages)
 
     def _add_experts(

@@ -49,7 +49,7 @@ class Swap:
         tolerance: an exchange must lower a row's error by more than this share of it.
     """
 
-    rounds: Annotated[int, Gt(0)] = 6
+    rounds: Annotated[int, Gt(0)] = 4
     pool: Annotated[int, Gt(0)] = 16
     shrinkage: Annotated[float, Ge(0), Le(1)] = 0.5
     damping: Annotated[float, Ge(0)] = 0.0

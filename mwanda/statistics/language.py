@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.statistics.second_moment import moment_of
+from mwanda.statistics.second_moment import moment_of, thinned_moment
 from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
@@ -52,6 +52,7 @@ class SequenceSums:
         needs: Needs = Needs.COUNTS,
         weights: Float[Tensor, " B"] | None = None,
         dense: Float[Tensor, "B T I"] | None = None,
+        moment_share: float = 1.0,
     ) -> "SequenceSums":
         """Reduce `inputs` over tokens: squares in float32, their sums over runs of tokens in float64.
 
@@ -60,19 +61,26 @@ class SequenceSums:
             needs: what is asked for.
             weights: of each sequence in the second moment, `Σ_b w_b Σ_t x_bt x_btᵀ`; None weighs all of them one.
             dense: the inputs of the dense model, for `CROSS_MOMENTS`.
+            moment_share: of the tokens from which correlations in the second moment come.
         """
         # Once for all on the CPU; elsewhere half precision is read as it is wherever that will do.
         inputs = inputs.detach().float() if inputs.device.type == "cpu" else inputs.detach()
-        counted, crossed = Needs.COUNTS in needs, None
+        counted, crossed, moment = Needs.COUNTS in needs, None, None
+        squares = _sum_of_squares(inputs)
         if Needs.CROSS_MOMENTS in needs:
             assert dense is not None, "the dense inputs are observed beside the others"
             crossed = moment_of(dense.detach(), inputs, weights)
+        if Needs.SECOND_MOMENTS in needs:
+            whole = moment_share == 1
+            moment = (
+                moment_of(inputs, inputs, weights) if whole else thinned_moment(inputs, squares, weights, moment_share)
+            )
         return cls(
-            squares=_sum_of_squares(inputs),
+            squares=squares,
             tokens=inputs.shape[1],
             positive=_count(inputs > 0) if counted else None,
             nonzero=_count(inputs != 0) if counted else None,
-            second_moment=moment_of(inputs, inputs, weights) if Needs.SECOND_MOMENTS in needs else None,
+            second_moment=moment,
             values=_sum_of_values(inputs.float()) if Needs.MEANS in needs else None,
             cross_moment=crossed,
         )

@@ -38,6 +38,41 @@ def moment_of(
     return second_moment(rows) if left is right else _scaled(left, weights).T @ rows
 
 
+def thinned_moment(
+    inputs: Float[Tensor, "B T I"],
+    squares: Float[Tensor, "B I"],
+    weights: Float[Tensor, " B"] | None,
+    share: float,
+) -> Float[Tensor, "I I"]:
+    """Return the second moment with correlations from a share of the tokens, and the energy of inputs from all of them.
+
+    `Σ_b w_b S_b (Σ_{t chosen} x_bt x_btᵀ) S_b` with `S_b² = Σ_t x_bt² / Σ_{t chosen} x_bt²`: positive semidefinite, with
+    the diagonal of all tokens, at a share of the products. Each sequence is scaled for itself, so that nothing depends
+    on how sequences are put into batches.
+
+    Args:
+        inputs: of the matrix.
+        squares: sums of the squares of all tokens of each sequence.
+        weights: of the sequences; None weighs all of them one.
+        share: of the tokens of each sequence, at equal distances and at least one.
+    """
+    length = inputs.shape[1]
+    count = max(1, round(share * length))
+    some = inputs[:, torch.arange(count, device=inputs.device) * length // count]
+    chosen = some.float().square().sum(dim=1)
+    scale = (squares.float() / chosen).sqrt().masked_fill_(chosen == 0, 0)
+    weights = torch.ones(len(some), device=some.device) if weights is None else weights.float()
+    if half.takes(some):
+        moment = torch.zeros(inputs.shape[2], inputs.shape[2], device=inputs.device)
+        for part, factor, weight in zip(some, scale, weights, strict=True):
+            product = _by_halves(part, WIDE, half.product)
+            moment.addcmul_(product.mul_(factor[:, None]), factor * weight)
+    else:
+        moment = second_moment(_scaled(some.float() * scale[:, None], weights))
+    moment.diagonal().copy_(weights.to(squares) @ squares)
+    return moment
+
+
 def _scaled(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "N I"]:
     """Return all tokens in float32, scaled by the root of their weight."""
     values = inputs.float()

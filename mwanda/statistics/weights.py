@@ -19,11 +19,13 @@ class LanguageWeights:
             activations of a language count for more: `G = Σ_l given_l · G_l · in / tr(G_l)`.
         unit_tokens: every input vector is scaled to a root mean square of one before anything is summed, so that no
             token counts for more because its activations are large.
+        moment_share: of the tokens of a sequence from which correlations in its second moment come.
     """
 
     given: tuple[float, ...] | None = None
     balanced: bool = False
     unit_tokens: bool = False
+    moment_share: float = 1.0
 
     @property
     def uniform(self) -> bool:

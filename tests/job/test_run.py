@@ -406,6 +406,19 @@ def test_a_job_may_match_the_dense_model_s_outputs(solver: str, model: Path, tmp
     with pytest.raises(ConfigurationError, match=r"^pruner\.order=arrival: solver\.match=dense .*; choices: block$"):
         tiny_job.run(model, tmp_path / "refused", *asked)
     _check_run(tiny_job.run(model, tmp_path / "run", *asked, "pruner=block"), 0.5)
+    with pytest.raises(ConfigurationError, match=r"^calibration\.moment_share=0\.5: solver\.match=dense .* 1\.0$"):
+        tiny_job.run(model, tmp_path / "share", *asked, "pruner=block", "calibration.moment_share=0.5")
+
+
+@pytest.mark.parametrize("solver", ["swap", "admm", "sparsegpt"])
+def test_a_job_may_take_correlations_from_some_of_the_tokens(solver: str, model: Path, tmp_path: Path) -> None:
+    whole, some = (
+        tiny_job.run(model, tmp_path / str(share), f"solver={solver}", f"calibration.moment_share={share}")
+        for share in (1.0, 0.25)
+    )
+    _check_run(some, 0.5)
+    assert some["calibration"]["moment_share"] == 0.25
+    assert some["sparsity"]["masks"] != whole["sparsity"]["masks"]
 
 
 @pytest.mark.parametrize("schedule", _choices("schedule"))

@@ -81,3 +81,22 @@ def test_moments_of_half_precision_are_those_of_float64(
         assert isinstance(moment, Pretend)
         assert moment.dtype == torch.float32
         torch.testing.assert_close(moment.values.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@every_half
+@pytest.mark.parametrize("weights", [None, (0.1, 3.0, 0.0)], ids=["uniform", "weighted"])
+@pytest.mark.usefixtures("there")
+def test_a_thinned_moment_of_half_precision_is_that_of_float32(
+    dtype: torch.dtype, weights: tuple[float, ...] | None
+) -> None:
+    inputs = inputs_of(6, dtype)
+    given = None if weights is None else torch.tensor(weights)
+    expected = SequenceSums.of(inputs.float(), Needs.SECOND_MOMENTS, given, moment_share=0.3).second_moment
+    with pretend() as waits:
+        half.agrees(DEVICE, dtype)
+        tried = waits.total
+        own = None if given is None else Pretend(given.clone())
+        found = SequenceSums.of(Pretend(inputs), Needs.SECOND_MOMENTS, own, moment_share=0.3).second_moment
+    assert waits.total == tried
+    assert isinstance(found, Pretend)
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
@@ -70,6 +72,35 @@ def test_unit_tokens_have_one_size_and_silent_ones_none() -> None:
     torch.testing.assert_close(scaled[0, 2] / others[0, 2], (found[0, 2] / inputs[0, 2])[:5])
     assert scaled[0, 1].equal(others[0, 1])
     assert unit_tokens(inputs.bfloat16())[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("own", [None, torch.tensor([1.0, 0.5, 2.0])], ids=["alike", "weighted"])
+def test_a_thinned_moment_has_all_energy_and_the_correlations_of_some_tokens(own: Tensor | None) -> None:
+    inputs = torch.randn(3, 10, 6, generator=torch.Generator().manual_seed(0)) * torch.rand(6)
+    inputs[0, ::2, 1] = 0  # nothing is known of its correlations in this sequence
+    weights = torch.ones(3) if own is None else own
+    found = SequenceSums.of(inputs, Needs.SECOND_MOMENTS, own, moment_share=0.5).second_moment
+    expected = torch.zeros(6, 6)
+    for rows, weight in zip(inputs, weights, strict=True):
+        some, energy = rows[::2], rows.square().sum(dim=0)
+        chosen = some.square().sum(dim=0)
+        scale = torch.where(chosen > 0, energy / chosen, 0).sqrt()
+        part = scale[:, None] * (some.T @ some) * scale
+        expected += weight * (part - part.diag().diag() + energy.diag())
+    assert found is not None
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert torch.linalg.eigvalsh(found.double()).min() > -1e-5
+    assert not torch.allclose(found, SequenceSums.of(inputs, Needs.SECOND_MOMENTS, own).second_moment, rtol=1e-2)
+
+
+@given(st.integers(1, 9), st.floats(0.01, 1))
+def test_a_thinned_moment_does_not_depend_on_batches(tokens: int, share: float) -> None:
+    inputs = torch.randn(4, tokens, 5, generator=torch.Generator().manual_seed(tokens))
+    whole = SequenceSums.of(inputs, Needs.SECOND_MOMENTS, moment_share=share).second_moment
+    parts = [SequenceSums.of(part, Needs.SECOND_MOMENTS, moment_share=share).second_moment for part in inputs.split(1)]
+    assert whole is not None
+    torch.testing.assert_close(whole, torch.stack([part for part in parts if part is not None]).sum(dim=0))
+    torch.testing.assert_close(whole.diagonal(), inputs.square().sum(dim=(0, 1)))
 
 
 @every_criterion
