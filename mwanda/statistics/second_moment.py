@@ -47,8 +47,8 @@ def thinned_moment(
     """Return the second moment with correlations from a share of the tokens, and the energy of inputs from all of them.
 
     `Σ_b w_b S_b (Σ_{t chosen} x_bt x_btᵀ) S_b` with `S_b² = Σ_t x_bt² / Σ_{t chosen} x_bt²` is positive semidefinite,
-    with the diagonal of all tokens, at a share of the products. Each sequence is scaled for itself, so that nothing depends
-    on how sequences are put into batches.
+    with the diagonal of all tokens, at a share of the products. Each sequence is scaled for itself, so that nothing
+    depends on how sequences are put into batches.
 
     Args:
         inputs: of the matrix.
