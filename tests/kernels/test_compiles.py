@@ -35,8 +35,21 @@ source = ASTSource(row_sums._add_exponentials, types, {"BLOCK": row_sums.BLOCK})
 assert compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 4}).asm["cubin"]
 """
 
+LEVELS = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mwanda.kernels import level_sums
 
-@pytest.mark.parametrize("source", [COMPILE, SUMS], ids=["rows", "sums"])
+for gradient in ("*bf16", "*fp32"):
+    types = {"gradient": gradient, "weight": "*bf16", "codes": "*u8", "out": "*fp32", "rows": "i32", "size": "i32"}
+    constants = {"LEVELS": 3, "PADDED": 4, "BLOCK": level_sums.BLOCK}
+    source = ASTSource(level_sums._add_up, {**types, **dict.fromkeys(constants, "constexpr")}, constants)
+    assert compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 4}).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("source", [COMPILE, SUMS, LEVELS], ids=["rows", "sums", "levels"])
 def test_a_kernel_compiles_for_a_gpu(source: str) -> None:
     if os.environ.get("CI") != "true":
         pytest.importorskip("triton", reason="no Triton is installed here")

@@ -10,6 +10,10 @@ from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
 from mwanda.models.head import OutputHead
 
 
+DRAWN_AT_ONCE = 1 << 13
+"""Tokens of the vocabulary handled at once on an accelerator, which is waited for at each such piece."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """The randomness of one batch, made beforehand so that it depends on neither the size of batches nor processes.
@@ -38,7 +42,7 @@ def draws_of(sequences: int, length: int, labels: float, draws: int, seed: int) 
 
 
 def draw_tokens(
-    hidden: Float[Tensor, "N D"], head: OutputHead, uniforms: Float[Tensor, "R N"], chunk: int = VOCABULARY_CHUNK
+    hidden: Float[Tensor, "N D"], head: OutputHead, uniforms: Float[Tensor, "R N"], chunk: int | None = None
 ) -> Int[Tensor, "R N"]:
     """Return tokens drawn from `softmax(logits)` at each position, by inverting its distribution function.
 
@@ -49,8 +53,9 @@ def draw_tokens(
         hidden: at each position.
         head: makes logits.
         uniforms: one for each token.
-        chunk: tokens of the vocabulary handled at once.
+        chunk: tokens of the vocabulary handled at once; None chooses by the device.
     """
+    chunk = chunk or (VOCABULARY_CHUNK if hidden.device.type == "cpu" else DRAWN_AT_ONCE)
     masses = torch.stack([piece.logsumexp(dim=1) for piece in head.chunks(hidden, chunk)], dim=1)
     shares = masses.double().softmax(dim=1)
     wanted = uniforms.to(shares).T

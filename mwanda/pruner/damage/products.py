@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mwanda.criteria import Criterion
+from mwanda.kernels import levels as by_level
 from mwanda.kernels.lowest import CACHED
 from mwanda.patterns import Pattern
 from mwanda.statistics import LanguageStatistics
@@ -89,6 +90,10 @@ class RowDamage:
     level: int
     weights: Float[Tensor, " B"]
 
+    def add_sums(self, sums: Float[Tensor, "B rows K"], part: slice) -> None:
+        """Add some rows, given what each sequence has of them at every level."""
+        self.total[part] += (self.weights.to(sums) @ sums[:, :, self.level]).double()
+
     def add(self, squares: Float[Tensor, "B W"], weight: Float[Tensor, "rows I"], gone: Tensor, part: slice) -> None:
         """Add some rows, given the squares of their gradients; `gone` says which of their weights are removed."""
         mean = (self.weights.to(squares) @ squares).view(weight.shape)
@@ -124,7 +129,14 @@ def directional_products(
     total = torch.zeros(count, levels, dtype=torch.float64, device=inputs.device)
     for begin in range(0, weight.shape[0], step):
         part = slice(begin, begin + step)
-        gradient = torch.bmm(gradients[:, :, part].transpose(1, 2), inputs).flatten(1)
+        gradient = torch.bmm(gradients[:, :, part].transpose(1, 2), inputs)
+        if apart and by_level.takes(gradient, weight[part], codes[part]):
+            sums = by_level.squares_by_row(gradient, weight[part], codes[part], levels)
+            total += sums.sum(dim=1, dtype=torch.float64)
+            if rows is not None:
+                rows.add_sums(sums, part)
+            continue
+        gradient = gradient.flatten(1)
         # In full precision, as half has no room for squares.
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         squares = gradient.square_() if apart else gradient.square() if rows is not None else None
