@@ -39,7 +39,7 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int, whole: bool) -> 
     except ImportError:
         return False
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(4, size, generator=generator)
+    weight = torch.randn(6, size, generator=generator)
     weight[::2].mul_(2).round_()  # equals, and zeros
     weight, columns = weight.to(device, dtype), torch.rand(size, generator=generator).to(device)
     if not (whole and rows.takes(weight)):
@@ -48,7 +48,11 @@ def agrees(device: torch.device, dtype: torch.dtype, size: int, whole: bool) -> 
     expected = weight.masked_fill(lowest(scores, size // 2), 0)
 
     def trial() -> str | None:
-        rows.zero_lowest(weight, columns, size // 2)
-        return None if weight.equal(expected) else "its masks differ"
+        for together in (1, rows.ROWS):
+            found = weight.clone()
+            rows.zero_lowest(found, columns, size // 2, together)
+            if not found.equal(expected):
+                return "its masks differ"
+        return None
 
     return passes(trial, f"the row kernel is not used for {size} inputs in {dtype} on {device}")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils import deterministic
 
 from mwanda.pruner.visitors import Seconds
 from mwanda.system import device
@@ -12,9 +13,12 @@ CUDA = torch.device("cuda")
 
 def test_operations_are_repeatable_while_they_are_asked_to_be() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
+    filled = deterministic.fill_uninitialized_memory
     with device.repeatable(torch.device("cuda")):
+        assert not deterministic.fill_uninitialized_memory
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert deterministic.fill_uninitialized_memory == filled
     assert not torch.are_deterministic_algorithms_enabled()
     with device.repeatable(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()
