@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from mwanda.kernels import columnwise, fused, vocabulary
+from mwanda.kernels import columnwise, fused, normalisation, vocabulary
 
 
 DEVICE = torch.device("xla:0")
@@ -250,6 +250,8 @@ def pretend(*, kernels: bool = False) -> Iterator[Waits]:
     with ExitStack() as stack:
         for each in () if kernels else (fused, columnwise, vocabulary):
             stack.enter_context(patch.object(each, "agrees", lambda *_: False))
+        if not kernels:
+            stack.enter_context(patch.object(normalisation, "convention", lambda *_: None))
         stack.enter_context(_Dispatch(waits))
         stack.enter_context(_Functions(waits))
         yield waits

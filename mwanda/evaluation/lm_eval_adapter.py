@@ -69,7 +69,8 @@ def language_model(
             # lm-eval itself feeds a question once for all its answers of one token.
             shared = len({(*context, *end[:-1]) for _, context, end in requests}) < len(requests)
             if self.only_compared and scorer.fast and not shared and longest <= self.max_length:
-                return self._compared(requests)
+                with scorer.faster_norms():
+                    return self._compared(requests)
             vocabulary = model.get_output_embeddings().weight.shape[0]
             self.batch_size_per_gpu = max(1, min(batch_size, LOGITS_AT_ONCE // (longest * vocabulary)))
             try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -185,8 +186,9 @@ class Perplexity:
         counts = {code: np.zeros(len(text.sizes), dtype=np.int64) for code, text in texts.items()}
         batches = world.shard(self.batches(tokenizer, texts, tokens_at_once(model, world)))
         shown = (progress or Silent()).track(batches, f"evaluate {which}", unit="tokens", weight=_scored)
-        with one_text_a_row():
-            for batch, scored in _losses(model, shown, weights or Resident()):
+        weights = weights or Resident()
+        with one_text_a_row(), _scorer(model, weights) as scorer:
+            for batch, scored in _losses(scorer, model, shown, weights):
                 for (code, window), values in zip(batch, scored, strict=True):
                     sentence_ids = texts[code].sentence_ids[window.first : window.first + window.scored]
                     count = len(loss[code])
@@ -284,28 +286,45 @@ def _ratio(part: float, whole: int) -> float:
 
 
 def _by_length(cut: Windows, batch_tokens: int) -> list[Windows]:
-    """Group windows of like length, longest first, so that little is padded and memory peaks at once."""
-    batches: list[list[tuple[str, Window]]] = []
-    for item in sorted(cut, key=lambda each: len(each[1].tokens), reverse=True):
-        longest = len(batches[-1][0][1].tokens) if batches else 0
-        if batches and longest * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(item)
-        else:
-            batches.append([item])
+    """Group windows of like length, longest first, in as few batches as there can be, of nearly equal size.
+
+    So little is padded, and none is small: on an accelerator that takes nearly as long as a full one.
+    """
+    ordered = sorted(cut, key=lambda each: len(each[1].tokens), reverse=True)
+    lengths = [len(window.tokens) for _, window in ordered]
+    fitting = [max(1, batch_tokens // length) for length in lengths]
+    needed = [0] * (len(ordered) + 1)  # batches, for the windows from each one on
+    for place in reversed(range(len(ordered))):
+        needed[place] = 1 + needed[min(len(ordered), place + fitting[place])]
+    batches, begin, tokens = [], 0, sum(lengths)
+    for left in range(needed[0], 0, -1):
+        share = math.ceil(tokens / left / lengths[begin])
+        end = begin + min(share, fitting[begin])
+        while needed[end] > left - 1:  # the others would not hold the rest
+            end += 1
+        batches.append(ordered[begin:end])
+        tokens -= sum(lengths[begin:end])
+        begin = end
     return list(batches)
 
 
+@contextmanager
+def _scorer(model: "PreTrainedModel", weights: Weights) -> Iterator[Scorer]:
+    """Give what scores windows, once it has tried the whole model, and have norms be as fast as they can meanwhile."""
+    with nullcontext() if isinstance(weights, Resident) else fetched_on_call(weights, blocks_of(model)):
+        scorer = Scorer(model)
+    with scorer.faster_norms():
+        yield scorer
+
+
 def _losses(
-    model: "PreTrainedModel", batches: Iterable[Windows], weights: Weights
+    scorer: Scorer, model: "PreTrainedModel", batches: Iterable[Windows], weights: Weights
 ) -> Iterator[tuple[Windows, list[torch.Tensor]]]:
     """Yield each batch with its losses; blocks that are on disk are read once for many batches."""
     if isinstance(weights, Resident):
-        scorer = Scorer(model)
         yield from ((batch, _score(scorer, batch)) for batch in batches)
         return
     blocks = blocks_of(model)
-    with fetched_on_call(weights, blocks):
-        scorer = Scorer(model)
     for group in _groups(batches):
         found = run_by_block(lambda batch: _score(scorer, batch), blocks, group, weights)
         yield from zip(group, found, strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
@@ -15,8 +16,8 @@ from transformers import PreTrainedModel
 
 from mwanda.errors import ConfigurationError, CorpusError, EvaluationError
 from mwanda.evaluation.finite import Which
-from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity, as_record
-from mwanda.evaluation.protocol import Protocol
+from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity, _by_length, as_record
+from mwanda.evaluation.protocol import Protocol, Window
 from mwanda.evaluation.significance import compare
 
 
@@ -129,6 +130,47 @@ def test_the_size_of_a_batch_changes_nothing(batch_tokens: int) -> None:
     expected, found = measure(settings), measure(replace(settings, batch_tokens=batch_tokens))
     for code, one in expected.items():
         assert numbers(found[code]) == pytest.approx(numbers(one), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch_tokens", "expected"),
+    [
+        ([8] * 10, 32, [4, 3, 3]),
+        ([8] * 9, 32, [3, 3, 3]),
+        ([8] * 3, 5, [1, 1, 1]),
+        ([30, 20, 10, 3, 2, 1], 40, [1, 1, 4]),  # more than two of the first do not fit together
+        ([9, 1, 1, 1, 1], 10, [1, 4]),
+        ([], 10, []),
+    ],
+    ids=str,
+)
+def test_batches_are_as_few_as_can_be_and_of_equal_size(
+    lengths: list[int], batch_tokens: int, expected: list[int]
+) -> None:
+    cut = [("eng_Latn", Window((0,) * length, 1, place)) for place, length in enumerate(lengths)]
+    assert [len(batch) for batch in _by_length(cut[::-1], batch_tokens)] == expected
+
+
+def test_batches_hold_every_window_once_and_no_more_tokens_than_they_may() -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        batch_tokens, longest = draw.randint(1, 200), draw.choice([5, 50, 300])
+        lengths = [draw.randint(1, longest) for _ in range(draw.randint(1, 60))]
+        cut = [("eng_Latn", Window((0,) * length, 1, place)) for place, length in enumerate(lengths)]
+        batches = _by_length(cut, batch_tokens)
+        assert sorted(window.first for batch in batches for _, window in batch) == list(range(len(cut)))
+        for batch in batches:
+            assert len(batch) == 1 or len(batch[0][1].tokens) * len(batch) <= batch_tokens
+        assert len(batches) == filled_one_after_the_other(sorted(lengths, reverse=True), batch_tokens)
+
+
+def filled_one_after_the_other(lengths: list[int], batch_tokens: int) -> int:
+    """Return how many batches there are if each takes what it holds, the longest first; none can do with fewer."""
+    count = 0
+    while lengths:
+        lengths = lengths[max(1, batch_tokens // lengths[0]) :]
+        count += 1
+    return count
 
 
 def test_a_language_does_not_depend_on_the_others() -> None:

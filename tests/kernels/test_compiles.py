@@ -49,8 +49,25 @@ for gradient in ("*bf16", "*fp32"):
     assert compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 4}).asm["cubin"]
 """
 
+NORMS = """
+import itertools
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mwanda.kernels import norms
 
-@pytest.mark.parametrize("source", [COMPILE, SUMS, LEVELS], ids=["rows", "sums", "levels"])
+types = {"rows": "i32", "epsilon": "fp32", "early": "i32", "added": "i32"}
+for kind, (size, block) in itertools.product(("*bf16", "*fp16", "*fp32"), ((640, 1024), (256, 256), (7, 8))):
+    constants = {"SIZE": size, "BLOCK": block, "LINES": norms.ELEMENTS // block}
+    types |= {"inputs": kind, "weight": kind, "out": kind} | dict.fromkeys(constants, "constexpr")
+    signature = {name: types[name] for name in norms._normalise.arg_names}
+    source = ASTSource(norms._normalise, signature, constants)
+    options = {"num_warps": 4, "enable_fp_fusion": False}
+    assert compile(source, GPUTarget("cuda", 90, 32), options).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("source", [COMPILE, SUMS, LEVELS, NORMS], ids=["rows", "sums", "levels", "norms"])
 def test_a_kernel_compiles_for_a_gpu(source: str) -> None:
     if os.environ.get("CI") != "true":
         pytest.importorskip("triton", reason="no Triton is installed here")
