@@ -1,7 +1,7 @@
 """Scores, selects and zeroes whole rows in one pass over a matrix, by Triton; for accelerators that it compiles for.
 
-A program takes a few rows, one after the other. Scores, `|w| · column`, stay in registers, and a threshold is sought by
-counting how many are below a guess, until it is as many as wanted. Where no guess does (equals at the threshold,
+A program takes one row. Scores, `|w| · column`, stay in registers, and a threshold is sought by counting how many are
+below a guess, until it is as many as wanted. Where no guess does (equals at the threshold,
 numbers out of the ordinary), the row is read piece by piece for each bit of the threshold, as a whole number. Its masks
 are those of `lowest.lowest`, which is used wherever this cannot be.
 """
@@ -22,9 +22,6 @@ PIECE = 1024
 
 IN_ORDER = 8
 """Marks that are added up one after the other; what adds more of them waits for itself."""
-
-ROWS, MANY = 4, 4096
-"""Rows that a program takes, each guess from the row before, where a matrix has so many that all programs are busy."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels are interpreted on the CPU, where there are no instructions of a GPU."""
@@ -59,14 +56,17 @@ def _count_below(scores, guess, INSTRUCTION: tl.constexpr, IN_ORDER: tl.constexp
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _guessed(  # type: ignore[no-untyped-def]
-    scores, guess, density, count, INSTRUCTION: tl.constexpr, IN_ORDER: tl.constexpr
+    scores, total, size, count, INSTRUCTION: tl.constexpr, IN_ORDER: tl.constexpr
 ):
-    """Return a threshold with `count` scores below it, how dense scores are there, and if it is one.
+    """Return a threshold with `count` scores below it, by some six looks at 4096 normal weights, and if it is one.
 
-    There are some five looks at 4096 normal weights. A guess goes as far as what is missing takes where scores are as
-    dense as between the last two guesses. Every sixth halves what is left, and so does one that would leave it.
+    The first guess is a share of the mean, and scores are taken to be as dense there as those of normal weights; then
+    as dense as between the last two guesses. Every sixth halves what is left, and so does one that would leave it.
     """
     wanted = count.to(tl.float32)
+    share = wanted / size.to(tl.float32)
+    guess = tl.where(total < 1e38, total / size.to(tl.float32), 0.0) * share * (1.4 + share * share)
+    density = wanted * (1.16 - 0.65 * share) / tl.maximum(guess, 1e-30)
     low = 0.0
     high = 0.0
     before = 0.0
@@ -88,7 +88,7 @@ def _guessed(  # type: ignore[no-untyped-def]
         lost = (ahead <= low) | (ahead >= high) | (looks % 6 == 0)
         ahead = tl.where((high > 0.0) & lost, 0.5 * (low + high), ahead)
         guess = tl.where(found == 1, guess, ahead)
-    return guess, density, found
+    return guess, found
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -134,7 +134,6 @@ def _zero_by_bits(row, columns, size, count, PIECE: tl.constexpr):  # type: igno
 def _zero_lowest(  # type: ignore[no-untyped-def]
     weight,
     columns,
-    rows,
     size,
     stride,
     count,
@@ -143,57 +142,44 @@ def _zero_lowest(  # type: ignore[no-untyped-def]
     INSTRUCTION: tl.constexpr,
     PIECE: tl.constexpr,
     IN_ORDER: tl.constexpr,
-    ROWS: tl.constexpr,
 ):
+    row = weight + tl.program_id(0).to(tl.int64) * stride
     places = tl.arange(0, BLOCK)
-    share = count.to(tl.float32) / size.to(tl.float32)
-    # In shares of the mean score: of normal weights for the first row, and of the row before for the others.
-    level = share * (1.4 + share * share)
-    slope = count.to(tl.float32) * (1.16 - 0.65 * share) / level
-    first = tl.program_id(0) * ROWS
-    for step in range(0, tl.minimum(rows - first, ROWS)):
-        row = weight + (first + step).to(tl.int64) * stride
+    if WHOLE:
+        scores = tl.abs(tl.load(row + places).to(tl.float32)) * tl.load(columns + places)
+        total = tl.sum(scores, axis=0)
+    else:
+        values = tl.load(row + places, mask=places < size, other=0.0).to(tl.float32)
+        scores = tl.abs(values) * tl.load(columns + places, mask=places < size, other=0.0)
+        total = tl.sum(scores, axis=0)
+        scores = tl.where(places < size, scores, float("inf"))
+    guess, found = _guessed(scores, total, size, count, INSTRUCTION, IN_ORDER)
+    if found == 1:
+        # Weights are read again, from the cache, as registers are few. Whole rows are written: pieces are slower.
         if WHOLE:
-            scores = tl.abs(tl.load(row + places).to(tl.float32)) * tl.load(columns + places)
-            total = tl.sum(scores, axis=0)
+            again = tl.load(row + places, eviction_policy="evict_first")
+            tl.store(row + places, tl.where(scores < guess, 0.0, again).to(row.dtype.element_ty))
         else:
-            values = tl.load(row + places, mask=places < size, other=0.0).to(tl.float32)
-            scores = tl.abs(values) * tl.load(columns + places, mask=places < size, other=0.0)
-            total = tl.sum(scores, axis=0)
-            scores = tl.where(places < size, scores, float("inf"))
-        mean = tl.where(total < 1e38, total / size.to(tl.float32), 0.0)
-        near = slope / tl.maximum(mean, 1e-30)
-        guess, density, found = _guessed(scores, level * mean, near, count, INSTRUCTION, IN_ORDER)
-        if found == 1:
-            level = guess / mean
-            slope = density * mean
-            # Weights are read again, from the cache, as registers are few. Whole rows are written: pieces are slower.
-            if WHOLE:
-                again = tl.load(row + places, eviction_policy="evict_first")
-                tl.store(row + places, tl.where(scores < guess, 0.0, again).to(row.dtype.element_ty))
-            else:
-                again = tl.load(row + places, mask=places < size, other=0.0, eviction_policy="evict_first")
-                kept = tl.where(scores < guess, 0.0, again).to(row.dtype.element_ty)
-                tl.store(row + places, kept, mask=places < size)
-        else:
-            _zero_by_bits(row, columns, size, count, PIECE)
+            again = tl.load(row + places, mask=places < size, other=0.0, eviction_policy="evict_first")
+            kept = tl.where(scores < guess, 0.0, again).to(row.dtype.element_ty)
+            tl.store(row + places, kept, mask=places < size)
+    else:
+        _zero_by_bits(row, columns, size, count, PIECE)
 
 
-def zero_lowest(weight: Tensor, columns: Tensor, count: int, together: int | None = None) -> None:
+def zero_lowest(weight: Tensor, columns: Tensor, count: int) -> None:
     """Zero the `count` weights of each row with the lowest `|w| · column`, in place.
 
     Args:
         weight: out × in, whose rows are each in one piece.
         columns: a number for each input, in float32.
         count: less than a row has.
-        together: rows that a program takes; None chooses by how many there are.
     """
     rows, size = weight.shape
-    block, together = triton.next_power_of_2(size), together or (ROWS if rows >= MANY else 1)
-    warps = min(16, max(1, block // 2048))
-    settings = {"BLOCK": block, "WHOLE": block == size, "INSTRUCTION": not INTERPRETED, "num_warps": warps}
-    settings |= {"PIECE": min(block, PIECE), "IN_ORDER": IN_ORDER, "ROWS": together}
-    _zero_lowest[(triton.cdiv(rows, together),)](weight, columns, rows, size, weight.stride(0), count, **settings)
+    block = triton.next_power_of_2(size)
+    settings = {"BLOCK": block, "WHOLE": block == size, "INSTRUCTION": not INTERPRETED}
+    settings |= {"PIECE": min(block, PIECE), "IN_ORDER": IN_ORDER, "num_warps": min(16, max(1, block // 2048))}
+    _zero_lowest[(rows,)](weight, columns, size, weight.stride(0), count, **settings)
 
 
 def takes(weight: Tensor) -> bool:

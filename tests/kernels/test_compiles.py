@@ -15,10 +15,9 @@ from triton.compiler import ASTSource
 from mwanda.kernels import rows
 
 kernel = rows._zero_lowest
-types = {"columns": "*fp32", "rows": "i32", "size": "i32", "stride": "i32", "count": "i32"}
+types = {"columns": "*fp32", "size": "i32", "stride": "i32", "count": "i32"}
 for weight, (block, whole, warps) in itertools.product(("*bf16", "*fp32"), ((2048, True, 2), (1024, False, 1))):
     constants = {"BLOCK": block, "WHOLE": whole, "INSTRUCTION": True, "PIECE": rows.PIECE, "IN_ORDER": rows.IN_ORDER}
-    constants["ROWS"] = rows.ROWS
     signature = {"weight": weight, **types, **dict.fromkeys(constants, "constexpr")}
     made = compile(ASTSource(kernel, signature, constants), GPUTarget("cuda", 90, 32), {"num_warps": warps})
     assert "fma.rn.sat.f32" in made.asm["ptx"]
