@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mwanda.comparison.configurations import Configuration, name_of
 from mwanda.comparison.pairs import Paired
-from mwanda.comparison.records import Settings
+from mwanda.comparison.records import OF_THE_METHOD, Settings
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _place(configuration: Configuration, baseline: Settings | None) -> tuple[tup
     """Return what two configurations must share to be compared: all that a method is not."""
     own = ("criterion", "schedule", *(baseline or {}))
     rest = {key: value for key, value in configuration.settings.items() if key.partition(".")[0] not in own}
-    return tuple(sorted(rest.items()))
+    return tuple(sorted((key, value) for key, value in rest.items() if key not in OF_THE_METHOD))
 
 
 def _model(candidate: Candidate) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mwanda.comparison.configurations import FIRST, Configuration, common, language_of, matches, told_apart
-from mwanda.comparison.records import Run, Settings
+from mwanda.comparison.records import OF_THE_METHOD, Run, Settings
 from mwanda.comparison.tidy import by_language, numbers
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language
@@ -131,20 +131,31 @@ def check_baseline(runs: Sequence[Run], baseline: Settings | None) -> None:
 
 
 def partners(every: Sequence[Configuration], baseline: Settings | None) -> list[Configuration | None]:
-    """Return, for each configuration, the one with the baseline's settings and otherwise its own; None for itself."""
+    """Return, for each configuration, the one with the baseline's settings and otherwise its own; None for itself.
+
+    Where there is none whose calibration text counts the same, it is that in which it counts as it does by itself.
+    """
     if baseline is None:
         return [None] * len(every)
     replaced = (*baseline, *(f"{key}." for key in baseline))
 
-    def rest(one: Configuration) -> frozenset[tuple[str, str]]:
-        return frozenset((key, value) for key, value in one.settings.items() if not key.startswith(replaced))
+    def rest(one: Configuration, *less: str) -> frozenset[tuple[str, str]]:
+        own = {key: value for key, value in one.settings.items() if not key.startswith(replaced)}
+        return frozenset((key, value) for key, value in own.items() if key not in less)
 
-    there: dict[frozenset[tuple[str, str]], Configuration] = {}
+    exact: dict[frozenset[tuple[str, str]], Configuration] = {}
+    plain: dict[frozenset[tuple[str, str]], Configuration] = {}
     for each in every:
         if matches(each, baseline):
-            there.setdefault(rest(each), each)
-    found = [there.get(rest(each)) for each in every]
-    return [None if other is each else other for each, other in zip(every, found, strict=True)]
+            exact.setdefault(rest(each), each)
+            if all(each.runs[0].settings.get(key, "uniform") == "uniform" for key in OF_THE_METHOD):
+                plain.setdefault(rest(each, *OF_THE_METHOD), each)
+
+    def partner(one: Configuration) -> Configuration | None:
+        choices = exact.get(rest(one)), plain.get(rest(one, *OF_THE_METHOD))
+        return next((other for other in choices if other is not None and other is not one), None)
+
+    return [partner(each) for each in every]
 
 
 def _section(

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic_results import METHODS, SPOKEN, results, save, save_sweep
@@ -89,3 +90,33 @@ def test_what_is_within_the_noise_is_not_called_a_difference(every: dict[str, Co
     assert "there is no baseline run, so nothing says whether the difference is more than noise" in without
     (unpaired,) = findings([replace(best, paired=None)], BASELINE, 6)
     assert unpaired.endswith("the two could not be paired by sentences.")
+
+
+def counted(folder: Path, criterion: str, **calibration: Any) -> None:
+    """Save a run whose calibration text counts in a way of its own; without any, as older versions did."""
+    config = {"seed": 0, "calibration": {"sequences": 9, **calibration}}
+    save(folder, results(criterion), config)
+
+
+def test_a_method_that_has_its_text_count_otherwise_is_compared_with_the_baseline(tmp_path: Path) -> None:
+    """`method=recommended` sets both keys, and the report had no baseline for it."""
+    plain = {"unit_tokens": False, "moment_share": 1.0, "weights": "uniform"}
+    counted(tmp_path / "old", "wanda")
+    counted(tmp_path / "new", "wanda", **plain)
+    counted(tmp_path / "alike", "wanda", **{**plain, "unit_tokens": True})
+    counted(tmp_path / "peer", "ria", **plain)
+    counted(tmp_path / "recommended", "ria", **{**plain, "unit_tokens": True, "moment_share": 0.5})
+    counted(tmp_path / "unit", "ria", **{**plain, "unit_tokens": True})
+    members = configurations(find_runs([tmp_path])[0])
+    pairs = {
+        each.label: other and other.label for each, other in zip(members, partners(members, BASELINE), strict=True)
+    }
+    assert pairs == {
+        "wanda": None,
+        "wanda, unit_tokens=True": "wanda",
+        "ria": "wanda",
+        "ria, unit_tokens=True": "wanda, unit_tokens=True",
+        "ria, unit_tokens=True, moment_share=0.5": "wanda",
+    }
+    (merged,) = [each for each in members if each.label == "wanda"]
+    assert len(merged.runs) == 2  # of an older version and a newer one
