@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mwanda.comparison.records import Run, Settings
+from mwanda.comparison.records import OF_THE_METHOD, Run, Settings
 from mwanda.errors import ConfigurationError
 from mwanda.languages import Language, find
 from mwanda.languages.groups import calibrated
@@ -81,12 +81,16 @@ def varying(settings: Sequence[Settings]) -> list[str]:
 
 
 def told_apart(every: Sequence[Configuration]) -> list[Configuration]:
-    """Return configurations named by what varies among these alone, or as they were where that tells too little."""
-    keys = varying([each.settings for each in every])
-    named = [{key: value for key, value in each.settings.items() if key in keys} for each in every]
-    if not keys or len(set(map(name_of, named))) < len(every):
-        return list(every)
-    return [Configuration(settings, each.runs) for settings, each in zip(named, every, strict=True)]
+    """Return configurations named by what varies among these alone, or as they were where that tells too little.
+
+    How much calibration text counts is part of a name only where nothing else tells methods apart.
+    """
+    varies = varying([each.settings for each in every])
+    for keys in ([key for key in varies if key not in OF_THE_METHOD], varies):
+        named = [{key: value for key, value in each.settings.items() if key in keys} for each in every]
+        if keys and len(set(map(name_of, named))) == len(every):
+            return [Configuration(settings, each.runs) for settings, each in zip(named, every, strict=True)]
+    return list(every)
 
 
 def common(every: Sequence[Configuration]) -> str:

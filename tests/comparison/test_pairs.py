@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from synthetic_results import METHODS, SPOKEN, results, save, save_sweep
 
-from mwanda.comparison.configurations import Configuration, configurations
+from mwanda.comparison.configurations import Configuration, configurations, told_apart
 from mwanda.comparison.finding import Candidate, findings
 from mwanda.comparison.pairs import paired
 from mwanda.comparison.records import find_runs
@@ -120,3 +120,13 @@ def test_a_method_that_has_its_text_count_otherwise_is_compared_with_the_baselin
     }
     (merged,) = [each for each in members if each.label == "wanda"]
     assert len(merged.runs) == 2  # of an older version and a newer one
+
+
+def test_how_text_counts_is_named_only_where_nothing_else_tells_methods_apart(tmp_path: Path) -> None:
+    counted(tmp_path / "wanda", "wanda", unit_tokens=False)
+    counted(tmp_path / "ria", "ria", unit_tokens=True)
+    every = configurations(find_runs([tmp_path])[0])
+    assert [each.label for each in told_apart(every)] == ["ria", "wanda"]
+    counted(tmp_path / "plain", "ria", unit_tokens=False)
+    every = configurations(find_runs([tmp_path])[0])
+    assert [each.label for each in told_apart(every)] == ["ria", "ria, unit_tokens=True", "wanda"]
