@@ -54,8 +54,9 @@ class Calibration:
             a language stood so many times in the set (one for those that are not named).
         unit_tokens: scale what enters a matrix to a root mean square of one for each token before anything is summed,
             so that no token counts for more because its activations are large.
-        moment_share: share of the tokens of a sequence from which correlations between inputs come, for solvers that
-            work from second moments; how large inputs are is told by all of them. Experts of a mixture take all.
+        moment_share: share of the tokens of a sequence from which correlations between inputs come, for solvers and
+            `schedule=lsa`, which work from second moments; how large inputs are is told by all of them. Experts of a
+            mixture take all.
         start_token: lead each sequence with the token that starts a document.
         seed: of the order in which sentences are taken; null takes them as they stand.
 

@@ -12,8 +12,9 @@ from mwanda.kernels.trial import passes
 def takes(gradient: Float[Tensor, "B O I"], weight: Float[Tensor, "O I"], codes: Int[Tensor, "O I"]) -> bool:
     """Return whether `squares_by_row` can be used for these."""
     whole = gradient.is_contiguous() and weight.is_contiguous() and codes.is_contiguous()
+    few = gradient.shape[1] < 1 << 16  # rows, as many as a card can count in its second direction
     narrow = {gradient.dtype, weight.dtype} <= {torch.float32, torch.bfloat16, torch.float16}
-    fits = whole and narrow and codes.dtype == torch.uint8
+    fits = whole and few and narrow and codes.dtype == torch.uint8
     return fits and gradient.device.type != "cpu" and agrees(gradient.device, gradient.dtype, weight.dtype)
 
 

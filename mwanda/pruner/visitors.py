@@ -206,7 +206,7 @@ class Dense(Visitor):
         signals = self._take_signals(block, statistics)
         kept = statistics if self.keep_statistics else {}
         self.statistics |= kept
-        return Decision(flat(kept), {"signals": signals, "pooled": self.calibrator.pooled})
+        return Decision(flat(kept), {"signals": signals, "pooled": list(self.calibrator.pooled)})
 
     def take(self, block: Block, statistics: Mapping[str, LanguageStatistics]) -> None:
         """Take the statistics of a dense block from another run, and the signals from them and its weights."""
@@ -256,7 +256,7 @@ class _Pruning(Visitor):
         """Return the masks."""
         self.calibrator.check()
         records = {matrix.name: self.remover.record(matrix) for matrix in block.matrices} if self.record_masks else {}
-        return Decision(_in_memory(records), {"pooled": self.calibrator.pooled})
+        return Decision(_in_memory(records), {"pooled": list(self.calibrator.pooled)})
 
     def restore(self, block: Block, decision: Decision) -> None:
         """Prune as before."""

@@ -15,6 +15,9 @@ BLOCK = 256
 WIDE = 2048
 """The same elsewhere: enough of them to keep all of an accelerator busy."""
 
+SILENT = 1e-12
+"""Share of an input's energy in a sequence below which its chosen tokens say nothing of its correlations."""
+
 Product = Callable[[Float[Tensor, "M N"], Float[Tensor, "N I"]], Float[Tensor, "M I"]]
 
 
@@ -60,7 +63,9 @@ def thinned_moment(
     count = max(1, round(share * length))
     some = inputs[:, torch.arange(count, device=inputs.device) * length // count]
     chosen = some.float().square().sum(dim=1)
-    scale = (squares.float() / chosen).sqrt().masked_fill_(chosen == 0, 0)
+    # Of an input that is next to silent at the chosen tokens nothing is known but its energy.
+    silent = chosen <= squares.float() * SILENT
+    scale = (squares.float() / chosen).sqrt().masked_fill_(silent, 0)
     weights = torch.ones(len(some), device=some.device) if weights is None else weights.float()
     if half.takes(some):
         moment = torch.zeros(inputs.shape[2], inputs.shape[2], device=inputs.device)

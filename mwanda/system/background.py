@@ -1,8 +1,12 @@
 """Work that nothing waits for until the next such work, or the end."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+
+
+logger = logging.getLogger(__name__)
 
 
 class Background:
@@ -28,8 +32,12 @@ class Background:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Wait, also where something else has gone wrong: what was begun is to be done."""
+        """Wait, also where something else has gone wrong: what was begun is to be done, and that is to be known."""
         try:
             self.wait()
+        except Exception as lost:
+            if error is None:
+                raise
+            logger.warning("what was begun in the background failed as well: %s", lost)
         finally:
             self._thread.shutdown()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -216,6 +216,23 @@ def test_a_mixture_of_experts_is_taken_up(
     assert len(expected[1].pooled) == (16 if expert_tokens else 0)
     interrupt(job, tmp_path, 3)
     assert_same(job.run(tmp_path), expected)
+
+
+@every_order
+def test_what_a_block_hands_over_to_be_written_does_not_change_with_the_next_one(
+    tmp_path: Path, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written while the next block is worked on; a list that grew meanwhile had a wrong seal."""
+    given: list[list[str]] = []
+    own = RunCheckpoint.finish
+
+    def finish(self: RunCheckpoint, *args: Any, **named: Any) -> None:
+        given.append(args[3]["pooled"])
+        own(self, *args, **named)
+
+    monkeypatch.setattr(RunCheckpoint, "finish", finish)
+    Job(tiny_model("mixtral"), tiny_calibration(), Pruner(order, 4, expert_tokens=10**6), MWanda()).run(tmp_path)
+    assert [len(each) for each in given] == [8, 16]
 
 
 def never_due(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,18 @@ def test_a_thinned_moment_has_all_energy_and_the_correlations_of_some_tokens(own
     assert not torch.allclose(found, SequenceSums.of(inputs, Needs.SECOND_MOMENTS, own).second_moment, rtol=1e-2)
 
 
+def test_an_input_that_is_next_to_silent_at_the_chosen_tokens_correlates_with_none() -> None:
+    """Its few values are not blown up to all of its energy, which float32 could not hold."""
+    inputs = torch.randn(2, 8, 4, generator=torch.Generator().manual_seed(0))
+    inputs[:, :, 3] = 1e-20
+    inputs[1, 1, 3] = 3
+    found = SequenceSums.of(inputs, Needs.SECOND_MOMENTS, moment_share=0.5).second_moment
+    assert found is not None
+    assert found.isfinite().all()
+    assert found[3, :3].abs().max() < 1e-6
+    torch.testing.assert_close(found[3, 3], torch.tensor(9.0))
+
+
 @given(st.integers(1, 9), st.floats(0.01, 1))
 def test_a_thinned_moment_does_not_depend_on_batches(tokens: int, share: float) -> None:
     inputs = torch.randn(4, tokens, 5, generator=torch.Generator().manual_seed(tokens))

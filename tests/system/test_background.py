@@ -33,6 +33,14 @@ def test_an_error_is_raised_at_the_end() -> None:
         background.begin(lambda: 1 / 0)
 
 
+def test_an_error_in_the_background_does_not_replace_the_one_that_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A signal that ends a run must come through, also where the disk is full."""
+    with pytest.raises(KeyError), Background() as background:
+        background.begin(lambda: 1 / 0)
+        raise KeyError
+    assert "failed as well: division by zero" in caplog.text
+
+
 def test_what_was_begun_is_done_when_something_else_goes_wrong() -> None:
     done: list[str] = []
     with pytest.raises(KeyError), Background() as background:
