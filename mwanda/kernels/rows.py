@@ -1,9 +1,9 @@
 """Scores, selects and zeroes whole rows in one pass over a matrix, by Triton; for accelerators that it compiles for.
 
 A program takes one row. Scores, `|w| · column`, stay in registers, and a threshold is sought by counting how many are
-below a guess, until it is as many as wanted. Where no guess does (equals at the threshold,
-numbers out of the ordinary), the row is read piece by piece for each bit of the threshold, as a whole number. Its masks
-are those of `lowest.lowest`, which is used wherever this cannot be.
+below a guess, until it is as many as wanted. Where no guess does (equals at the threshold, numbers out of the
+ordinary), the row is read piece by piece for each bit of the threshold, as a whole number. Its masks are those of
+`lowest.lowest`, which is used wherever this cannot be.
 """
 
 import os
