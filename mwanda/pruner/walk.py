@@ -185,6 +185,7 @@ class Walk:
         writing: Background,
     ) -> None:
         decision = visitor.leave(block)
+        elsewhere = any(matrix.weight.device.type != "cpu" for matrix in block.matrices)
         digest = self.weights.keep(block) if visitor.changes_weights else None
         self.weights.release(block)
         if self.checkpoint is not None:
@@ -194,9 +195,9 @@ class Walk:
             tensors = {name: tensor.cpu() for name, tensor in decision.tensors.items()}
             metadata = {**decision.metadata, DIGEST: digest}
             finish = partial(self.checkpoint.finish, visitor.phase, block, tensors, metadata, outputs=saved)
-            if self.checkpoint.alone:
+            if elsewhere and self.checkpoint.alone:
                 writing.begin(finish)
-            else:  # all processes take part
+            else:  # all processes take part, or another thread would hold up those that compute
                 finish()
 
     def _save(
