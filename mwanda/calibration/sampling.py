@@ -174,15 +174,15 @@ class Calibration:
         Raises:
             ConfigurationError: a weight is of a language that gives no text, or all weights are zero.
         """
-        if not isinstance(self.weights, dict):
-            return LanguageWeights(None, self.weights == "balanced", self.unit_tokens, self.moment_share)
-        unknown = [code for code in self.weights if code not in codes]
+        own = self.weights if isinstance(self.weights, dict) else {}
+        unknown = [code for code in own if code not in codes]
         if unknown:
             raise ConfigurationError("calibration.weights", unknown[0], "gives no calibration text", codes)
-        given = tuple(self.weights.get(code, 1.0) for code in codes)
+        given = tuple(own.get(code, 1.0) for code in codes)
         if not any(given):
             raise ConfigurationError("calibration.weights", self.weights, "some language must weigh more than zero")
-        return LanguageWeights(None if set(given) == {1.0} else given, False, self.unit_tokens, self.moment_share)
+        balanced, alike = self.weights == "balanced", set(given) == {1.0}
+        return LanguageWeights(None if alike else given, balanced, self.unit_tokens, self.moment_share)
 
     def divide(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return the number of sequences of each language, or of bytes if the size is given in bytes.

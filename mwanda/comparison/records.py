@@ -10,7 +10,7 @@ from typing import Any
 from mwanda.comparison.files import damaged_files
 from mwanda.comparison.statistics import Change, changes
 from mwanda.config.identity import NOT_SEMANTIC, NOT_SEMANTIC_WITHIN
-from mwanda.config.schema import ADDED, GROUPS
+from mwanda.config.schema import ADDED, GROUPS, WEIGHTING
 from mwanda.errors import ConfigurationError, RecordError
 from mwanda.job import status
 from mwanda.job.reading import FAMILY, checked, read_json, read_yaml
@@ -28,8 +28,8 @@ TELLS_NOTHING_APART = {"_target_", "seed", "resamples", "device"}
 """Keys that may change a number, and make no other configuration: seeds are repetitions, resamples and devices move the
 last digits, and the class of a choice is known by its name."""
 
-OF_THE_METHOD = ("calibration.weights", "calibration.unit_tokens", "calibration.moment_share")
-"""Keys of the calibration that say how much its text counts, and not which text it is: methods choose them."""
+OF_THE_METHOD = tuple(f"calibration.{name}" for name in WEIGHTING)
+"""Keys of the calibration that methods choose; left out of settings where they are what they were in older runs."""
 
 OF_THE_PROTOCOL = {"corpus", "protocol", "window", "stride", "start_token", "sentences"}
 """Keys of the evaluation that the perplexity protocol's hash stands for."""
@@ -73,11 +73,8 @@ class Run:
         for group in COMPARED:
             own |= _flat(group, self.config.get(group) or {})
         own.pop("model.path", None)
-        own.setdefault("calibration.weights", "uniform")  # which older runs do not say
-        for key in OF_THE_METHOD[1:]:  # nor these, and a name need not hold what is as it always was
-            if own.get(key) == str(ADDED[key]):
-                own.pop(key)
-        return own
+        as_before = {key for key in OF_THE_METHOD if own.get(key) == str(ADDED[key])}  # which older runs do not say
+        return {key: value for key, value in own.items() if key not in as_before}
 
     @property
     def seed(self) -> str:

@@ -148,7 +148,7 @@ def partners(every: Sequence[Configuration], baseline: Settings | None) -> list[
     for each in every:
         if matches(each, baseline):
             exact.setdefault(rest(each), each)
-            if all(each.runs[0].settings.get(key, "uniform") == "uniform" for key in OF_THE_METHOD):
+            if not each.runs[0].settings.keys() & set(OF_THE_METHOD):
                 plain.setdefault(rest(each, *OF_THE_METHOD), each)
 
     def partner(one: Configuration) -> Configuration | None:

@@ -51,6 +51,9 @@ ADDED: dict[str, Any] = {
 """Keys that configurations did not always have, with the value under which a run does what it did without them. Hashes
 leave that value out, so that what is old and complete is known as the same run."""
 
+WEIGHTING = ("weights", "unit_tokens", "moment_share")
+"""Keys of the calibration that say how much its text counts, and not which text it is: methods choose them."""
+
 Mode = Literal["run", "inspect", "prepare", "plan"]
 
 Rerun = Literal["unfinished", "failed", "none", "all"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mwanda.artifacts import store
 from mwanda.artifacts.store import ArtifactCache
 from mwanda.calibration import Calibration, CalibrationSet
+from mwanda.config.schema import WEIGHTING
 from mwanda.evaluation.harness import Harness
 from mwanda.evaluation.perplexity import LanguagePerplexity, Perplexity
 from mwanda.models import ModelSource
@@ -36,10 +37,6 @@ def artifact_cache(source: ModelSource, *, use: bool) -> ArtifactCache:
         "software": store.software(),
     }
     return ArtifactCache(key, source.path, store.store())
-
-
-WEIGHTING = ("weights", "unit_tokens", "moment_share")
-"""What of a calibration says how much its text counts, and not which text it is."""
 
 
 def calibration_set(

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mwanda.kernels.trial import starting_at
+
 
 WIDEST = 128
 """Columns of a block that fit the registers of one program."""
@@ -84,21 +86,22 @@ def adjust(values: Tensor, gone: Tensor, factor: Tensor, scale: Tensor, cell: in
     rows, size = values.shape
     errors = torch.empty(rows, size, dtype=values.dtype, device=values.device)
     block = max(16, triton.next_power_of_2(size))
-    _adjust[(triton.cdiv(rows, ROWS),)](
-        values,
-        gone.view(torch.int8),
-        errors,
-        factor,
-        scale,
-        rows,
-        size,
-        values.stride(0),
-        factor.stride(0),
-        count,
-        BLOCK=block,
-        CELL=cell or 0,
-        LINES=ROWS,
-        num_warps=4,
-        enable_fp_fusion=False,
-    )
+    with starting_at(values):
+        _adjust[(triton.cdiv(rows, ROWS),)](
+            values,
+            gone.view(torch.int8),
+            errors,
+            factor,
+            scale,
+            rows,
+            size,
+            values.stride(0),
+            factor.stride(0),
+            count,
+            BLOCK=block,
+            CELL=cell or 0,
+            LINES=ROWS,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
     return errors

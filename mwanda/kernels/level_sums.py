@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mwanda.kernels.trial import starting_at
+
 
 BLOCK = 512
 """Weights of a row that a program holds at once."""
@@ -40,5 +42,6 @@ def squares_by_row(gradient: Tensor, weight: Tensor, codes: Tensor, levels: int)
     sequences, rows, size = gradient.shape
     out = torch.empty(sequences, rows, levels, device=gradient.device)
     padded = triton.next_power_of_2(levels)
-    _add_up[(sequences, rows)](gradient, weight, codes, out, rows, size, LEVELS=levels, PADDED=padded, BLOCK=BLOCK)
+    with starting_at(gradient):
+        _add_up[(sequences, rows)](gradient, weight, codes, out, rows, size, LEVELS=levels, PADDED=padded, BLOCK=BLOCK)
     return out

@@ -4,12 +4,12 @@ A program takes some rows, which stay in registers between the sum of their squa
 different places (see `normalisation`); which is meant is told when the kernel is started, so that one is compiled.
 """
 
-from contextlib import nullcontext
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from mwanda.kernels.trial import starting_at
 
 
 ELEMENTS = 2048
@@ -60,8 +60,7 @@ def normalise(inputs: Tensor, weight: Tensor, epsilon: float, rounds_first: bool
     rows, block = inputs.numel() // size, triton.next_power_of_2(size)
     lines = max(1, ELEMENTS // block)
     if rows:
-        # Triton starts kernels on the current device, and a model may be spread over several.
-        with torch.cuda.device(inputs.device) if inputs.device.type == "cuda" else nullcontext():
+        with starting_at(inputs):
             _normalise[(triton.cdiv(rows, lines),)](
                 inputs,
                 weight.contiguous(),

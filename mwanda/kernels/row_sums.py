@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mwanda.kernels.trial import starting_at
+
 
 BLOCK = 1024
 """Logits that a program holds at once."""
@@ -26,4 +28,5 @@ def _add_exponentials(logits, shift, total, size, stride, BLOCK: tl.constexpr): 
 def add_exponentials(logits: Tensor, shift: Tensor, total: Tensor) -> None:
     """Add `Σ exp(logit − shift)` of each row to its total, in float32; rows are each in one piece."""
     rows, size = logits.shape
-    _add_exponentials[(rows,)](logits, shift, total, size, logits.stride(0), BLOCK=BLOCK, num_warps=4)
+    with starting_at(logits):
+        _add_exponentials[(rows,)](logits, shift, total, size, logits.stride(0), BLOCK=BLOCK, num_warps=4)

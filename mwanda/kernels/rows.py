@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mwanda.kernels.trial import starting_at
+
 
 LONGEST = 1 << 15
 """Inputs of a row that fit the registers of one program."""
@@ -179,7 +181,8 @@ def zero_lowest(weight: Tensor, columns: Tensor, count: int) -> None:
     block = triton.next_power_of_2(size)
     settings = {"BLOCK": block, "WHOLE": block == size, "INSTRUCTION": not INTERPRETED}
     settings |= {"PIECE": min(block, PIECE), "IN_ORDER": IN_ORDER, "num_warps": min(16, max(1, block // 2048))}
-    _zero_lowest[(rows,)](weight, columns, size, weight.stride(0), count, **settings)
+    with starting_at(weight):
+        _zero_lowest[(rows,)](weight, columns, size, weight.stride(0), count, **settings)
 
 
 def takes(weight: Tensor) -> bool:

@@ -1,7 +1,11 @@
-"""What all trials of what a device may or may not have end in."""
+"""What all trials of what a device may or may not have end in, and where kernels start."""
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
 
 
 logger = logging.getLogger(__name__)
@@ -22,3 +26,8 @@ def passes(trial: Callable[[], str | None], unused: str, level: int = logging.WA
     if reason is not None:
         logger.log(level, "%s: %s", unused, reason)
     return reason is None
+
+
+def starting_at(values: Tensor) -> AbstractContextManager[object]:
+    """Have kernels start on the GPU that holds `values`: Triton takes the current one, and models may be on several."""
+    return torch.cuda.device_of(values)

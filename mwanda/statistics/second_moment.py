@@ -73,7 +73,7 @@ def thinned_moment(
             product = _by_halves(part, WIDE, half.product)
             moment.addcmul_(product.mul_(factor[:, None]), factor * weight)
     else:
-        moment = second_moment(_scaled(some.float() * scale[:, None], weights))
+        moment = second_moment((some.float() * (scale * weights.sqrt().to(scale)[:, None])[:, None]).flatten(0, 1))
     moment.diagonal().copy_(weights.to(squares) @ squares)
     return moment
 
