@@ -1,9 +1,10 @@
-"""What SparseGPT's factor of the inverse second moments costs, in three ways side by side.
+"""What SparseGPT's factorisation of the second moments costs, in four ways side by side.
 
     python benchmarks/factor.py --inputs 640 2048 --rounds 5
 
 - `as published`: Cholesky, inverse, Cholesky, for each matrix.
-- `one factorisation`: one Cholesky of the reversed matrix and one triangular solve (`solvers.sparsegpt`).
+- `one and a solve`: one Cholesky of the reversed matrix and a triangular solve, which give the same factor.
+- `feedback`: that Cholesky alone and the inverses of its blocks of columns (`solvers.sparsegpt`).
 - `shared`: the same, once for the matrices of a block that have the same inputs: query, key and value; gate and up.
 
 A block has seven matrices: six of these multiply as many inputs as the hidden state has, one four times as many. Ways
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mwanda.solvers.gram import Shared
-from mwanda.solvers.sparsegpt import SparseGPT, inverse_factor
+from mwanda.solvers.sparsegpt import SparseGPT, feedback
 
 
 WIDER = 4
@@ -30,6 +31,19 @@ def as_published(hessian: Tensor) -> Tensor:
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()
+
+
+def by_solving(hessian: Tensor) -> Tensor:
+    """Return the same factor from one factorisation."""
+    upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
+    identity = torch.eye(len(hessian), dtype=hessian.dtype)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+    return factor.float()
+
+
+def of_blocks(hessian: Tensor) -> Tensor:
+    """Return what the solver works from, for blocks of its columns."""
+    return feedback(hessian, [len(part) for part in hessian.split(SparseGPT().columns)])
 
 
 def block_of(inputs: int) -> list[Tensor]:
@@ -45,16 +59,17 @@ def block_of(inputs: int) -> list[Tensor]:
 
 
 def ways(grams: list[Tensor]) -> Mapping[str, Callable[[], list[Tensor]]]:
-    """Return the three ways to make the factors of a block."""
+    """Return the four ways to make the factors of a block."""
     method = SparseGPT()
 
     def shared() -> list[Tensor]:
         kept = Shared()
-        return [kept.of(gram, method, lambda gram=gram: inverse_factor(method.hessian(gram))) for gram in grams]  # type: ignore[misc]
+        return [kept.of(gram, method, lambda gram=gram: of_blocks(method.hessian(gram))) for gram in grams]  # type: ignore[misc]
 
     return {
         "as published": lambda: [as_published(method.hessian(gram)) for gram in grams],
-        "one factorisation": lambda: [inverse_factor(method.hessian(gram)) for gram in grams],
+        "one and a solve": lambda: [by_solving(method.hessian(gram)) for gram in grams],
+        "feedback": lambda: [of_blocks(method.hessian(gram)) for gram in grams],
         "shared": shared,
     }
 

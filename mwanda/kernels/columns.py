@@ -1,8 +1,8 @@
 """SparseGPT's walk through a block of columns, row by row, by Triton: one launch in place of several for each column.
 
-A program takes some rows: their weights of the block stay in registers while column after column is pruned, and its
-error is spread over those to come. N:M cells are decided when their turn comes, by the rank of each score within its
-cell, the leftmost of equals first. Products and differences are rounded one by one, as the plain way rounds them.
+A program takes some rows: their weights of the block stay in registers while column after column is pruned, and what
+that costs is taken from those to come. N:M cells are decided when their turn comes, by the rank of each score within
+its cell, the leftmost of equals first. Products and differences are rounded one by one, as the plain way rounds them.
 """
 
 import torch
@@ -24,8 +24,7 @@ ROWS = 16
 def _adjust(  # type: ignore[no-untyped-def]
     values,
     gone,
-    errors,
-    factor,
+    spread,
     scale,
     rows,
     size,
@@ -43,7 +42,6 @@ def _adjust(  # type: ignore[no-untyped-def]
     block = tl.load(values + own * apart + places[None, :], mask=inside, other=0.0)
     marks = tl.load(gone + own * size + places[None, :], mask=inside, other=0).to(tl.int32)
     scales = tl.load(scale + places, mask=places < size, other=0.0)
-    spread = tl.zeros([LINES, BLOCK], dtype=tl.float32)
     for column in range(0, size):
         if CELL > 0:  # noqa: SIM102 - known when it is compiled; the other is not
             if column % CELL == 0:
@@ -60,43 +58,37 @@ def _adjust(  # type: ignore[no-untyped-def]
                 cell = (places >= column) & (places < column + CELL)
                 marks = tl.where(cell[None, :] & (rank < count), 1, marks)
         here = (places == column)[None, :]
-        mark = tl.sum(tl.where(here, marks, 0), axis=1)
-        error = tl.sum(tl.where(here, block, 0.0), axis=1) * mark.to(tl.float32)
-        error = tl.div_rn(error, tl.load(factor + column * (stride + 1)))
-        line = tl.load(factor + column * stride + places, mask=(places >= column) & (places < size), other=0.0)
-        block = block - error[:, None] * line[None, :]
-        block = tl.where(here & (mark != 0)[:, None], 0.0, block)
-        spread = tl.where(here, error[:, None], spread)
+        pruned = tl.sum(tl.where(here & (marks != 0), block, 0.0), axis=1)
+        line = tl.load(spread + column * stride + places, mask=(places > column) & (places < size), other=0.0)
+        block = block - pruned[:, None] * line[None, :]
+        block = tl.where(here & (marks != 0), 0.0, block)
     tl.store(values + own * apart + places[None, :], block, mask=inside)
     tl.store(gone + own * size + places[None, :], marks.to(tl.int8), mask=inside)
-    tl.store(errors + own * size + places[None, :], spread, mask=inside)
 
 
-def adjust(values: Tensor, gone: Tensor, factor: Tensor, scale: Tensor, cell: int | None, count: int) -> Tensor:
-    """Prune and adjust a block of columns in place; return the errors that are left for those behind it.
+def adjust(values: Tensor, gone: Tensor, spread: Tensor, scale: Tensor, cell: int | None, count: int) -> None:
+    """Prune and adjust a block of columns in place.
 
     Args:
         values: weights of the block, out × size, in float32; rows may lie apart.
         gone: which of them are pruned, in one piece; under N:M only those that are zero already, and added to.
-        factor: size × size, of the columns of the block; rows may lie apart.
+        spread: size × size, what is taken from the columns behind it for a pruned weight of one; rows may lie apart.
         scale: for each column the number that its weights are scored by.
         cell: consecutive columns of which some are pruned (N:M), or None where `gone` says it all.
         count: pruned in each cell.
     """
     rows, size = values.shape
-    errors = torch.empty(rows, size, dtype=values.dtype, device=values.device)
     block = max(16, triton.next_power_of_2(size))
     with starting_at(values):
         _adjust[(triton.cdiv(rows, ROWS),)](
             values,
             gone.view(torch.int8),
-            errors,
-            factor,
+            spread,
             scale,
             rows,
             size,
             values.stride(0),
-            factor.stride(0),
+            spread.stride(0),
             count,
             BLOCK=block,
             CELL=cell or 0,
@@ -104,4 +96,3 @@ def adjust(values: Tensor, gone: Tensor, factor: Tensor, scale: Tensor, cell: in
             num_warps=4,
             enable_fp_fusion=False,
         )
-    return errors

@@ -26,10 +26,11 @@ def lowest(scores: Float[Tensor, "groups size"], count: int | Int[Tensor, " grou
         return torch.ones_like(scores, dtype=torch.bool)
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
         return _lowest_by_partition(scores, count)
+    if len(scores) <= FEW_ROWS and scores.numel() <= SORTED:
+        return _first_of_sorted(scores, count)
     if len(scores) <= FEW_ROWS:
         scores = in_order(scores)
-        sorts = scores.numel() <= SORTED
-        threshold = scores.sort(dim=1).values[:, count - 1 : count] if sorts else kth_by_bisection(scores, count)
+        threshold = kth_by_bisection(scores, count)
     else:
         threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values
     return _up_to(threshold, scores, count)
@@ -40,6 +41,16 @@ def _up_to(threshold: Tensor, scores: Tensor, count: int | Tensor) -> Bool[Tenso
     below, tied = scores < threshold, scores == threshold
     still_needed = count - below.sum(dim=1, keepdim=True)
     return below | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= still_needed))
+
+
+def _first_of_sorted(scores: Float[Tensor, "groups size"], count: int) -> Bool[Tensor, "groups size"]:
+    """Mark the first of a stable sort, by as few operations as can be: starting each takes longer than its work."""
+    order = (scores + 0.0).sort(dim=1, stable=True).indices[:, :count]  # no zero is below another
+    marks = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    # Not scattered: where results have to repeat, that would sort the places first.
+    places = order + torch.arange(len(scores), device=scores.device)[:, None] * scores.shape[1]
+    marks.view(-1).index_fill_(0, places.flatten(), True)
+    return marks
 
 
 def _lowest_by_sorting(

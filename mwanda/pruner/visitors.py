@@ -133,6 +133,8 @@ class Calibrator:
     def complete(self, observer: Observer, matrices: Sequence[Matrix]) -> dict[str, LanguageStatistics]:
         """Return what all processes saw; experts that saw too little get the statistics of all."""
         statistics = dict(observer.statistics)
+        for each in statistics.values():
+            each.complete()
         # In float64 (second moments in float32): processes differ from one by no more than the order of a sum does.
         self._all_reduce(statistics)
         rare = pool_rare_experts(statistics, matrices, self.fewest_tokens)

@@ -9,7 +9,8 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.kernels.columnwise import adjust, lowest_scores
+from mwanda.kernels.columnwise import adjust
+from mwanda.kernels.lowest import lowest
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Budget, Layer, Match, prune_lowest, without_further_zeros
 from mwanda.solvers.gram import cross_moment_of, gram_of, regularised, regularised_cross, with_active_inputs
@@ -26,6 +27,12 @@ class SparseGPT:
     Inputs are walked through in blocks of columns. In each block the lowest scores of all rows are pruned (or the
     lowest of each N:M cell); the error that each leaves is spread over the columns that are still to come, which is
     what optimal brain surgery prescribes when the columns before are settled.
+
+    No inverse of H is made. With the triangular `A = U⁻¹`, so that `H = A Aᵀ`, the error of a row is
+    `Σ_j ([(w − v) A]_j)²`, and column j makes up for what those before it have lost by
+    `v_j = w_j + Σ_{k<j} (w_k − v_k) A_kj / A_jj` (linear feedback, which QuIP, Chee et al., NeurIPS 2023, shows to be
+    the same as spreading errors, there for rounding). So the columns behind a block get what the block has lost by A,
+    and the inverse of A, which spreads errors within a block, is that of the block alone.
 
     Args:
         damping: λ of `regularised`.
@@ -53,7 +60,7 @@ class SparseGPT:
 
     def scores(self, weight: Float[Tensor, "out in"], gram: Float[Tensor, "in in"]) -> Float[Tensor, "out in"]:
         """Return the scores of all weights as they are before any is adjusted."""
-        return (weight.float() * _scale(gram, inverse_factor(self.hessian(gram)))).square()
+        return (weight.float() * _scale(gram, feedback(self.hessian(gram), []))).square()
 
     def hessian(self, gram: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
         """Return H in float64; an input that is never active gets a curvature of one."""
@@ -62,19 +69,22 @@ class SparseGPT:
     def solve(self, layer: Layer) -> Float[Tensor, "out in"]:
         """Return the adjusted weights in float32."""
         gram, cell = gram_of(layer.statistics), layer.budget.cell
-        values = layer.weight.to(torch.float32, copy=True) if self.match == "layer" else self._aim(layer, gram)
+        # Row by row also where the model has its weights the other way round.
+        own = layer.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        values = own if self.match == "layer" else self._aim(layer, gram)
         width = -(-self.columns // cell) * cell if cell else self.columns
         blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
         if self.column_order == "given":
             sizes = [len(block) for block in blocks]
-            factor = layer.shared.of(gram, self, lambda: inverse_factor(self.hessian(gram)))
+            how = self, tuple(sizes)
+            factor = layer.shared.of(gram, how, lambda: feedback(self.hessian(gram), sizes))
             return self._adjust(values, layer.weight == 0, gram, factor, layer.budget, sizes)
         scores = self.scores(values, gram)
         pruned = prune_lowest(scores, layer.weight == 0, layer.budget, layer.budget.prune_per_group)
         blocks = by_loss((scores * pruned).sum(dim=0), blocks, cell or 1)
         order, sizes = torch.cat(blocks), [len(block) for block in blocks]
         adjusted, gram = torch.empty_like(values), gram[order][:, order]
-        factor = inverse_factor(self.hessian(gram))
+        factor = feedback(self.hessian(gram), sizes)
         adjusted[:, order] = self._adjust(
             values[:, order], (layer.weight == 0)[:, order], gram, factor, layer.budget, sizes
         )
@@ -91,32 +101,31 @@ class SparseGPT:
     def _adjust(
         self,
         values: Float[Tensor, "out in"],
-        zeros: Bool[Tensor, "out in"],
+        removed: Bool[Tensor, "out in"],
         gram: Float[Tensor, "in in"],
         factor: Float[Tensor, "in in"],
         budget: Budget,
         sizes: Sequence[int],
     ) -> Float[Tensor, "out in"]:
-        """Prune and adjust `values` in place, block of columns by block, and return them."""
+        """Prune and adjust `values` in place, block of columns by block, and return them; add to what is `removed`."""
         cell, scale = budget.cell, _scale(gram, factor)
-        left, removed = budget.planned, zeros.clone()
+        left, given = budget.planned, values.clone()
         # Of all blocks at once, as a device is waited for.
-        already = [] if cell else torch.stack([part.sum() for part in zeros.split(list(sizes), dim=1)]).tolist()
+        already = [] if cell else torch.stack([part.sum() for part in removed.split(list(sizes), dim=1)]).tolist()
         first = 0
         for number, size in enumerate(sizes):
             last = first + size
-            block, gone = values[:, first:last], zeros[:, first:last].contiguous()
+            block, gone = values[:, first:last], removed[:, first:last].contiguous()
+            before, inverse = given[:, first:last], factor[first:last, first:last].triu(1)
+            # The first of these columns make up for what is lost before the block, and the next ones for that.
+            block.addmm_(block - before, inverse)
             if cell is None:
                 count = _share(left, size, values.shape[1] - first, already[number:])
-                # All rows are one group: their values side by side.
-                repeated = scale[first:last].repeat(len(values))
-                gone = gone | lowest_scores(block.reshape(1, -1), repeated, gone.view(1, -1), count).view(gone.shape)
+                scores = (block * scale[first:last]).square().masked_fill(gone, -1)
+                gone |= lowest(scores.view(1, -1), count).view(gone.shape)  # all rows are one group
                 left -= count
-            else:
-                gone = gone.clone()
-            own = factor[first:last, first:last]
-            errors = adjust(block, gone, own, scale[first:last], cell, budget.prune_per_group)
-            values[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)  # in place: no second matrix as large
+            adjust(block, gone, inverse, scale[first:last], cell, budget.prune_per_group)
+            values[:, last:].addmm_(before - block, factor[first:last, last:])  # in place: no second matrix as large
             removed[:, first:last] = gone
             first = last
         return without_further_zeros(values, removed)
@@ -134,22 +143,33 @@ def by_loss(
     return [ordered[place] for place in totals.argsort(descending=True, stable=True).tolist()]
 
 
-def inverse_factor(hessian: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
-    """Return the upper triangular U with `UᵀU = H⁻¹`, in float32.
+def feedback(hessian: Float[Tensor, "in in"], sizes: Sequence[int]) -> Float[Tensor, "in in"]:
+    """Return what the upper triangular A with `H = A Aᵀ` says of blocks of so many columns, in float32.
 
-    With J the reversal of the order, `J H J = L Lᵀ` gives `H = A Aᵀ` for the upper triangular `A = J L J`, and
-    `U = A⁻¹`: one factorisation and one triangular solve in place of an inverse between two factorisations.
+    On the diagonal stands `A_jj`, right of a block `Ã_kj = A_kj / A_jj`, and right of the diagonal within a block the
+    inverse of the block of Ã: its row j spreads the weight of column j that is pruned over the others of the block.
+
+    With J the reversal of the order, `J H J = L Lᵀ` gives `A = J L J`: one factorisation.
     """
     upper: Tensor = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
-    return factor.float()
+    diagonal = upper.diagonal().clone()
+    upper /= diagonal
+    blocks = torch.arange(sum(sizes)).split(list(sizes)) if sizes else ()
+    for size in dict.fromkeys(sizes):
+        alike = [slice(int(block[0]), int(block[0]) + size) for block in blocks if len(block) == size]
+        identity = torch.eye(size, dtype=upper.dtype, device=upper.device)
+        own = torch.stack([upper[block, block] for block in alike])
+        inverses = torch.linalg.solve_triangular(own, identity, upper=True, unitriangular=True)
+        for block, inverse in zip(alike, inverses, strict=True):
+            upper[block, block] = inverse
+    upper.diagonal().copy_(diagonal)
+    return upper.float()
 
 
 def _scale(gram: Float[Tensor, "in in"], factor: Float[Tensor, "in in"]) -> Float[Tensor, " in"]:
-    """Return `1 / U_jj`, or zero for an input that is never active: its weights are pruned first."""
+    """Return `A_jj`, or zero for an input that is never active: its weights are pruned first."""
     active: Tensor = gram.diagonal() > 0
-    scale: Tensor = active / factor.diagonal()
+    scale: Tensor = active * factor.diagonal()
     return scale
 
 

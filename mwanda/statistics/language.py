@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.statistics.second_moment import moment_of, thinned_moment
+from mwanda.statistics.second_moment import add_upper, cross_moment, mirror, thinned_moment, upper_moment
 from mwanda.statistics.weights import UNIFORM, LanguageWeights
 
 
@@ -35,7 +35,10 @@ class Needs(Flag):
 
 @dataclass(frozen=True)
 class SequenceSums:
-    """Sums over the tokens of each sequence of one batch, made once and shared by matrices with one input."""
+    """Sums over the tokens of each sequence of one batch, made once and shared by matrices with one input.
+
+    Of the second moment only what stands on and above the diagonal is there.
+    """
 
     squares: Float[Tensor, "B I"]
     tokens: int
@@ -69,12 +72,10 @@ class SequenceSums:
         squares = _sum_of_squares(inputs)
         if Needs.CROSS_MOMENTS in needs:
             assert dense is not None, "the dense inputs are observed beside the others"
-            crossed = moment_of(dense.detach(), inputs, weights)
+            crossed = cross_moment(dense.detach(), inputs, weights)
         if Needs.SECOND_MOMENTS in needs:
             whole = moment_share == 1
-            moment = (
-                moment_of(inputs, inputs, weights) if whole else thinned_moment(inputs, squares, weights, moment_share)
-            )
+            moment = upper_moment(inputs, weights) if whole else thinned_moment(inputs, squares, weights, moment_share)
         return cls(
             squares=squares,
             tokens=inputs.shape[1],
@@ -156,7 +157,7 @@ class LanguageStatistics:
 
     Sums per language are those of its tokens as they are; `weights` are the `w_l` that whoever pools over languages
     multiplies them by, and `votes` those of a mean in which each language counts once. The functions below that pool
-    do so already. The second moments are weighted as they are streamed.
+    do so already. The second moments are weighted as they are streamed, one half of each until they are complete.
     """
 
     sum_squares: Float[Tensor, "L I"]
@@ -220,11 +221,17 @@ class LanguageStatistics:
         for mine, seen in ((self.positive, sums.positive), (self.nonzero, sums.nonzero)):
             if mine is not None and seen is not None:
                 mine.index_add_(0, languages, seen.to(mine))
-        for moment, more in ((self.second_moment, sums.second_moment), (self.cross_moment, sums.cross_moment)):
-            if moment is not None and more is not None:
-                moment += more.to(moment)
+        if self.second_moment is not None and sums.second_moment is not None:
+            add_upper(self.second_moment, sums.second_moment.to(self.second_moment))
+        if self.cross_moment is not None and sums.cross_moment is not None:
+            self.cross_moment += sums.cross_moment.to(self.cross_moment)
         if self.sum_values is not None and sums.values is not None:
             self._add_by_language(self.sum_values, languages, sums.values)
+
+    def complete(self) -> None:
+        """Fill in the half of the second moment that is the mirror image of the other, when all has been added."""
+        if self.second_moment is not None:
+            mirror(self.second_moment)
 
     @staticmethod
     def _add_by_language(

@@ -1,6 +1,10 @@
-"""The second moment `XᵀX` of many tokens, the most expensive of all statistics."""
+"""The second moment `XᵀX` of many tokens, the most expensive of all statistics.
 
-from collections.abc import Callable
+It is symmetric, so that only what stands on and above its diagonal is multiplied out and added up, a block of features
+with itself and all behind it at a time; `mirror` fills in the other half once all tokens have been seen.
+"""
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -18,27 +22,48 @@ WIDE = 2048
 SILENT = 1e-12
 """Share of an input's energy in a sequence below which its chosen tokens say nothing of its correlations."""
 
-Product = Callable[[Float[Tensor, "M N"], Float[Tensor, "N I"]], Float[Tensor, "M I"]]
 
-
-def moment_of(
+def cross_moment(
     left: Float[Tensor, "B T J"], right: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None
 ) -> Float[Tensor, "J I"]:
-    """Return `Σ_b w_b Σ_t l_bt r_btᵀ` in float32; where `left` is `right` that is the second moment.
+    """Return `Σ_b w_b Σ_t l_bt r_btᵀ` in float32; products are made as those of `upper_moment` are.
+
+    Args:
+        left: inputs.
+        right: others of the same tokens.
+        weights: of the sequences; None weighs all of them one.
+    """
+    if left.dtype != right.dtype or not half.takes(right):
+        return _scaled(left, weights).T @ _scaled(right, weights)
+    total = torch.zeros(left.shape[2], right.shape[2], device=right.device)
+    if weights is None:
+        return half.product(left.flatten(0, 1).T, right.flatten(0, 1), total)
+    part = torch.empty_like(total)
+    for mine, theirs, weight in zip(left, right, weights.float(), strict=True):
+        total.addcmul_(half.product(mine.T, theirs, part), weight)
+    return total
+
+
+def upper_moment(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "I I"]:
+    """Return `Σ_b w_b Σ_t x_bt x_btᵀ` in float32; what stands below the diagonal means nothing until it is mirrored.
 
     Half precision that an accelerator multiplies into float32 is read as it is, so that products are exact and sums are
     those of float32: weights scale the sum of a sequence, in float32. Everywhere else tokens are brought to float32 and
     scaled by the root of their weight.
 
     Args:
-        left: inputs.
-        right: the same inputs, or others of the same tokens.
+        inputs: of a matrix.
         weights: of the sequences; None weighs all of them one.
     """
-    if left.dtype == right.dtype and half.takes(right):
-        return _in_half(left, right, weights)
-    rows = _scaled(right, weights)
-    return second_moment(rows) if left is right else _scaled(left, weights).T @ rows
+    if not half.takes(inputs):
+        return _of_rows(_scaled(inputs, weights))
+    if weights is None:
+        return _of_rows(inputs.flatten(0, 1))
+    total = torch.zeros(inputs.shape[2], inputs.shape[2], device=inputs.device)
+    for sequence, weight in zip(inputs, weights.float(), strict=True):
+        for place, part in _parts(_of_rows(sequence)):
+            total[place].addcmul_(part, weight)
+    return total
 
 
 def thinned_moment(
@@ -47,7 +72,7 @@ def thinned_moment(
     weights: Float[Tensor, " B"] | None,
     share: float,
 ) -> Float[Tensor, "I I"]:
-    """Return the second moment with correlations from a share of the tokens, and the energy of inputs from all of them.
+    """Return `upper_moment` with correlations from a share of the tokens, and the energy of inputs from all of them.
 
     `Σ_b w_b S_b (Σ_{t chosen} x_bt x_btᵀ) S_b` with `S_b² = Σ_t x_bt² / Σ_{t chosen} x_bt²` is positive semidefinite,
     with the diagonal of all tokens, at a share of the products. Each sequence is scaled for itself, so that nothing
@@ -69,13 +94,27 @@ def thinned_moment(
     weights = torch.ones(len(some), device=some.device) if weights is None else weights.float()
     if half.takes(some):
         moment = torch.zeros(inputs.shape[2], inputs.shape[2], device=inputs.device)
-        for part, factor, weight in zip(some, scale, weights, strict=True):
-            product = _by_halves(part, WIDE, half.product)
-            moment.addcmul_(product.mul_(factor[:, None]), factor * weight)
+        for sequence, factor, weight in zip(some, scale, weights, strict=True):
+            for (rows, columns), part in _parts(_of_rows(sequence)):
+                moment[rows, columns].addcmul_(part.mul_(factor[rows, None]), factor[columns] * weight)
     else:
-        moment = second_moment((some.float() * (scale * weights.sqrt().to(scale)[:, None])[:, None]).flatten(0, 1))
+        moment = _of_rows((some.float() * (scale * weights.sqrt().to(scale)[:, None])[:, None]).flatten(0, 1))
     moment.diagonal().copy_(weights.to(squares) @ squares)
     return moment
+
+
+def add_upper(total: Float[Tensor, "I I"], more: Float[Tensor, "I I"]) -> None:
+    """Add an `upper_moment` to another one."""
+    for place, part in _parts(more):
+        total[place] += part
+
+
+def mirror(moment: Float[Tensor, "I I"]) -> None:
+    """Put what stands above the diagonal below it as well."""
+    for (rows, _), part in _parts(moment):
+        own = moment[rows, rows]
+        own.copy_(own.triu() + own.triu(1).T)
+        moment[rows.stop :, rows] = part[:, len(part) :].T
 
 
 def _scaled(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None) -> Float[Tensor, "N I"]:
@@ -84,39 +123,21 @@ def _scaled(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None)
     return (values if weights is None else values * weights.sqrt().to(values)[:, None, None]).flatten(0, 1)
 
 
-def _in_half(
-    left: Float[Tensor, "B T J"], right: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None
-) -> Float[Tensor, "J I"]:
-    def moment(mine: Tensor, theirs: Tensor) -> Tensor:
-        return _by_halves(theirs, WIDE, half.product) if left is right else half.product(mine.T, theirs)
-
-    if weights is None:
-        return moment(left.flatten(0, 1), right.flatten(0, 1))
-    total = torch.zeros(left.shape[2], right.shape[2], device=right.device)
-    for mine, theirs, weight in zip(left, right, weights.float(), strict=True):
-        total.addcmul_(moment(mine, theirs), weight)
-    return total
-
-
-def second_moment(rows: Float[Tensor, "N I"]) -> Float[Tensor, "I I"]:
-    """Return `Σ_t x_t x_tᵀ`; on the CPU only one half is multiplied out, as the other is its mirror image."""
-    # Products of blocks are those of the whole to the bit, but for narrow rests.
-    if rows.device.type != "cpu" or rows.shape[1] % (BLOCK // 4):
-        return rows.T @ rows
-    return _by_halves(rows, BLOCK, torch.mm)
-
-
-def _by_halves(rows: Float[Tensor, "N I"], block: int, product: Product) -> Float[Tensor, "I I"]:
-    """Multiply out a block of features with itself and those behind it, and mirror the rest."""
-    features = rows.shape[1]
-    if features <= block:
-        return product(rows.T, rows)
-    columns, moment = rows.T, rows.new_empty(features, features, dtype=torch.float32)
-    if rows.device.type == "cpu":
-        columns = columns.contiguous()
-    for first in range(0, features, block):
-        last = min(first + block, features)
-        part = product(columns[first:last], rows[:, first:])
-        moment[first:last, first:] = part
-        moment[last:, first:last] = part[:, block:].T
+def _of_rows(rows: Float[Tensor, "N I"]) -> Float[Tensor, "I I"]:
+    """Multiply out each block of features with itself and those behind it, in float32."""
+    left = rows.T.contiguous() if rows.device.type == "cpu" else rows.T
+    product = torch.mm if rows.dtype == torch.float32 else half.product
+    moment = torch.empty(rows.shape[1], rows.shape[1], device=rows.device)
+    for (own, columns), part in _parts(moment):
+        product(left[own], rows[:, columns], out=part)
     return moment
+
+
+def _parts(moment: Float[Tensor, "I I"]) -> Iterator[tuple[tuple[slice, slice], Float[Tensor, "M N"]]]:
+    """Yield for each block of features where its products with itself and all behind it stand, and these."""
+    features = len(moment)
+    # On the CPU products of blocks are those of the whole to the bit, but for narrow rests.
+    block = WIDE if moment.device.type != "cpu" else BLOCK if features % (BLOCK // 4) == 0 else features
+    for first in range(0, features, block):
+        place = slice(first, min(first + block, features)), slice(first, features)
+        yield place, moment[place]

@@ -16,11 +16,11 @@ HALVES = [torch.bfloat16, torch.float16]
 every_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 
 
-def as_on_a_gpu(left: Tensor, right: Tensor) -> Tensor:
+def as_on_a_gpu(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """Multiply as `torch.mm` with `out_dtype` does, which the CPU has not."""
     assert left.dtype == right.dtype
     assert left.dtype in HALVES
-    return left.float() @ right.float()
+    return torch.mm(left.float(), right.float(), out=out)
 
 
 @pytest.fixture
@@ -46,10 +46,17 @@ def test_a_device_without_such_products_or_with_wrong_ones_is_found_out(
         assert not half.takes(values)
         assert not half.takes(values.float())
         assert len(caplog.records) == 1
-        rounded = lambda left, right: (left.float() @ right.float()).bfloat16().float()  # noqa: E731
-        monkeypatch.setattr(half, "product", rounded)
-        half.agrees.cache_clear()
-        assert not half.takes(values)
+        rounded = lambda left, right, out: out.copy_(left.float() @ right.float()).copy_(out.bfloat16())  # noqa: E731
+
+        def outside(left: Tensor, right: Tensor, out: Tensor) -> None:
+            out.as_strided((1,), (1,), 0).fill_(1)
+            as_on_a_gpu(left, right, out)
+
+        for wrong in (rounded, outside):
+            monkeypatch.setattr(half, "product", wrong)
+            half.agrees.cache_clear()
+            assert not half.takes(values)
+        assert caplog.messages[-1].count("they are wrong by 1.0e+00")
     half.agrees.cache_clear()
     assert "they are wrong by" in caplog.text
     assert not half.takes(torch.ones(2, 2, dtype=torch.bfloat16))
@@ -76,6 +83,7 @@ def test_moments_of_half_precision_are_those_of_float64(
         found = SequenceSums.of(Pretend(inputs), Needs.CROSS_MOMENTS, own, Pretend(dense))
         statistics = LanguageStatistics.zeros(1, features, DEVICE, Needs.CROSS_MOMENTS)
         statistics.add(found, torch.zeros(3, dtype=torch.int64))
+        statistics.complete()
     assert waits.total == tried
     for moment, exact in zip((statistics.second_moment, statistics.cross_moment), expected, strict=True):
         assert isinstance(moment, Pretend)

@@ -32,7 +32,7 @@ from mwanda.solvers.dsnot import DSnoT
 from mwanda.solvers.sparsegpt import SparseGPT
 from mwanda.solvers.swap import Swap
 from mwanda.solvers.threshold import Threshold
-from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs, SequenceSums
+from mwanda.statistics import LanguageStatistics, LanguageWeights, Needs, SequenceSums, second_moment
 
 
 CALIBRATION = tiny_calibration(languages=3, sequences=(3, 2, 4), length=20)
@@ -52,6 +52,12 @@ ALL = Needs.COUNTS | Needs.SECOND_MOMENTS | Needs.MEANS
 
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 every_weighting = pytest.mark.parametrize("weighting", WEIGHTS.values(), ids=WEIGHTS)
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have second moments multiplied out in several blocks of features, of which one half is filled in at the end."""
+    monkeypatch.setattr(second_moment, "BLOCK", 4)
 
 
 def statistics_of(inputs: Inputs, weighting: LanguageWeights) -> LanguageStatistics:

@@ -29,7 +29,7 @@ from mwanda.schedules.owl_cwl import OWLCWL
 from mwanda.schedules.uniform import Uniform
 from mwanda.solvers import Budget, Layer, Solver, WeightSolver, sparsegpt
 from mwanda.solvers.gram import Shared, gram_of
-from mwanda.solvers.sparsegpt import SparseGPT, by_loss, inverse_factor
+from mwanda.solvers.sparsegpt import SparseGPT, by_loss, feedback
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -136,11 +136,34 @@ def test_fewer_tokens_than_inputs_are_enough() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_the_factor_is_that_of_the_damped_inverse() -> None:
+@pytest.mark.parametrize("sizes", [[], [16], [1] * 16, [5, 5, 5, 1], [4, 4, 4, 4]], ids=str)
+def test_feedback_is_that_of_the_damped_moments(sizes: list[int]) -> None:
     inputs = correlated_inputs(60, 16)
-    factor = inverse_factor(SparseGPT().hessian(gram_of(statistics_of(inputs)))).double()
-    assert torch.equal(factor, factor.triu())
-    torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(hessian_of(inputs)), rtol=1e-4, atol=1e-6)
+    found = feedback(SparseGPT().hessian(gram_of(statistics_of(inputs))), sizes).double()
+    assert torch.equal(found, found.triu())
+    diagonal, unit = found.diagonal().clone(), found.triu(1) + torch.eye(16)
+    for block in torch.arange(16).split(sizes) if sizes else ():
+        own = slice(int(block[0]), int(block[-1]) + 1)
+        unit[own, own] = unit[own, own].inverse()
+    root = unit * diagonal
+    torch.testing.assert_close(root @ root.T, hessian_of(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_behind_others_is_scored_as_if_it_lost_nothing() -> None:
+    """Its columns make up for each other's adjustments before any of them is pruned; the last one shows it."""
+    inputs, weight = correlated_inputs(60, 12, 3), random_weight(1, 12, 3)
+    budget = Budget(planned=6, prune_per_group=6, group="matrix")
+    found = SparseGPT(columns=6).solve(Layer(weight, statistics_of(inputs), budget))
+    first = (found[:, :6] == 0).expand(2, -1)
+    hessian, kept = hessian_of(inputs), weight.double().clone()
+    for column in range(6):
+        if first[0, column]:
+            inverse = torch.linalg.inv(hessian[column:, column:])
+            kept[:, column:] -= kept[:, column] / inverse[0, 0] * inverse[0]
+            kept[:, column] = 0
+    curvature = torch.stack([torch.linalg.inv(hessian[each:, each:])[0, 0] for each in range(6, 12)])
+    lowest = (kept[0, 6:].square() / curvature).argsort()[: 6 - int(first[0].sum())]
+    assert sorted(lowest.tolist()) == (found[0, 6:] == 0).nonzero().flatten().tolist()
 
 
 def test_scores_are_those_of_the_formula() -> None:
@@ -236,8 +259,7 @@ def test_zeros_of_groups_are_exactly_those_planned(
 def test_a_kept_weight_that_is_adjusted_to_zero_still_counts_as_kept() -> None:
     """Among billions of weights some are cancelled exactly; the audit would stop the run for one zero too many."""
     statistics = statistics_of(correlated_inputs(9, 2, seed=1) * torch.tensor([1.0, 0.1]))
-    factor = inverse_factor(SparseGPT().hessian(gram_of(statistics)))
-    cancelled = 1 / factor[0, 0] * factor[0, 1]
+    cancelled = feedback(SparseGPT().hessian(gram_of(statistics)), [2])[0, 1]
     budget = Budget(planned=1, prune_per_group=1, group="matrix")
     found = SparseGPT().solve(Layer(torch.tensor([[1.0, cancelled]]), statistics, budget))
     assert found[0, 0] == 0
@@ -425,13 +447,13 @@ def test_outputs_move_less_than_under_wanda(order: Order) -> None:
 
 def test_matrices_with_the_same_inputs_share_one_factor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Query, key and value; also where each of them has its own sums of the same inputs."""
-    made, own = [], sparsegpt.inverse_factor
+    made, own = [], sparsegpt.feedback
 
-    def counted(hessian: Tensor) -> Tensor:
+    def counted(hessian: Tensor, sizes: Sequence[int]) -> Tensor:
         made.append(hessian)
-        return own(hessian)
+        return own(hessian, sizes)
 
-    monkeypatch.setattr(sparsegpt, "inverse_factor", counted)
+    monkeypatch.setattr(sparsegpt, "feedback", counted)
     inputs, shared = correlated_inputs(60, 8), Shared()
     for number, (text, expected) in enumerate([(inputs, 1), (inputs.clone(), 1), (inputs * 2, 2), (inputs, 3)]):
         each = layer(random_weight(4, 8, number), text)

@@ -18,8 +18,9 @@ from mwanda.statistics import (
     language_root_mean_square,
     pooled_norm,
 )
+from mwanda.statistics import second_moment as moments
 from mwanda.statistics.language import add_by_language, reduce_anywhere, reduce_on_cpu
-from mwanda.statistics.second_moment import second_moment
+from mwanda.statistics.second_moment import mirror, upper_moment
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -211,9 +212,28 @@ def test_sums_of_squares_are_part_of_all_that_is_needed_of_inputs() -> None:
 def test_second_moments_are_those_of_one_product_to_the_bit(features: int) -> None:
     """However they are made: what was pruned by them yesterday is pruned by them today."""
     rows = random_inputs(1, 40, features)[0]
-    found = second_moment(rows)
+    found = upper_moment(rows[None], None)
+    mirror(found)
     assert torch.equal(found, rows.T @ rows)
     assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("features", [1, 5, 8, 9])
+def test_half_of_a_second_moment_is_added_up_and_mirrored_at_the_end(
+    features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "BLOCK", 4)
+    needs = Needs.SECOND_MOMENTS
+    inputs, statistics = random_inputs(6, 5, features), LanguageStatistics.zeros(1, features, needs=needs)
+    for part in inputs.split(2):
+        sums = SequenceSums.of(part, needs)
+        assert sums.second_moment is not None
+        sums.second_moment[torch.ones(features, features).tril(-1).bool()] = torch.nan  # means nothing
+        statistics.add(sums, torch.zeros(2, dtype=torch.int64))
+    for _ in range(2):  # what is complete stays as it is
+        statistics.complete()
+        rows = inputs.flatten(0, 1)
+        torch.testing.assert_close(statistics.second_moment, rows.T @ rows, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("tokens", [1, 256, 300, 1030])
