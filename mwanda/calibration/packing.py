@@ -27,7 +27,7 @@ MARKUP = re.compile(r"[<\[|]")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sequences of one length; sequence `b` is in language `languages[b]`."""
+    """Some sequences of one length; sequence `b` is in language `languages[b]`, which the computer's memory holds."""
 
     tokens: Int[Tensor, "B T"]
     languages: Int[Tensor, " B"]
@@ -53,7 +53,7 @@ class CalibrationSet:
         """Return batches of `size` sequences, languages in order."""
         tokens = torch.cat(self.sequences).to(device)  # all in one go, as an accelerator is waited for each time
         counts = torch.tensor([part.shape[0] for part in self.sequences])
-        languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts).to(device)
+        languages = torch.repeat_interleave(torch.arange(len(self.codes)), counts)
         return [Batch(*parts) for parts in zip(tokens.split(size), languages.split(size), strict=True)]
 
     def part(self, fraction: float) -> "CalibrationSet":

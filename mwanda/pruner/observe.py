@@ -143,7 +143,8 @@ class Observer:
             return
         order = in_order_of_experts(chosen)
         tokens = order // chosen.shape[1]
-        languages = batch.languages.to(chosen.device).repeat_interleave(batch.tokens.shape[1])[tokens]
+        languages = batch.languages.repeat_interleave(batch.tokens.shape[1])
+        languages = languages.to(chosen.device, non_blocking=True)[tokens]
         # What waits for the device is asked for once a batch, not for each expert.
         count = self.statistics[matrices[0].name].languages
         runs, lengths = torch.unique_consecutive(chosen.flatten()[order] * count + languages, return_counts=True)
@@ -158,7 +159,7 @@ class Observer:
 
     def _weights_of(self, name: str, languages: Int[Tensor, " B"]) -> Float[Tensor, " B"] | None:
         weights = self._weights.get(name)
-        return None if weights is None else weights[languages.to(weights.device)]
+        return None if weights is None else weights[languages.to(weights.device, non_blocking=True)]
 
     def _see(self, place: nn.Module, args: tuple[Any, ...]) -> None:
         batch = self._batch or self._current()

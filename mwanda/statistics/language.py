@@ -133,13 +133,33 @@ def reduce_anywhere(inputs: Float[Tensor, "B T I"]) -> Float[Tensor, "B I"]:
     return runs
 
 
-def add_by_language(totals: Float[Tensor, "L I"], languages: Int[Tensor, " B"], values: Float[Tensor, "B I"]) -> None:
+FEW_RUNS = 4
+"""Languages of a batch up to which an accelerator adds the sequences of each by themselves."""
+
+
+def add_by_language(totals: Tensor, languages: Int[Tensor, " B"], values: Tensor) -> None:
     """Add to each language's row of `totals` the values of its sequences, in one fixed order of summation.
 
-    `index_add_` of a GPU sums in the order in which its threads arrive.
+    `index_add_` of a GPU sums in the order in which its threads arrive or, where results have to repeat, sorts first,
+    which takes longer than all the rest. What the computer's memory holds can be looked at without waiting.
+
+    Args:
+        totals: L × any shape.
+        languages: of each sequence, here or on the device of `totals`.
+        values: B × that shape; of sequences as such, they may be where `languages` are.
     """
-    belongs = torch.arange(len(totals), device=totals.device)[:, None] == languages
-    totals += belongs.to(totals) @ values
+    if totals.device.type == "cpu":
+        totals.index_add_(0, languages, values.to(totals))
+        return
+    if languages.device.type == "cpu":
+        found, lengths = torch.unique_consecutive(languages, return_counts=True)
+        if len(found) <= FEW_RUNS:
+            for language, part in zip(found.tolist(), values.split(lengths.tolist()), strict=True):
+                totals[language].add_(part.sum(dim=0, dtype=totals.dtype))
+            return
+    numbers = torch.arange(len(totals), device=totals.device)[:, None]
+    belongs = (numbers == languages.to(totals.device, non_blocking=True)).double()
+    totals += (belongs @ values.to(totals.device, torch.float64, non_blocking=True)).to(totals.dtype)
 
 
 def _count(marks: Bool[Tensor, "B T I"]) -> Int[Tensor, "B I"]:
@@ -215,32 +235,24 @@ class LanguageStatistics:
 
     def add(self, sums: SequenceSums, languages: Int[Tensor, " B"]) -> None:
         """Add a batch whose sequence `b` is in language `languages[b]`."""
-        languages = languages.to(self.tokens.device, non_blocking=True)
-        self._add_by_language(self.sum_squares, languages, sums.squares)
-        self.tokens.index_add_(0, languages, torch.full_like(languages, sums.tokens))
-        for mine, seen in ((self.positive, sums.positive), (self.nonzero, sums.nonzero)):
+        add_by_language(self.sum_squares, languages, sums.squares)
+        add_by_language(self.tokens, languages, torch.full_like(languages, sums.tokens))
+        for mine, seen in (
+            (self.positive, sums.positive),
+            (self.nonzero, sums.nonzero),
+            (self.sum_values, sums.values),
+        ):
             if mine is not None and seen is not None:
-                mine.index_add_(0, languages, seen.to(mine))
+                add_by_language(mine, languages, seen)
         if self.second_moment is not None and sums.second_moment is not None:
             add_upper(self.second_moment, sums.second_moment.to(self.second_moment))
         if self.cross_moment is not None and sums.cross_moment is not None:
             self.cross_moment += sums.cross_moment.to(self.cross_moment)
-        if self.sum_values is not None and sums.values is not None:
-            self._add_by_language(self.sum_values, languages, sums.values)
 
     def complete(self) -> None:
         """Fill in the half of the second moment that is the mirror image of the other, when all has been added."""
         if self.second_moment is not None:
             mirror(self.second_moment)
-
-    @staticmethod
-    def _add_by_language(
-        totals: Float[Tensor, "L I"], languages: Int[Tensor, " B"], values: Float[Tensor, "B I"]
-    ) -> None:
-        if totals.device.type == "cpu":
-            totals.index_add_(0, languages, values.to(totals))
-        else:
-            add_by_language(totals, languages, values.to(totals))
 
     @property
     def languages(self) -> int:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from pretend_device import Pretend, pretend
 from torch import Tensor
 from tracked_memory import Tracked
 
@@ -182,12 +183,23 @@ def test_sums_on_any_device_are_those_of_the_cpu(shape: tuple[int, int, int]) ->
     torch.testing.assert_close(reduce_on_cpu(inputs), exact)
 
 
-def test_languages_are_added_up_as_by_index() -> None:
-    languages, values = torch.tensor([2, 0, 2, 1, 2]), random_inputs(1, 5, 6)[0].double()
-    expected = torch.ones(4, 6, dtype=torch.float64).index_add_(0, languages, values)
-    found = torch.ones(4, 6, dtype=torch.float64)
-    add_by_language(found, languages, values)
-    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+@pytest.mark.parametrize("languages", [[2, 0, 2, 1, 2], [1, 1, 1, 1, 1], [0, 0, 2, 2, 3], [0, 1, 2, 3, 0]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64], ids=str)
+@pytest.mark.parametrize("there", [False, True], ids=["languages here", "languages there"])
+def test_languages_are_added_up_as_by_index(languages: list[int], dtype: torch.dtype, there: bool) -> None:
+    """Elsewhere too, where that sorted first: some twenty kernels for each matrix and batch."""
+    chosen, values = torch.tensor(languages), (random_inputs(1, 5, 6)[0] * 9).to(dtype)
+    expected, tokens = torch.ones(4, 6, dtype=dtype), torch.ones(4, dtype=torch.int64)
+    add_by_language(expected, chosen, values)
+    assert not expected.equal(torch.ones(4, 6, dtype=dtype))
+    with pretend() as waits:
+        found, counted = Pretend(torch.ones(4, 6, dtype=dtype)), Pretend(tokens.clone())
+        placed = Pretend(chosen.clone()) if there else chosen
+        add_by_language(found, placed, Pretend(values.clone()))
+        add_by_language(counted, placed, torch.full_like(placed, 7))
+    assert waits.total == 0
+    torch.testing.assert_close(found.values, expected, rtol=1e-14, atol=0)
+    assert counted.values.tolist() == [1 + 7 * languages.count(each) for each in range(4)]
 
 
 @pytest.mark.parametrize("first", Needs)
