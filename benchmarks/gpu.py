@@ -67,9 +67,10 @@ from mwanda.pruner.runtime import Runtime
 from mwanda.pruner.visitors import OnArrival
 from mwanda.schedules.fisher import Fisher
 from mwanda.schedules.uniform import Uniform
+from mwanda.solvers import sparsegpt
 from mwanda.solvers.admm import ADMM
 from mwanda.solvers.swap import Swap
-from mwanda.statistics import Needs, SequenceSums
+from mwanda.statistics import Needs, SequenceSums, language
 from mwanda.system import device as devices
 from mwanda.system.background import Background
 from mwanda.system.distributed import World
@@ -117,7 +118,7 @@ TINY = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 32
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "num_experts_per_tok": 2}
 
 
-LLAMA_BLOCKS, MIXTURE_BLOCKS, GEMMA_BLOCKS = 32, 48, 18
+LLAMA_BLOCKS, STAGED_BLOCKS, MIXTURE_BLOCKS, GEMMA_BLOCKS = 32, 16, 48, 18
 SEQUENCES, LENGTH = 128, 2048
 
 WARMING = 1.5
@@ -126,8 +127,10 @@ WARMING = 1.5
 ARRIVAL_TO_DENSE, ARRIVAL_TO_PUBLISHED = 1.3, 0.6
 GRADIENTS_TO_DENSE = 0.75
 ROW_KERNEL_TO_COPY = 0.6
-SPARSEGPT_SECONDS = 45
-"""Of 32 blocks and all sequences, besides the dense pass."""
+SPARSEGPT_SECONDS, MOMENT_SECONDS, SOLVE_SECONDS = 45, 8, 10
+"""Of 32 blocks and all sequences: besides the dense pass, of second moments alone, and of solving."""
+CHECKPOINT_SECONDS, STATISTICS_SECONDS, SCORING_SECONDS = 0.5, 0.3, 0.1
+"""Of 32 blocks and all sequences."""
 MIXTURE_SECONDS = 3
 """Of scoring and masking all 48 blocks."""
 SCORER_TOKENS = 350_000
@@ -144,6 +147,17 @@ STAGES: dict[str, tuple[Any, str]] = {
     "hidden states to the checkpoint": (RunCheckpoint, "save_output"),
 }
 """Of a run by arrival: what is called for each; the rest is the forward pass with the walk."""
+
+
+SPARSEGPT_STAGES: dict[str, tuple[Any, str]] = {
+    "products": (language, "upper_moment"),
+    "adding up": (language, "add_upper"),
+    "mirroring": (language, "mirror"),
+    "factors": (sparsegpt, "feedback"),
+    "selection": (sparsegpt, "lowest"),
+    "columns": (sparsegpt, "adjust"),
+}
+"""Of SparseGPT: the first three are second moments, and the others most of solving."""
 
 
 class Stop(Exception):
@@ -315,8 +329,8 @@ class Bench:
         return {}
 
     def stages(self) -> dict[str, Any]:
-        """Say where the time of a run by arrival with a checkpoint goes, on eight blocks."""
-        model = self.made("llama", LLAMA, 8)
+        """Say where the time of a run by arrival with a checkpoint goes, on sixteen blocks."""
+        model = self.made("llama", LLAMA, STAGED_BLOCKS)
         text = self.text(model)
         with tempfile.TemporaryDirectory() as folder, watched(STAGES, self.device) as marks:
             whole = self.timed(
@@ -428,8 +442,18 @@ class Bench:
         return {"used": True, "seconds": zeroed, "copy": copied, "share of copy bandwidth": copied / zeroed}
 
     def sparsegpt(self) -> dict[str, Any]:
-        """Time SparseGPT on two blocks."""
-        return self.again("llama", LLAMA, 2, SparseGPT())
+        """Time SparseGPT on four blocks beside their dense pass, after one on few sequences, and say where it goes."""
+        self._sparsegpt(2 * self.batch)
+        return self._sparsegpt(SEQUENCES)
+
+    def _sparsegpt(self, sequences: int) -> dict[str, Any]:
+        model = self.made("llama", LLAMA, 4)
+        text = self.text(model, sequences)
+        dense = self.timed(lambda: dense_pass(model, text, self.batch))
+        with watched(SPARSEGPT_STAGES, self.device) as marks:
+            found = self.timed(lambda: prune(model, "arrival", SparseGPT(), text=text, batch=self.batch))
+        spent = {name: sum(end.seconds_since(start) for start, end in pairs) for name, pairs in marks.items()}
+        return {**found, "spent": spent, "dense": dense}
 
     def mixture(self) -> dict[str, Any]:
         """Time four blocks of a mixture with the shape of Qwen3-30B-A3B."""
@@ -513,11 +537,20 @@ class Bench:
         return {"seconds": median(seconds), "rounds": seconds, "first": first["seconds"], "peak bytes": peak}
 
 
-def whole_sparsegpt(found: Mapping[str, Any]) -> float:
-    """Return what SparseGPT adds to the dense pass for all blocks and sequences, given what it takes for two blocks."""
-    sequences = SEQUENCES / found.get("sequences", 32)
-    added = found["stages"]["prune"] + found["stages"]["calibrate"] * sequences
-    return LLAMA_BLOCKS / 2 * added - found["dense seconds"]
+def whole_sparsegpt(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return what SparseGPT takes of all blocks besides the dense pass, in all and in parts, given that of four."""
+    spent, blocks = found["spent"], LLAMA_BLOCKS / 4
+    seconds = {
+        "all": found["stages"]["prune"] + found["stages"]["calibrate"] - found["dense"]["seconds"],
+        "second moments": spent["products"] + spent["adding up"] + spent["mirroring"],
+        "solving": found["stages"]["prune"],
+    }
+    return {part: blocks * each for part, each in seconds.items()}
+
+
+def of_all_blocks(*stages: str) -> Callable[[Mapping[str, Any]], float]:
+    """Return what adds up some stages, for a whole model."""
+    return lambda found: LLAMA_BLOCKS / STAGED_BLOCKS * sum(found["spent"][stage] for stage in stages)
 
 
 BARS: dict[str, dict[str, Bar]] = {
@@ -531,9 +564,20 @@ BARS: dict[str, dict[str, Bar]] = {
             lambda found: found["arrival"]["ratio"] / found["published"]["ratio"], ARRIVAL_TO_PUBLISHED
         ),
     },
-    "sparsegpt": {"seconds for the whole model": Bar(whole_sparsegpt, SPARSEGPT_SECONDS)},
+    "sparsegpt": {
+        "seconds for the whole model": Bar(lambda found: whole_sparsegpt(found)["all"], SPARSEGPT_SECONDS),
+        "of second moments": Bar(lambda found: whole_sparsegpt(found)["second moments"], MOMENT_SECONDS),
+        "of solving": Bar(lambda found: whole_sparsegpt(found)["solving"], SOLVE_SECONDS),
+    },
     "mixture": {
         "seconds for the whole model": Bar(lambda found: found["stages"]["prune"] * MIXTURE_BLOCKS / 4, MIXTURE_SECONDS)
+    },
+    "stages": {
+        "seconds of checkpoints": Bar(
+            of_all_blocks("masks for the checkpoint", "waiting for the checkpoint"), CHECKPOINT_SECONDS
+        ),
+        "of sums of squares": Bar(of_all_blocks("statistics"), STATISTICS_SECONDS),
+        "of scoring and masking": Bar(of_all_blocks("scoring and masking"), SCORING_SECONDS),
     },
     "gradients": {"gradients to the dense pass": Bar(lambda found: found["ratio"], GRADIENTS_TO_DENSE)},
 }
@@ -550,10 +594,10 @@ EXPECTED = {
     "row_kernel": 3,
     "scorer": 10,
     "orders": 75,
-    "sparsegpt": 12,
+    "sparsegpt": 15,
     "mixture": 8,
     "gradients": 20,
-    "stages": 15,
+    "stages": 20,
     "masks": 45,
     "gemma": 30,
     "solvers": 30,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from mwanda.system.device import fetched
+
 
 def pack(kept: Bool[Tensor, "out in"]) -> UInt8[Tensor, "out bytes"]:
     """Return eight weights a byte, first weight in the highest bit, rows padded with zeros; where `kept` is."""
@@ -36,9 +38,9 @@ def digests(weights: Sequence[Float[Tensor, "out in"]], at_once: int = AT_ONCE) 
     if all(weight.device.type == "cpu" for weight in weights):
         return [_hash(weight, _packed(weight, at_once)) for weight in weights]
     packed = [torch.cat([part.flatten() for part in _packed(weight, at_once)]) for weight in weights]
-    fetched = torch.cat(packed).cpu().split([each.numel() for each in packed])
+    parts = fetched(torch.cat(packed)).split([each.numel() for each in packed])
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda weight, part: _hash(weight, [part]), weights, fetched))
+        return list(threads.map(lambda weight, part: _hash(weight, [part]), weights, parts))
 
 
 def _packed(weight: Float[Tensor, "out in"], at_once: int) -> Iterator[UInt8[Tensor, "rows bytes"]]:

@@ -23,7 +23,7 @@ from mwanda.pruner.walk import Arrivals, Decision, Visitor
 from mwanda.schedules import BlockMatrix, Schedule
 from mwanda.solvers.threshold import Threshold
 from mwanda.statistics import UNIFORM, LanguageStatistics, LanguageWeights, Needs
-from mwanda.system.device import Mark
+from mwanda.system.device import Mark, fetched
 from mwanda.system.distributed import World
 
 
@@ -328,7 +328,7 @@ def _in_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if not tensors:
         return {}
     values = list(tensors.values())
-    parts = torch.cat([value.flatten() for value in values]).cpu().split([value.numel() for value in values])
+    parts = fetched(torch.cat([value.flatten() for value in values])).split([value.numel() for value in values])
     return {name: part.view(value.shape) for (name, value), part in zip(tensors.items(), parts, strict=True)}
 
 

@@ -65,8 +65,28 @@ for kind, (size, block) in itertools.product(("*bf16", "*fp16", "*fp32"), ((640,
     assert compile(source, GPUTarget("cuda", 90, 32), options).asm["cubin"]
 """
 
+COLUMNS = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mwanda.kernels import columns
 
-@pytest.mark.parametrize("source", [COMPILE, SUMS, LEVELS, NORMS], ids=["rows", "sums", "levels", "norms"])
+types = {"values": "*fp32", "gone": "*i8", "spread": "*fp32", "scale": "*fp32"}
+for cell in (0, 4):
+    constants = {"BLOCK": 128, "CELL": cell, "LINES": columns.ROWS}
+    chosen = types | dict.fromkeys(("rows", "size", "apart", "stride", "count"), "i32")
+    chosen |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(columns._adjust, {name: chosen[name] for name in columns._adjust.arg_names}, constants)
+    options = {"num_warps": 1, "enable_fp_fusion": False}
+    made = compile(source, GPUTarget("cuda", 90, 32), options)
+    assert made.asm["cubin"]
+    assert "bar.sync" not in made.asm["ptx"]  # nothing waits at each column
+"""
+
+
+@pytest.mark.parametrize(
+    "source", [COMPILE, SUMS, LEVELS, NORMS, COLUMNS], ids=["rows", "sums", "levels", "norms", "columns"]
+)
 def test_a_kernel_compiles_for_a_gpu(source: str) -> None:
     if os.environ.get("CI") != "true":
         pytest.importorskip("triton", reason="no Triton is installed here")

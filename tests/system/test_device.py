@@ -92,3 +92,25 @@ def test_what_is_sent_does_not_share_places(monkeypatch: pytest.MonkeyPatch) -> 
     rows = torch.arange(3)[:, None].expand(3, 4)
     assert device.sent(rows, torch.device("cuda")).equal(rows)
     assert pinned[0].is_contiguous()
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_what_is_fetched_from_a_gpu_goes_to_pinned_memory_unless_it_is_much(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class There(torch.Tensor):
+        device = CUDA  # type: ignore[assignment]
+
+    asked, empty = [], torch.empty
+
+    def noted(*shape: object, pin_memory: bool = False, **named: object) -> torch.Tensor:
+        asked.append(pin_memory)
+        return empty(*shape, **named)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "empty", noted)
+    monkeypatch.setattr(device, "PINNED", 4 * 4)
+    values = torch.arange(size, dtype=torch.float32)
+    assert device.fetched(values).equal(values)
+    assert asked == []
+    assert device.fetched(values.as_subclass(There)).as_subclass(torch.Tensor).equal(values)
+    assert asked == ([True] if size == 3 else [])
