@@ -13,6 +13,7 @@ from torch import nn
 
 from mwanda.errors import MemoryShortageError
 from mwanda.models import Block, Matrix
+from mwanda.pruner.damage.labels import PER_LOGIT, tokens_at_once
 from mwanda.pruner.damage.products import GRADIENTS_AT_ONCE
 from mwanda.pruner.experts import place_of
 from mwanda.statistics import Needs
@@ -51,6 +52,7 @@ class Plan:
         dtype: of the weights.
         gradient_tokens: of the part of the calibration set that gradients are taken of; 0 where none are.
         draws: backward passes through each block.
+        labels: share of positions at which tokens are drawn.
         length: tokens of a sequence.
         accelerated: whether it runs on an accelerator.
     """
@@ -65,6 +67,7 @@ class Plan:
     dtype: torch.dtype
     gradient_tokens: int = 0
     draws: int = 1
+    labels: float = 1.0
     length: int = 0
     accelerated: bool = False
 
@@ -97,7 +100,7 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
         "statistics": sum(_statistics_bytes(matrix.shape[1], plan) for matrix in watched),
         "activations": (waiting * (hidden + inputs) + beside + plan.batch_tokens * 4 * widest) * width,
         "attention of passes that wait": _attention_bytes(model, plan),
-        "gradients": _gradient_bytes(blocks, plan, hidden, choices),
+        "gradients": _gradient_bytes(blocks, plan, hidden, choices) + _drawing_bytes(model, plan),
         "scores and mask of the largest matrix": (PER_SCORE_ON_A_DEVICE if plan.accelerated else PER_SCORE)
         * max(matrix.weight.numel() for matrix in matrices),
         "second moments of the largest matrix while they are solved for": max(
@@ -132,6 +135,16 @@ def _gradient_bytes(blocks: Sequence[Block], plan: Plan, hidden: int, choices: i
     )
     graph = int(batch * GRAPH * through)
     return (kept * hidden + graph) * plan.dtype.itemsize + largest.size + 4 * GRADIENTS_AT_ONCE
+
+
+def _drawing_bytes(model: nn.Module, plan: Plan) -> int:
+    """Return what it takes to draw tokens from a model's predictions, a part of the vocabulary at a time."""
+    if not plan.gradient_tokens:
+        return 0
+    positions = max(1, round(plan.labels * min(plan.batch_tokens, plan.gradient_tokens)))
+    at_once = tokens_at_once(torch.device("cuda" if plan.accelerated else "cpu"), positions)
+    vocabulary = int(getattr(getattr(model, "config", None), "vocab_size", None) or at_once)
+    return PER_LOGIT * positions * min(at_once, vocabulary)
 
 
 def _experts(block: Block, matrix: Matrix) -> int:

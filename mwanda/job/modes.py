@@ -29,7 +29,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
     needs = parts.method.needs
     if pruner.order == "oneshot":  # one pass sees what both ask for
         needs |= parts.schedule.needs
-    fraction, draws = _of_gradients(parts)
+    fraction, draws, labels = _of_gradients(parts)
     place = device.choose(source.device)
     return memory.Plan(
         order=pruner.order,
@@ -42,6 +42,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
         dtype=source.torch_dtype(place),
         gradient_tokens=int(fraction * calibration.most_tokens),
         draws=draws,
+        labels=labels,
         length=calibration.length,
         accelerated=place.type != "cpu",
     )
@@ -99,12 +100,15 @@ def check_text(
     check_tokens(skeleton, path, tokenizer, used)
 
 
-def _of_gradients(parts: Parts) -> tuple[float, int]:
-    """Return of which part of the calibration tokens gradients are taken, and how often."""
-    if parts.settings.mode == "plan":
-        return parts.settings.plan.fraction, parts.settings.plan.draws
+def _of_gradients(parts: Parts) -> tuple[float, int, float]:
+    """Return of which part of the tokens gradients are taken, how often, and at which share of positions."""
+    from mwanda.job.plan import LABELS
+
     schedule = parts.schedule
-    return (schedule.signal_fraction, schedule.draws) if isinstance(schedule, LooksAtGradients) else (0.0, 1)
+    own = schedule if isinstance(schedule, LooksAtGradients) else None
+    if parts.settings.mode == "plan":
+        return parts.settings.plan.fraction, parts.settings.plan.draws, LABELS if own is None else own.labels
+    return (0.0, 1, 1.0) if own is None else (own.signal_fraction, own.draws, own.labels)
 
 
 def prepare(parts: Parts) -> None:

@@ -13,9 +13,11 @@ from mwanda.criteria.magnitude import Magnitude
 from mwanda.criteria.wanda import Wanda
 from mwanda.errors import MemoryShortageError
 from mwanda.job.memory import GIB, PER_MOMENT, PER_SCORE_ON_A_DEVICE, PER_SOLVED_WEIGHT, Plan, check, estimate
+from mwanda.kernels.vocabulary import AT_ONCE, VOCABULARY_CHUNK
 from mwanda.models import blocks_of
 from mwanda.patterns.unstructured import Unstructured
 from mwanda.pruner import Pruner
+from mwanda.pruner.damage.labels import DRAWN_AT_ONCE, PER_LOGIT
 from mwanda.pruner.engine import Order
 from mwanda.pruner.visitors import OnArrival
 from mwanda.pruner.walk import Arrivals
@@ -84,6 +86,24 @@ def test_gradients_hold_what_waits_between_blocks_and_one_block_of_a_batch(famil
     assert gradients(2 * tokens) - gradients(tokens) == tokens * (len(blocks) + 2) * 16 * 4
     assert gradients(tokens, draws=3) - gradients(tokens) == tokens * 2 * 16 * 4
     assert gradients(2 * tokens, "disk") == gradients(tokens, "disk") < gradients(tokens)
+
+
+@pytest.mark.parametrize(("accelerated", "most"), [(False, VOCABULARY_CHUNK), (True, DRAWN_AT_ONCE)])
+def test_drawing_takes_the_logits_of_a_part_of_the_vocabulary(accelerated: bool, most: int) -> None:
+    model = tiny_model("llama")
+    blocks, tokens = blocks_of(model), 1 << 20
+    model.config.vocab_size = 100_000
+
+    def drawing(batch: int, labels: float, vocabulary: int = 100_000) -> int:
+        model.config.vocab_size = vocabulary
+        plan = Plan("block", "none", "disk", Needs.NORMS, 3, tokens, batch, torch.float32, tokens, labels=labels)
+        sized = estimate(model, blocks, replace(plan, accelerated=accelerated))["gradients"]
+        return sized - estimate(model, blocks, replace(plan, accelerated=accelerated, labels=0.0))["gradients"]
+
+    per_position = PER_LOGIT * most
+    assert drawing(1000, 0.25) == 249 * per_position  # of one at least
+    assert drawing(1000, 0.25, 64) == 249 * PER_LOGIT * 64
+    assert drawing(1 << 15, 1.0) <= PER_LOGIT * AT_ONCE
 
 
 LENGTH, SEQUENCES = 61, 6

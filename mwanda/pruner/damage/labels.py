@@ -6,12 +6,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mwanda.kernels.vocabulary import VOCABULARY_CHUNK
+from mwanda.kernels.vocabulary import chunk_for
 from mwanda.models.head import OutputHead
 
 
 DRAWN_AT_ONCE = 1 << 13
 """Tokens of the vocabulary handled at once on an accelerator, which is waited for at each such piece."""
+
+PER_LOGIT = 4 + 3 * 8
+"""Bytes that drawing takes for each position and token of the vocabulary handled at once."""
+
+
+def tokens_at_once(device: torch.device, positions: int) -> int:
+    """Return how many tokens of the vocabulary to handle together: fewer where there are many positions."""
+    return min(DRAWN_AT_ONCE, chunk_for(device, positions))
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def draw_tokens(
         uniforms: one for each token.
         chunk: tokens of the vocabulary handled at once; None chooses by the device.
     """
-    chunk = chunk or (VOCABULARY_CHUNK if hidden.device.type == "cpu" else DRAWN_AT_ONCE)
+    chunk = chunk or tokens_at_once(hidden.device, len(hidden))
     masses = torch.stack([piece.logsumexp(dim=1) for piece in head.chunks(hidden, chunk)], dim=1)
     shares = masses.double().softmax(dim=1)
     wanted = uniforms.to(shares).T

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tracked_memory import Tracked
 
 from mwanda.models.head import OutputHead
-from mwanda.pruner.damage.labels import draw_tokens, draws_of
+from mwanda.pruner.damage.labels import PER_LOGIT, draw_tokens, draws_of
 
 
 def head_of(words: int = 101, scale: float = 1.0, softcap: float | None = None) -> OutputHead:
@@ -79,3 +80,13 @@ def test_parts_are_those_of_the_whole_and_the_seed_decides() -> None:
     assert torch.equal(torch.cat([part.uniforms for part in parts], dim=2), whole.uniforms)
     assert torch.equal(draws_of(7, 12, 0.5, 2, seed=0).uniforms, whole.uniforms)
     assert not torch.equal(draws_of(7, 12, 0.5, 2, seed=1).uniforms, whole.uniforms)
+
+
+def test_drawing_holds_no_more_than_is_said() -> None:
+    """In the worst case all tokens lie in one part of the vocabulary, whose logits are made again for all positions."""
+    head = OutputHead(torch.randn(512, 4))
+    hidden, uniforms = torch.randn(100, 4), torch.rand(1, 100, dtype=torch.float64)
+    tracked = Tracked()
+    with tracked:
+        draw_tokens(hidden, head, uniforms, 512)
+    assert 0.7 * PER_LOGIT * 100 * 512 <= tracked.peak <= 1.1 * PER_LOGIT * 100 * 512
