@@ -69,7 +69,7 @@ class ADMM:
         curvature = regularised(unit, self.shrinkage, self.damping)
         weight = layer.weight.float() * norms
         aim = weight @ (curvature if self.match == "layer" else self._cross(layer, unit, norms, silent))
-        inverse = _inverse(curvature, self.penalty)
+        inverse = layer.shared.of(gram, self, lambda: _inverse(curvature, self.penalty))
         multiplier, current = torch.zeros_like(weight), weight
         pruned = layer.lowest_scores() if self.takes_scores else zeros
         for number in range(self.rounds):

@@ -163,7 +163,7 @@ LOOKS_OF_DSNOT = -(-DSnoT.cycles // dsnot.CHECKED)
 SOLVERS: list[tuple[Solver, int]] = [
     (sparsegpt.SparseGPT(), 15),
     (sparsegpt.SparseGPT(column_order="loss"), 4 * MATRICES),
-    (ADMM(), MATRICES),
+    (ADMM(), 8),
     (Swap(), LOOKS_OF_SWAP * MATRICES),
     (DSnoT(), LOOKS_OF_DSNOT * MATRICES),
 ]

@@ -1,5 +1,7 @@
 """ADMM against masked least squares, solved row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,9 +21,9 @@ from torch import Tensor
 
 from mwanda.patterns import Pattern
 from mwanda.patterns.n_of_m import NOfM
-from mwanda.solvers import MaskSolver, WeightSolver
+from mwanda.solvers import MaskSolver, WeightSolver, admm
 from mwanda.solvers.admm import ADMM
-from mwanda.solvers.gram import regularised
+from mwanda.solvers.gram import Shared, regularised
 
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
@@ -140,3 +142,22 @@ def test_half_precision_is_solved_in_single(dtype: torch.dtype) -> None:
 def test_a_single_weight() -> None:
     one = layer(torch.full((1, 1), 3.0), torch.ones(2, 1), sparsity=0)
     torch.testing.assert_close(ADMM().solve(one), torch.full((1, 1), 3.0))
+
+
+def test_matrices_with_the_same_inputs_share_one_inverse(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, own = [], admm._inverse
+
+    def counted(curvature: Tensor, penalty: float) -> Tensor:
+        made.append(penalty)
+        return own(curvature, penalty)
+
+    monkeypatch.setattr(admm, "_inverse", counted)
+    inputs, shared = correlated_inputs(60, 8), Shared()
+    for number, (text, expected) in enumerate([(inputs, 1), (inputs.clone(), 1), (inputs * 2, 2)]):
+        each = layer(random_weight(4, 8, number), text)
+        found = ADMM().solve(replace(each, shared=shared))
+        assert len(made) == expected
+        assert found.equal(ADMM().solve(each))
+        made.pop()
+    ADMM(shrinkage=0.5).solve(replace(layer(random_weight(4, 8), inputs * 2), shared=shared))
+    assert len(made) == 3
