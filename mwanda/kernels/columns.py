@@ -16,8 +16,8 @@ from mwanda.kernels.trial import starting_at
 WIDEST = 128
 """Columns of a block that fit the registers of one program."""
 
-ROWS = 4
-"""Rows of a program, which is one warp: several would wait for each other at every column."""
+ROWS, WARPS = 4, 1
+"""Rows and warps of a program: several warps would wait for each other at every column."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -93,6 +93,6 @@ def adjust(values: Tensor, gone: Tensor, spread: Tensor, scale: Tensor, cell: in
             BLOCK=block,
             CELL=cell or 0,
             LINES=ROWS,
-            num_warps=1,
+            num_warps=WARPS,
             enable_fp_fusion=False,
         )

@@ -155,7 +155,7 @@ class Calibrator:
         if not self._unchecked:
             return
         seen = list(self._unchecked.values())
-        asked = [torch.stack([torch.isfinite(each.sum_squares).all().long(), each.tokens.sum()]) for each in seen]
+        asked = [torch.stack([each.finite.long(), each.tokens.sum()]) for each in seen]
         for name, (sound, count) in zip(self._unchecked, torch.stack(asked).tolist(), strict=True):
             if not sound:
                 raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")

@@ -69,9 +69,7 @@ class SparseGPT:
     def solve(self, layer: Layer) -> Float[Tensor, "out in"]:
         """Return the adjusted weights in float32."""
         gram, cell = gram_of(layer.statistics), layer.budget.cell
-        # Row by row also where the model has its weights the other way round.
-        own = layer.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        values = own if self.match == "layer" else self._aim(layer, gram)
+        values = self._aim(layer, gram)
         width = -(-self.columns // cell) * cell if cell else self.columns
         blocks = list(torch.arange(values.shape[1], device=values.device).split(width))
         if self.column_order == "given":
@@ -91,7 +89,9 @@ class SparseGPT:
         return adjusted
 
     def _aim(self, layer: Layer, gram: Float[Tensor, "in in"]) -> Float[Tensor, "out in"]:
-        """Return the weights `W C H⁻¹` that come nearest to the dense model's outputs when none is pruned."""
+        """Return a copy of the weights, row by row; or `W C H⁻¹`, which unpruned come nearest to the dense outputs."""
+        if self.match == "layer":
+            return layer.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         silent = gram.diagonal() == 0
         cross = cross_moment_of(layer.statistics).double()
         cross = with_active_inputs(regularised_cross(cross, gram.double(), self.shrinkage, self.damping), silent)
@@ -125,7 +125,7 @@ class SparseGPT:
                 gone |= lowest(scores.view(1, -1), count).view(gone.shape)  # all rows are one group
                 left -= count
             adjust(block, gone, inverse, scale[first:last], cell, budget.prune_per_group)
-            values[:, last:].addmm_(before - block, factor[first:last, last:])  # in place: no second matrix as large
+            values[:, last:].addmm_(before - block, factor[first:last, last:])
             removed[:, first:last] = gone
             first = last
         return without_further_zeros(values, removed)

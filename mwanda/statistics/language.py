@@ -255,6 +255,14 @@ class LanguageStatistics:
             mirror(self.second_moment)
 
     @property
+    def finite(self) -> Bool[Tensor, ""]:
+        """Whether all inputs were finite, and small enough for second moments in float32."""
+        found: Tensor = torch.isfinite(self.sum_squares).all()
+        if self.second_moment is not None:  # of which the diagonal is largest
+            found = found & torch.isfinite(self.second_moment.diagonal()).all()
+        return found
+
+    @property
     def languages(self) -> int:
         """The number of languages."""
         return self.sum_squares.shape[0]

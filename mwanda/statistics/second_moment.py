@@ -125,10 +125,11 @@ def _scaled(inputs: Float[Tensor, "B T I"], weights: Float[Tensor, " B"] | None)
 
 def _of_rows(rows: Float[Tensor, "N I"]) -> Float[Tensor, "I I"]:
     """Multiply out each block of features with itself and those behind it, in float32."""
-    left = rows.T.contiguous() if rows.device.type == "cpu" else rows.T
     product = torch.mm if rows.dtype == torch.float32 else half.product
     moment = torch.empty(rows.shape[1], rows.shape[1], device=rows.device)
-    for (own, columns), part in _parts(moment):
+    parts = list(_parts(moment))
+    left = rows.T.contiguous() if rows.device.type == "cpu" and len(parts) > 1 else rows.T
+    for (own, columns), part in parts:
         product(left[own], rows[:, columns], out=part)
     return moment
 

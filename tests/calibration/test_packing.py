@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_device import DEVICE, pretend
 from tiny_models import tiny_calibration, tiny_tokenizer
 
 from mwanda.calibration.packing import CalibrationSet, check_no_padding, document_start, pack, stream_tokens
@@ -65,6 +66,15 @@ def test_each_sequence_keeps_its_language_in_batches_of_any_size(size: int, coun
     assert len(tokens) == calibration.count == sum(counts)
     for index, part in enumerate(calibration.sequences):
         assert torch.equal(tokens[languages == index], part)
+
+
+def test_languages_stay_where_they_can_be_looked_at_without_waiting() -> None:
+    with pretend() as waits:
+        batches = small_set().batches(2, DEVICE)
+        assert waits.total == 1  # all tokens, in one go
+        assert [batch.tokens.device.type for batch in batches] == [DEVICE.type] * 2
+        assert [batch.languages.tolist() for batch in batches] == [[0, 0], [1]]
+    assert waits.total == 1
 
 
 def test_a_calibration_set_counts_its_tokens() -> None:

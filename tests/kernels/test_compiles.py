@@ -77,7 +77,7 @@ for cell in (0, 4):
     chosen = types | dict.fromkeys(("rows", "size", "apart", "stride", "count"), "i32")
     chosen |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(columns._adjust, {name: chosen[name] for name in columns._adjust.arg_names}, constants)
-    options = {"num_warps": 1, "enable_fp_fusion": False}
+    options = {"num_warps": columns.WARPS, "enable_fp_fusion": False}
     made = compile(source, GPUTarget("cuda", 90, 32), options)
     assert made.asm["cubin"]
     assert "bar.sync" not in made.asm["ptx"]  # nothing waits at each column

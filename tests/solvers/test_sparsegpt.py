@@ -463,3 +463,18 @@ def test_matrices_with_the_same_inputs_share_one_factor(monkeypatch: pytest.Monk
         made.pop()
     SparseGPT(damping=0.1).solve(replace(layer(random_weight(4, 8), inputs), shared=shared))
     assert len(made) == 4
+
+
+def test_weights_that_are_stored_transposed_are_walked_through_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes rows in one piece; what GPT-2 stores the other way round would go the slow way."""
+    strides, own = set(), sparsegpt.adjust
+
+    def seen(values: Tensor, *others: Any) -> None:
+        strides.add(values.stride(1))
+        own(values, *others)
+
+    monkeypatch.setattr(sparsegpt, "adjust", seen)
+    weight, inputs = random_weight(6, 16), correlated_inputs(60, 16)
+    found = reconstruct(SparseGPT(columns=4), weight.T.contiguous().T, inputs, UNSTRUCTURED, 0.5)
+    assert found.equal(reconstruct(SparseGPT(columns=4), weight, inputs, UNSTRUCTURED, 0.5))
+    assert strides == {1}

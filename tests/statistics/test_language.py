@@ -262,3 +262,13 @@ def test_sums_of_squares_elsewhere_are_those_of_float64_and_make_nothing_of_full
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
     if dtype != torch.float64:
         assert tracked.peak <= 12 * 3 * 64 * 3 * (tokens // 256 + 2)
+
+
+@pytest.mark.parametrize("largest", [1e18, 3e19, float("inf"), float("nan")])
+@pytest.mark.parametrize("needs", [Needs.NORMS, Needs.SECOND_MOMENTS])
+def test_what_overflows_is_not_finite(largest: float, needs: Needs) -> None:
+    """Sums of squares go on in float64; second moments do not, and a solver would make something of infinity."""
+    inputs, statistics = random_inputs(2, 300, 4), LanguageStatistics.zeros(1, 4, needs=needs)
+    inputs[:, :, 2] = largest
+    statistics.add(SequenceSums.of(inputs, needs), torch.zeros(2, dtype=torch.int64))
+    assert statistics.finite == (largest == 1e18 and needs == Needs.NORMS)

@@ -101,13 +101,17 @@ def test_what_is_fetched_from_a_gpu_goes_to_pinned_memory_unless_it_is_much(
     class There(torch.Tensor):
         device = CUDA  # type: ignore[assignment]
 
-    asked, empty = [], torch.empty
+    asked, empty, copy = [], torch.empty, torch.Tensor.copy_
+
+    def copied(tensor: torch.Tensor, source: torch.Tensor) -> torch.Tensor:  # nothing goes on before it is done
+        return copy(tensor, source)
 
     def noted(*shape: object, pin_memory: bool = False, **named: object) -> torch.Tensor:
         asked.append(pin_memory)
         return empty(*shape, **named)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(torch, "empty", noted)
+    monkeypatch.setattr(torch.Tensor, "copy_", copied)
     monkeypatch.setattr(device, "PINNED", 4 * 4)
     values = torch.arange(size, dtype=torch.float32)
     assert device.fetched(values).equal(values)
