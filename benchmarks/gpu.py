@@ -131,6 +131,8 @@ SPARSEGPT_SECONDS, MOMENT_SECONDS, SOLVE_SECONDS = 45, 8, 10
 """Of 32 blocks and all sequences: besides the dense pass, of second moments alone, and of solving."""
 CHECKPOINT_SECONDS, STATISTICS_SECONDS, SCORING_SECONDS = 0.5, 0.3, 0.1
 """Of 32 blocks and all sequences."""
+SELECTION_SECONDS = 1
+"""Over whole matrices, of 32 blocks."""
 MIXTURE_SECONDS = 3
 """Of scoring and masking all 48 blocks."""
 SCORER_TOKENS = 350_000
@@ -455,6 +457,10 @@ class Bench:
         spent = {name: sum(end.seconds_since(start) for start, end in pairs) for name, pairs in marks.items()}
         return {**found, "spent": spent, "dense": dense}
 
+    def selection(self) -> dict[str, Any]:
+        """Time selection over whole matrices (magnitude) on sixteen blocks."""
+        return self.again("llama", LLAMA, STAGED_BLOCKS, Magnitude())
+
     def mixture(self) -> dict[str, Any]:
         """Time four blocks of a mixture with the shape of Qwen3-30B-A3B."""
         return self.again("qwen3_moe", MIXTURE, 4, Wanda())
@@ -569,6 +575,11 @@ BARS: dict[str, dict[str, Bar]] = {
         "of second moments": Bar(lambda found: whole_sparsegpt(found)["second moments"], MOMENT_SECONDS),
         "of solving": Bar(lambda found: whole_sparsegpt(found)["solving"], SOLVE_SECONDS),
     },
+    "selection": {
+        "seconds for the whole model": Bar(
+            lambda found: found["stages"]["prune"] * LLAMA_BLOCKS / STAGED_BLOCKS, SELECTION_SECONDS
+        )
+    },
     "mixture": {
         "seconds for the whole model": Bar(lambda found: found["stages"]["prune"] * MIXTURE_BLOCKS / 4, MIXTURE_SECONDS)
     },
@@ -595,6 +606,7 @@ EXPECTED = {
     "scorer": 10,
     "orders": 75,
     "sparsegpt": 15,
+    "selection": 10,
     "mixture": 8,
     "gradients": 20,
     "stages": 20,
@@ -605,7 +617,18 @@ EXPECTED = {
 }
 """All items, in order, each with the seconds that it is thought to take on a card."""
 
-MEASURES = ("warm", "row_kernel", "scorer", "orders", "sparsegpt", "mixture", "gradients", "stages", "solvers")
+MEASURES = (
+    "warm",
+    "row_kernel",
+    "scorer",
+    "orders",
+    "sparsegpt",
+    "selection",
+    "mixture",
+    "gradients",
+    "stages",
+    "solvers",
+)
 CHECKS = tuple(name for name in EXPECTED if name not in MEASURES)
 
 
