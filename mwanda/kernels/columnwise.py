@@ -48,14 +48,12 @@ def plainly(
 ) -> None:
     """Do what `adjust` does by a few operations for each column, on columns that each lie in one piece."""
     columns = values.T.contiguous()
-    products = torch.empty_like(columns)
     for column in range(len(columns)):
         if cell is not None and column % cell == 0:
             inside = slice(column, column + cell)
             gone[:, inside] |= lowest_scores(columns[inside].T, scale[inside], gone[:, inside], count)
         pruned = columns[column] * gone[:, column]
-        taken = torch.mul(spread[column, column + 1 :, None], pruned, out=products[column + 1 :])
-        columns[column + 1 :].sub_(taken)  # in two steps, as the kernel rounds
+        columns[column + 1 :].sub_(spread[column, column + 1 :, None] * pruned)
         columns[column].masked_fill_(gone[:, column], 0)
     values.copy_(columns.T)
 

@@ -106,7 +106,7 @@ def thinned_moment(
 def add_upper(total: Float[Tensor, "I I"], more: Float[Tensor, "I I"]) -> None:
     """Add an `upper_moment` to another one."""
     for place, part in _parts(more):
-        total[place].add_(part)  # `+=` would write it once more
+        total[place].add_(part)
 
 
 def mirror(moment: Float[Tensor, "I I"]) -> None:
