@@ -100,10 +100,12 @@ def check_text(
     check_tokens(skeleton, path, tokenizer, used)
 
 
+LABELS = 0.25
+"""Share of positions at which a forecast draws tokens, where no schedule says it."""
+
+
 def _of_gradients(parts: Parts) -> tuple[float, int, float]:
     """Return of which part of the tokens gradients are taken, how often, and at which share of positions."""
-    from mwanda.job.plan import LABELS
-
     schedule = parts.schedule
     own = schedule if isinstance(schedule, LooksAtGradients) else None
     if parts.settings.mode == "plan":

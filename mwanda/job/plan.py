@@ -12,7 +12,7 @@ from mwanda.errors import ConfigurationError
 from mwanda.job import reuse
 from mwanda.job.components import Parts
 from mwanda.job.folder import WORK, remove_if_empty
-from mwanda.job.modes import check_memory, check_text
+from mwanda.job.modes import LABELS, check_memory, check_text
 from mwanda.system.distributed import World
 from mwanda.system.files import write_json
 from mwanda.system.terminal import console, number
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 FILE = "plan.json"
 SCHEMA = "mwanda.plan/1"
 LEVELS = (0.3, 0.5, 0.7)
-LABELS = 0.25
 
 
 @dataclass(frozen=True)
