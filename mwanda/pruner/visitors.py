@@ -158,7 +158,9 @@ class Calibrator:
         asked = [torch.stack([each.finite.long(), each.tokens.sum()]) for each in seen]
         for name, (sound, count) in zip(self._unchecked, torch.stack(asked).tolist(), strict=True):
             if not sound:
-                raise CalibrationError(f"the inputs of {name} are not finite; try model.dtype=float32")
+                raise CalibrationError(
+                    f"the inputs of {name} are not finite, or so large that their sums are not; try model.dtype=float32"
+                )
             if count == 0:
                 raise CalibrationError(f"no calibration token reached {name}")
             if count != self.tokens and name not in self._experts:
