@@ -118,7 +118,9 @@ TINY = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 32
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "num_experts_per_tok": 2}
 
 
-LLAMA_BLOCKS, STAGED_BLOCKS, MIXTURE_BLOCKS, GEMMA_BLOCKS = 32, 16, 48, 18
+LLAMA_BLOCKS, MIXTURE_BLOCKS, GEMMA_BLOCKS = 32, 48, 18
+STAGED_BLOCKS, SOLVED_BLOCKS = 16, 4
+"""Of the shape of Llama-3-8B: on so many stages and selection are timed, and SparseGPT."""
 SEQUENCES, LENGTH = 128, 2048
 
 WARMING = 1.5
@@ -220,7 +222,6 @@ class Bench:
     device: torch.device
     tiny: bool
     gemma_path: Path | None = None
-    dense_seconds: float | None = None
 
     def masks(self) -> dict[str, Any]:
         """Compare masks with those of the CPU, in float64."""
@@ -318,7 +319,7 @@ class Bench:
             ways[order] = lambda order=order: prune(model, order, Wanda(), text=text, batch=batch)
         ways["published"] = lambda: published.prune(model, text, 0.5, batch)
         found = {name: self.timed(way) for name, way in ways.items()}
-        self.dense_seconds = base = found["dense"]["seconds"]
+        base = found["dense"]["seconds"]
         return {name: {**each, "ratio": each["seconds"] / base} for name, each in found.items()}
 
     def warm(self) -> dict[str, Any]:
@@ -338,7 +339,7 @@ class Bench:
             whole = self.timed(
                 lambda: prune(model, "arrival", Wanda(), text=text, batch=self.batch, runtime=runtime(folder))
             )
-        spent = {name: sum(end.seconds_since(start) for start, end in pairs) for name, pairs in marks.items()}
+        spent = seconds_of(marks)
         spent["zeros after"] -= spent["digests"]  # which are made within
         spent["forward pass and walk"] = whole["seconds"] - sum(spent.values())
         return {**whole, "spent": spent}
@@ -449,13 +450,12 @@ class Bench:
         return self._sparsegpt(SEQUENCES)
 
     def _sparsegpt(self, sequences: int) -> dict[str, Any]:
-        model = self.made("llama", LLAMA, 4)
+        model = self.made("llama", LLAMA, SOLVED_BLOCKS)
         text = self.text(model, sequences)
         dense = self.timed(lambda: dense_pass(model, text, self.batch))
         with watched(SPARSEGPT_STAGES, self.device) as marks:
             found = self.timed(lambda: prune(model, "arrival", SparseGPT(), text=text, batch=self.batch))
-        spent = {name: sum(end.seconds_since(start) for start, end in pairs) for name, pairs in marks.items()}
-        return {**found, "spent": spent, "dense": dense}
+        return {**found, "spent": seconds_of(marks), "dense": dense}
 
     def selection(self) -> dict[str, Any]:
         """Time selection over whole matrices (magnitude) on sixteen blocks."""
@@ -545,7 +545,7 @@ class Bench:
 
 def whole_sparsegpt(found: Mapping[str, Any]) -> dict[str, float]:
     """Return what SparseGPT takes of all blocks besides the dense pass, in all and in parts, given that of four."""
-    spent, blocks = found["spent"], LLAMA_BLOCKS / 4
+    spent, blocks = found["spent"], LLAMA_BLOCKS / SOLVED_BLOCKS
     seconds = {
         "all": found["stages"]["prune"] + found["stages"]["calibrate"] - found["dense"]["seconds"],
         "second moments": spent["products"] + spent["adding up"] + spent["mirroring"],
@@ -705,6 +705,11 @@ def watched(stages: Mapping[str, tuple[Any, str]], device: torch.device) -> Iter
         yield marks
 
 
+def seconds_of(marks: Marks) -> dict[str, float]:
+    """Return what each stage took in all; waits for the device."""
+    return {name: sum(end.seconds_since(start) for start, end in pairs) for name, pairs in marks.items()}
+
+
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """Leave what takes longer, where Python gets to know of it.
@@ -734,8 +739,7 @@ def tried(bench: Bench, name: str, seconds: float) -> dict[str, Any]:
     except (Exception, OverTime) as error:
         found = {"ok": False, "error": f"{type(error).__name__}: {error}"[:2000]}
     if name in BARS:
-        known = {"dense seconds": bench.dense_seconds} if bench.dense_seconds else {}
-        found["bars"] = {what: bar.judge({**known, **found}) for what, bar in BARS[name].items()}
+        found["bars"] = {what: bar.judge(found) for what, bar in BARS[name].items()}
     return {**found, "item seconds": perf_counter() - begun}
 
 

@@ -13,13 +13,15 @@ from torch import nn
 
 from mwanda.errors import MemoryShortageError
 from mwanda.models import Block, Matrix
-from mwanda.pruner.damage.labels import PER_LOGIT, tokens_at_once
+from mwanda.pruner.damage.labels import PER_LOGIT, vocabulary_at_once
 from mwanda.pruner.damage.products import GRADIENTS_AT_ONCE
 from mwanda.pruner.experts import place_of
 from mwanda.statistics import Needs
 
 
 GIB = 2**30
+
+CPU = torch.device("cpu")
 
 LIBRARIES = GIB // 2
 
@@ -54,7 +56,7 @@ class Plan:
         draws: backward passes through each block.
         labels: share of positions at which tokens are drawn.
         length: tokens of a sequence.
-        accelerated: whether it runs on an accelerator.
+        device: that it runs on.
     """
 
     order: Literal["block", "arrival", "oneshot"]
@@ -69,7 +71,7 @@ class Plan:
     draws: int = 1
     labels: float = 1.0
     length: int = 0
-    accelerated: bool = False
+    device: torch.device = CPU
 
 
 def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str, int]:
@@ -101,7 +103,7 @@ def estimate(model: nn.Module, blocks: Sequence[Block], plan: Plan) -> dict[str,
         "activations": (waiting * (hidden + inputs) + beside + plan.batch_tokens * 4 * widest) * width,
         "attention of passes that wait": _attention_bytes(model, plan),
         "gradients": _gradient_bytes(blocks, plan, hidden, choices) + _drawing_bytes(model, plan),
-        "scores and mask of the largest matrix": (PER_SCORE_ON_A_DEVICE if plan.accelerated else PER_SCORE)
+        "scores and mask of the largest matrix": (PER_SCORE if plan.device.type == "cpu" else PER_SCORE_ON_A_DEVICE)
         * max(matrix.weight.numel() for matrix in matrices),
         "second moments of the largest matrix while they are solved for": max(
             (PER_MOMENT * each.shape[1] ** 2 + PER_SOLVED_WEIGHT * each.weight.numel() for each in solved), default=0
@@ -142,7 +144,7 @@ def _drawing_bytes(model: nn.Module, plan: Plan) -> int:
     if not plan.gradient_tokens:
         return 0
     positions = max(1, round(plan.labels * min(plan.batch_tokens, plan.gradient_tokens)))
-    at_once = tokens_at_once(torch.device("cuda" if plan.accelerated else "cpu"), positions)
+    at_once = vocabulary_at_once(plan.device, positions)
     vocabulary = int(getattr(getattr(model, "config", None), "vocab_size", None) or at_once)
     return PER_LOGIT * positions * min(at_once, vocabulary)
 

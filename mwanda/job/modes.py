@@ -44,7 +44,7 @@ def memory_plan(parts: Parts) -> "memory.Plan":
         draws=draws,
         labels=labels,
         length=calibration.length,
-        accelerated=place.type != "cpu",
+        device=place,
     )
 
 

@@ -51,18 +51,18 @@ def plainly(
     for column in range(len(columns)):
         if cell is not None and column % cell == 0:
             inside = slice(column, column + cell)
-            gone[:, inside] |= lowest_scores(columns[inside].T, scale[inside], gone[:, inside], count)
+            gone[:, inside] |= lowest(scores_of(columns[inside].T, scale[inside], gone[:, inside]), count)
         pruned = columns[column] * gone[:, column]
         columns[column + 1 :].sub_(spread[column, column + 1 :, None] * pruned)
         columns[column].masked_fill_(gone[:, column], 0)
     values.copy_(columns.T)
 
 
-def lowest_scores(
-    values: Float[Tensor, "groups size"], scale: Float[Tensor, " size"], zeros: Bool[Tensor, "groups size"], count: int
-) -> Bool[Tensor, "groups size"]:
-    """Mark the `count` lowest scores of each row; weights that are zero already come first."""
-    return lowest((values * scale).square().masked_fill(zeros, -1), count)
+def scores_of(
+    values: Float[Tensor, "out size"], scale: Float[Tensor, " size"], zeros: Bool[Tensor, "out size"]
+) -> Float[Tensor, "out size"]:
+    """Return the scores of weights; those that are zero already come first."""
+    return (values * scale).square().masked_fill(zeros, -1)
 
 
 @cache

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mwanda.kernels.columnwise import adjust
+from mwanda.kernels.columnwise import adjust, scores_of
 from mwanda.kernels.lowest import lowest
 from mwanda.patterns.base import ComparisonGroup
 from mwanda.solvers.base import Budget, Layer, Match, prune_lowest, without_further_zeros
@@ -121,7 +121,7 @@ class SparseGPT:
             block.addmm_(block - before, inverse)
             if cell is None:
                 count = _share(left, size, values.shape[1] - first, already[number:])
-                scores = (block * scale[first:last]).square().masked_fill(gone, -1)
+                scores = scores_of(block, scale[first:last], gone)
                 gone |= lowest(scores.view(1, -1), count).view(gone.shape)  # all rows are one group
                 left -= count
             adjust(block, gone, inverse, scale[first:last], cell, budget.prune_per_group)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pretend_device import moved, pretend
+from pretend_device import DEVICE, moved, pretend
 from tiny_models import tiny_calibration, tiny_model
 from tracked_memory import Tracked
 
@@ -89,8 +89,8 @@ def test_gradients_hold_what_waits_between_blocks_and_one_block_of_a_batch(famil
     assert gradients(2 * tokens, "disk") == gradients(tokens, "disk") < gradients(tokens)
 
 
-@pytest.mark.parametrize(("accelerated", "most"), [(False, VOCABULARY_CHUNK), (True, DRAWN_AT_ONCE)])
-def test_drawing_takes_the_logits_of_a_part_of_the_vocabulary(accelerated: bool, most: int) -> None:
+@pytest.mark.parametrize(("device", "most"), [(torch.device("cpu"), VOCABULARY_CHUNK), (DEVICE, DRAWN_AT_ONCE)])
+def test_drawing_takes_the_logits_of_a_part_of_the_vocabulary(device: torch.device, most: int) -> None:
     model = tiny_model("llama")
     blocks, tokens = blocks_of(model), 1 << 20
     model.config.vocab_size = 100_000
@@ -98,8 +98,8 @@ def test_drawing_takes_the_logits_of_a_part_of_the_vocabulary(accelerated: bool,
     def drawing(batch: int, labels: float, vocabulary: int = 100_000) -> int:
         model.config.vocab_size = vocabulary
         plan = Plan("block", "none", "disk", Needs.NORMS, 3, tokens, batch, torch.float32, tokens, labels=labels)
-        sized = estimate(model, blocks, replace(plan, accelerated=accelerated))["gradients"]
-        return sized - estimate(model, blocks, replace(plan, accelerated=accelerated, labels=0.0))["gradients"]
+        sized = estimate(model, blocks, replace(plan, device=device))["gradients"]
+        return sized - estimate(model, blocks, replace(plan, device=device, labels=0.0))["gradients"]
 
     per_position = PER_LOGIT * most
     assert drawing(1000, 0.25) == 249 * per_position  # of one at least

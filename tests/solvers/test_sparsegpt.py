@@ -154,15 +154,15 @@ def test_a_block_behind_others_is_scored_as_if_it_lost_nothing() -> None:
     inputs, weight = correlated_inputs(60, 12, 3), random_weight(1, 12, 3)
     budget = Budget(planned=6, prune_per_group=6, group="matrix")
     found = SparseGPT(columns=6).solve(Layer(weight, statistics_of(inputs), budget))
-    first = (found[:, :6] == 0).expand(2, -1)
+    first = found[0, :6] == 0
     hessian, kept = hessian_of(inputs), weight.double().clone()
     for column in range(6):
-        if first[0, column]:
+        if first[column]:
             inverse = torch.linalg.inv(hessian[column:, column:])
             kept[:, column:] -= kept[:, column] / inverse[0, 0] * inverse[0]
             kept[:, column] = 0
     curvature = torch.stack([torch.linalg.inv(hessian[each:, each:])[0, 0] for each in range(6, 12)])
-    lowest = (kept[0, 6:].square() / curvature).argsort()[: 6 - int(first[0].sum())]
+    lowest = (kept[0, 6:].square() / curvature).argsort()[: 6 - int(first.sum())]
     assert sorted(lowest.tolist()) == (found[0, 6:] == 0).nonzero().flatten().tolist()
 
 

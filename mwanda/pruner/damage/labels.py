@@ -17,7 +17,7 @@ PER_LOGIT = 4 + 3 * 8
 """Bytes that drawing takes for each position and token of the vocabulary handled at once."""
 
 
-def tokens_at_once(device: torch.device, positions: int) -> int:
+def vocabulary_at_once(device: torch.device, positions: int) -> int:
     """Return how many tokens of the vocabulary to handle together: fewer where there are many positions."""
     return min(DRAWN_AT_ONCE, chunk_for(device, positions))
 
@@ -63,7 +63,7 @@ def draw_tokens(
         uniforms: one for each token.
         chunk: tokens of the vocabulary handled at once; None chooses by the device.
     """
-    chunk = chunk or tokens_at_once(hidden.device, len(hidden))
+    chunk = chunk or vocabulary_at_once(hidden.device, len(hidden))
     masses = torch.stack([piece.logsumexp(dim=1) for piece in head.chunks(hidden, chunk)], dim=1)
     shares = masses.double().softmax(dim=1)
     wanted = uniforms.to(shares).T
